@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/bytes.h"
+#include "base/result.h"
+#include "firmware/guid.h"
+#include "firmware/variable_store.h"
+
+namespace vallum::firmware {
+
+enum class SignatureType {
+  kX509,        // a DER certificate
+  kSha256,      // the Authenticode digest of an image
+  kX509Sha256,  // the SHA-256 of a certificate's signed part and a revocation time
+  kOther,
+};
+
+// One EFI_SIGNATURE_DATA.
+struct Signature {
+  SignatureType type = SignatureType::kOther;
+  Guid type_guid;
+  Guid owner;
+  Bytes data;
+
+  // owner and data as they are stored: what firmware measures when it used this entry.
+  Bytes Encode() const;
+  bool operator==(const Signature&) const = default;
+};
+
+// Parses the value of PK, KEK, db or dbx: EFI_SIGNATURE_LISTs one after the other, flattened.
+//   lists: may be empty; untrusted.
+// Errors: kCorrupt (sizes that contradict each other, with the offset); kExhausted (more than
+// kMaxSignatures).
+Result<std::vector<Signature>> ParseSignatureLists(ByteView lists);
+inline constexpr size_t kMaxSignatures = 65536;
+
+// One list that holds one entry: owner and data of `signature` under its type.
+Bytes EncodeSignatureList(const Signature& signature);
+
+// "X.509 CN=Microsoft Corporation UEFI CA 2011 (sha256 48e99b99...)", "SHA-256 80b4d969...".
+std::string DescribeSignature(const Signature& signature);
+
+// Names a certificate of a key set that Vallum knows, or "" for others.
+std::string_view KnownCertificateName(ByteView der);
+
+// Whose keys a store holds, for people and for `key set: microsoft`.
+struct KeySetSummary {
+  std::string name;             // "none", "microsoft", "microsoft+custom", "custom"
+  std::vector<std::string> pk;  // one line an entry
+  std::vector<std::string> kek;
+  std::vector<std::string> db;
+  size_t dbx_entries = 0;
+};
+// "microsoft": KEK and db hold only Microsoft's published certificates (the platform key is the
+// distribution's). Errors: kCorrupt (a key variable does not parse).
+Result<KeySetSummary> SummarizeKeySet(const VariableStore& store);
+
+}  // namespace vallum::firmware
