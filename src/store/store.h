@@ -2,6 +2,7 @@
 #pragma once
 
 #include <chrono>
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -12,7 +13,8 @@
 
 namespace vallum::store {
 
-// Counts commits of the whole store, from 1; 0 is "none" or, in reads, "latest".
+// Counts the commits of the whole store. An empty store is at 1 and its first commit makes 2, as in
+// etcd; so 0 is free to mean "none" or, in reads, "latest".
 using Revision = int64_t;
 // 0 is "no lease".
 using LeaseId = int64_t;
@@ -26,7 +28,15 @@ struct KeyValue {
   LeaseId lease = 0;
 };
 
-// The keys from `begin` up to, not including, `end`.
+// The limits of every implementation; they fit etcd's defaults.
+inline constexpr size_t kMaxKeyBytes = 1024;
+inline constexpr size_t kMaxValueBytes = size_t{1} << 20U;
+// Comparisons and writes are counted apart.
+inline constexpr size_t kMaxTxnOperations = 128;
+// Keys and values of one Txn together.
+inline constexpr size_t kMaxTxnBytes = (size_t{1} << 20U) + (size_t{1} << 18U);
+
+// The keys from `begin` up to, not including, `end`; an empty end is no upper bound.
 struct KeyRange {
   std::string begin;
   std::string end;
@@ -71,6 +81,11 @@ struct Txn {
   std::vector<Compare> compares;
   std::vector<Write> writes;
 };
+// Checks the limits above, that each key is written once, and that no revision is negative.
+// Errors: kInvalidInput, naming the key or the count. Pure; for implementations.
+Result<void> ValidateTxn(const Txn& txn);
+
+// A Txn that only deletes what does not exist writes nothing and makes no revision.
 struct TxnResult {
   bool succeeded = false;  // false: a comparison did not hold
   Revision revision = 0;   // of this commit; of the store if nothing was written
@@ -100,8 +115,6 @@ class Watch {
 
 // A small transactional key-value space with etcd's meaning (etcd v3 API: KV, Watch, Lease). Every
 // implementation passes store_contract_test.cc. Thread-safe; all calls may block.
-//
-// Limits that all share: key 1..1024 bytes, value up to 1 MiB, 128 operations a Txn.
 class Store {
  public:
   virtual ~Store() = default;
@@ -117,15 +130,18 @@ class Store {
   virtual Result<TxnResult> Commit(const Txn& txn) = 0;
 
   // Delivers every batch of the range with revision >= from, in order, without gaps; from 0 means
-  // "from now on". Errors: kNotFound (from was compacted).
+  // "from now on". Errors: kInvalidInput (negative), kNotFound (from was compacted).
   virtual Result<std::unique_ptr<Watch>> StartWatch(const KeyRange& range, Revision from) = 0;
 
-  // Forgets history before the revision; the latest value of each key stays.
-  // Errors: kInvalidInput (future), kNotFound (already compacted past it).
+  // Forgets history before the revision; the value that each key had then stays, so reads and
+  // watches from the revision itself still work.
+  // Errors: kInvalidInput (future), kNotFound (already compacted to it or past it).
   virtual Result<void> Compact(Revision revision) = 0;
 
-  // A lease; its keys are deleted, in one revision, when it is not kept alive for the TTL. ttl:
-  // whole seconds, at least 1.
+  // A lease; its keys are deleted, in one revision, when it is not kept alive for the TTL. A key
+  // belongs to the lease of its last write.
+  //   ttl: 1 second to 9,000,000,000 seconds (etcd's limit).
+  // Errors: kInvalidInput (ttl), kUnavailable, kExhausted.
   virtual Result<LeaseId> GrantLease(std::chrono::seconds ttl) = 0;
   // Errors: kNotFound (expired or revoked).
   virtual Result<void> KeepAlive(LeaseId lease) = 0;
