@@ -1,0 +1,37 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""The README's first command, as a newcomer runs it."""
+
+import os
+import pathlib
+import subprocess
+import tempfile
+import unittest
+
+import harness
+
+
+class QuickstartTest(unittest.TestCase):
+    def test_once_ends_with_a_verified_boot_and_leaves_no_process(self):
+        if harness.BIN != harness.SOURCE / "build/release/bin":
+            self.skipTest("quickstart builds and runs the release preset")
+        with tempfile.TemporaryDirectory(prefix="vallum-qs-", dir="/var/tmp") as folder:
+            os.chmod(folder, 0o711)
+            environment = dict(
+                os.environ, VALLUM_QUICKSTART_DIR=f"{folder}/state", VALLUM_QUICKSTART_PORT=str(harness.free_port())
+            )
+            done = subprocess.run(
+                [harness.SOURCE / "scripts/quickstart", "--once"],
+                env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=400, check=False,
+            )
+            self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+            self.assertRegex(done.stdout, "(?i)verified")
+            left = [
+                path for path in pathlib.Path("/proc").glob("[0-9]*/cmdline")
+                if folder.encode() in path.read_bytes() and int(path.parent.name) != os.getpid()
+            ]
+            self.assertEqual(left, [])
+
+
+if __name__ == "__main__":
+    unittest.main()
