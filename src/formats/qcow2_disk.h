@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+#include "base/bytes.h"
+#include "base/result.h"
+#include "formats/qcow2.h"
+#include "formats/reader.h"
+
+namespace vallum::formats {
+
+// The guest's disk inside a qcow2 without a backing file: maps guest offsets through L1 and L2;
+// unallocated clusters read as zeroes. Keeps one L2 table and one decompressed cluster. The image
+// must outlive it. Not thread-safe.
+class Qcow2Disk final : public RandomAccessReader {
+ public:
+  // Parses and validates the header (not all tables: see CheckQcow2Tables; offsets are checked
+  // again as they are used).
+  static Result<Qcow2Disk> Open(const RandomAccessReader& image);
+  // For a header that was parsed and validated already.
+  Qcow2Disk(const RandomAccessReader& image, const Qcow2Header& header)
+      : image_(&image), header_(header) {}
+
+  uint64_t size() const override { return header_.virtual_size; }
+  Result<void> ReadAt(uint64_t offset, std::span<std::byte> out) const override;
+
+ private:
+  static constexpr uint64_t kNothing = ~uint64_t{0};
+  struct Entry {
+    uint64_t descriptor = 0;
+    uint64_t subclusters = 0;  // extended L2 only
+  };
+  Result<Entry> Lookup(uint64_t offset) const;
+  Result<void> LoadL2(uint64_t l1_index) const;
+  Result<void> ReadCluster(uint64_t offset, std::span<std::byte> out) const;
+  Result<void> ReadSubclusters(const Entry& entry, uint64_t in_cluster,
+                               std::span<std::byte> out) const;
+  Result<void> ReadCompressed(uint64_t descriptor, uint64_t in_cluster,
+                              std::span<std::byte> out) const;
+
+  const RandomAccessReader* image_;
+  Qcow2Header header_;
+  mutable uint64_t l2_loaded_ = kNothing;  // L1 index
+  mutable Bytes l2_;                       // empty: no table, all zeroes
+  mutable uint64_t decompressed_ = kNothing;
+  mutable Bytes cluster_;
+};
+
+}  // namespace vallum::formats

@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <chrono>
+#include <string>
+
+#include "base/digest.h"
+#include "base/result.h"
+#include "base/units.h"
+#include "images/inspection.h"
+
+namespace vallum::images {
+
+// Inspects an upload in a child process (vallum-inspect) that has the image as its only file, a
+// strict seccomp list, no new privileges and limits on memory, time and files. A child that
+// crashes, is killed or takes too long is a refusal. Thread-safe.
+class ConfinedInspector {
+ public:
+  struct Options {
+    std::string program;  // absolute path of vallum-inspect
+    std::chrono::milliseconds timeout = std::chrono::seconds(30);
+  };
+
+  explicit ConfinedInspector(Options options) : options_(std::move(options)) {}
+
+  // Inspects the file behind a descriptor, from offset 0; the descriptor's position is not used.
+  //   image: readable, seekable; stays the caller's.
+  //   digest: SHA-256 of the whole content, known to the caller.
+  // Errors: kInvalidInput (refused; also: the inspector crashed or ran out of time on it),
+  // kInternal, kNotFound (vallum-inspect cannot be started).
+  Result<InspectedImage> Inspect(int image, DeclaredFormat declared,
+                                 const Sha256Digest& digest) const;
+
+ private:
+  Options options_;
+};
+
+}  // namespace vallum::images

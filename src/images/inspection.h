@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/bytes.h"
+#include "base/digest.h"
+#include "base/result.h"
+#include "formats/reader.h"
+
+namespace vallum::images {
+
+// What the operator says that the file is.
+enum class DeclaredFormat {
+  kQcow2,
+  kGpt,  // a bootable raw disk
+  kRaw,  // a blob that nothing starts from
+};
+
+std::string_view DeclaredFormatName(DeclaredFormat format);
+// "qcow2", "gpt", "raw". Errors: kInvalidInput with the fix (unknown; ami, aki, ari: retired; a
+// format that is known, but not accepted).
+Result<DeclaredFormat> ParseDeclaredFormat(std::string_view name);
+
+enum class ContentFormat { kGpt, kMbr, kRaw };
+std::string_view ContentFormatName(ContentFormat format);
+
+// A PE program on the EFI system partition, as firmware or shim would start it.
+struct BootBinary {
+  std::string path;                 // "\EFI\BOOT\BOOTX64.EFI", as spelt on the disk
+  uint64_t size = 0;                // bytes
+  std::string authenticode_sha256;  // hexadecimal
+  std::string signer;               // subject of the first signature's signer; empty if unsigned
+  Bytes signer_certificate;         // its DER; empty if unsigned
+  std::vector<Bytes> vendor_certs;  // DER, out of shim's .vendor_cert
+  Bytes vendor_cert_section;        // the authorised part of it, as shim loads it
+  std::string sbat;                 // text of .sbat; empty if there is none
+};
+
+// What an image is and holds. A value without authority: see InspectedImage.
+struct Inspection {
+  DeclaredFormat format = DeclaredFormat::kRaw;  // declared and detected
+  ContentFormat content = ContentFormat::kRaw;   // what a guest sees
+  uint64_t file_size = 0;
+  uint64_t virtual_size = 0;  // the disk that a guest sees, bytes
+  bool bootable = false;
+  std::vector<std::string> facts;  // one line each, for people
+  std::vector<BootBinary> boot_binaries;
+};
+
+// Detects by content, compares with what was declared and checks the whole structure. Pure;
+// time and memory are bounded whatever the bytes are.
+// Errors: kInvalidInput: refused. One line: what was found at which offset and why it is refused;
+// fix() says what is accepted. Other codes: the source could not be read.
+Result<Inspection> Inspect(const formats::RandomAccessReader& image, DeclaredFormat declared);
+
+// Proof that some content passed inspection: only inspection makes one. What attaches, converts or
+// overlays an image takes this, and calls CheckUnchanged with what it is about to use.
+class InspectedImage {
+ public:
+  const Inspection& inspection() const { return inspection_; }
+  const Sha256Digest& digest() const { return digest_; }
+  uint64_t size() const { return inspection_.file_size; }
+
+  // Errors: kCorrupt (the content is not the one that was inspected).
+  Result<void> CheckUnchanged(const Sha256Digest& digest, uint64_t size) const;
+
+ private:
+  friend Result<InspectedImage> InspectBound(const formats::RandomAccessReader&, DeclaredFormat,
+                                             const Sha256Digest&);
+  friend class ConfinedInspector;
+  InspectedImage(Inspection inspection, const Sha256Digest& digest)
+      : inspection_(std::move(inspection)), digest_(digest) {}
+  Inspection inspection_;
+  Sha256Digest digest_;
+};
+
+// Inspect(), bound to the content's digest.
+//   digest: SHA-256 of the whole file, as the blob store computed it while it was written.
+Result<InspectedImage> InspectBound(const formats::RandomAccessReader& image,
+                                    DeclaredFormat declared, const Sha256Digest& digest);
+
+}  // namespace vallum::images
