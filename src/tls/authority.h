@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <chrono>
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/bytes.h"
+#include "base/clock.h"
+#include "base/result.h"
+#include "tls/certificate.h"
+
+namespace vallum::tls {
+
+// Names under which a server is reached; at least one.
+struct ServerNames {
+  std::vector<std::string> dns_names;
+  std::vector<std::string> ip_addresses;
+};
+
+inline constexpr std::chrono::hours kAuthorityValidity{24 * 3653};
+inline constexpr std::chrono::hours kServerValidity{24 * 365};
+inline constexpr std::chrono::hours kAgentValidity{24 * 30};
+
+// The deployment's own CA: an EC P-256 key in <dir>/ca.key (mode 0600) and its certificate in
+// <dir>/ca.crt. Issues what the deployment's programs need and nothing else. Thread-safe; holds a
+// reference to the clock, which must outlive it.
+class CertificateAuthority {
+ public:
+  // Makes a CA valid for ten years and stores it durably; makes the directory (0700) if needed.
+  // Errors: kConflict (one is there already), those of the file system.
+  static Result<std::unique_ptr<CertificateAuthority>> Create(const std::filesystem::path& dir,
+                                                              const Clock& clock);
+  // Errors: kNotFound (none there), kCorrupt (key and certificate do not belong together, not a
+  // CA), kDenied (key readable by others).
+  static Result<std::unique_ptr<CertificateAuthority>> Load(const std::filesystem::path& dir,
+                                                            const Clock& clock);
+  // Load, or Create when there is none.
+  static Result<std::unique_ptr<CertificateAuthority>> LoadOrCreate(
+      const std::filesystem::path& dir, const Clock& clock);
+
+  ~CertificateAuthority();
+  CertificateAuthority(const CertificateAuthority&) = delete;
+  CertificateAuthority& operator=(const CertificateAuthority&) = delete;
+
+  const std::string& certificate_pem() const;
+
+  // Makes a key and a server certificate (kServerValidity).
+  // Errors: kInvalidInput (no name, or text that is neither DNS name nor address).
+  Result<Credentials> IssueServer(const ServerNames& names) const;
+
+  // Certifies an agent's key as CN=host, OU=agent (kAgentValidity, client use only). Of the request
+  // only the public key is taken; its own signature must verify, and the key be EC P-256 or P-384.
+  //   csr_der: PKCS#10, untrusted, at most 16 KiB. Returns the certificate as PEM.
+  // Errors: kInvalidInput.
+  Result<std::string> IssueAgent(ByteView csr_der, std::string_view host) const;
+
+ private:
+  struct State;
+  explicit CertificateAuthority(std::unique_ptr<State> state);
+  std::unique_ptr<State> state_;
+};
+
+// The OU of agents' certificates.
+inline constexpr std::string_view kAgentUnit = "agent";
+
+}  // namespace vallum::tls
