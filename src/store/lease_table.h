@@ -18,7 +18,7 @@ class LeaseTable {
  public:
   void Add(LeaseId lease, std::chrono::seconds ttl, MonotonicTime now);
   void Remove(LeaseId lease);
-  // From here on the lease is gone for everyone but Remove and Restore.
+  // From here on the lease is gone for everyone, until it is removed or restored.
   void MarkRevoked(LeaseId lease);
   void Restore(LeaseId lease);
 
@@ -26,15 +26,15 @@ class LeaseTable {
   Result<void> KeepAlive(LeaseId lease, MonotonicTime now);
   // Errors: kNotFound (no such lease, or expired).
   Result<void> CheckLive(LeaseId lease, MonotonicTime now) const;
-  bool Exists(LeaseId lease) const { return leases_.contains(lease); }
   bool empty() const { return leases_.empty(); }
 
   std::vector<LeaseId> Expired(MonotonicTime now) const;
-  std::set<std::string> Keys(LeaseId lease) const;
+  const std::set<std::string>& Keys(LeaseId lease) const;
 
   // A lease that is not in the table is passed over: it was revoked together with its keys.
   void Attach(LeaseId lease, const std::string& key);
   void Detach(LeaseId lease, const std::string& key);
+  void DetachAll();
 
  private:
   struct Lease {

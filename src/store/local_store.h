@@ -2,31 +2,25 @@
 #pragma once
 
 #include <chrono>
-#include <cstddef>
 #include <memory>
 
 #include "base/clock.h"
 #include "base/result.h"
+#include "store/group_writer.h"
 #include "store/journal.h"
 #include "store/lease_table.h"
 #include "store/mvcc_index.h"
 #include "store/store.h"
+#include "store/store_state.h"
 
 namespace vallum::store {
-
-struct LocalStoreOptions {
-  // How often leases are checked for expiry, while there are any.
-  std::chrono::milliseconds lease_check_interval{200};
-  // The most commits that share one durable write.
-  size_t max_group = 256;
-};
 
 // A Store of one process. All state is in memory: an MvccIndex and a LeaseTable under one mutex,
 // changed by one writer thread. That thread takes all commits that wait, applies each as a revision
 // of its own, makes them durable together through the journal, and only then lets reads and watches
 // see them and answers the callers. A watch has no queue: it reads the shared log at its own pace,
 // and is dropped (kExhausted) when Compact forgets what it has not read, so slow watchers cost no
-// memory.
+// memory. Compact is therefore what bounds memory, and its caller keeps some history for watches.
 class LocalStore : public Store {
  public:
   ~LocalStore() override;
@@ -48,16 +42,9 @@ class LocalStore : public Store {
              const Clock& clock, const LocalStoreOptions& options);
 
  private:
-  struct Request;
-  struct Shared;
-  class LocalWatch;
-  class Writer;
-
-  Result<void> Submit(Request& request);
-
   const Clock& clock_;
-  std::shared_ptr<Shared> shared_;  // outlives the store in watches
-  std::unique_ptr<Writer> writer_;
+  const std::shared_ptr<StoreState> state_;  // outlives the store in watches
+  GroupWriter writer_;
 };
 
 }  // namespace vallum::store

@@ -10,7 +10,7 @@ namespace vallum::store {
 class MemoryStore final : public LocalStore {
  public:
   //   clock: decides when leases expire; outlives the store.
-  explicit MemoryStore(const Clock& clock, LocalStoreOptions options = {});
+  explicit MemoryStore(const Clock& clock, const LocalStoreOptions& options = {});
 };
 
 }  // namespace vallum::store

@@ -1,11 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/result.h"
@@ -45,7 +49,7 @@ class MvccIndex {
     std::vector<VersionPtr> versions;
     bool more = false;
   };
-  // The live keys of a range as of a revision that was checked with CheckReadable.
+  // The live keys of a range as of a revision from compacted() to revision().
   Slice Read(const KeyRange& range, Revision revision, int64_t limit) const;
 
   // The versions of one revision, in key order; it is from first_logged() to revision().
@@ -56,11 +60,8 @@ class MvccIndex {
   std::vector<int64_t> RowsForgottenBy(Revision revision) const;
   void Compact(Revision revision);
 
-  // Adds what a journal kept. Rows come in order.
-  // Errors: kCorrupt (rows or revisions that cannot follow each other).
-  Result<void> Load(Version version, Revision compacted);
-  // Ends loading. Errors: kCorrupt (no row of the compacted revision).
-  Result<void> FinishLoad(Revision compacted);
+  // Fills an index with what a journal kept, in the order of rows.
+  class Loader;
 
  private:
   using History = std::vector<VersionPtr>;  // oldest first; never empty
@@ -68,12 +69,27 @@ class MvccIndex {
   // How many of the oldest versions of a key a compaction at the revision forgets.
   static size_t CountForgotten(const History& history, Revision revision);
 
+  std::set<std::string_view> KeysWrittenUpTo(Revision revision) const;
+
   std::map<std::string, History, std::less<>> keys_;
   std::deque<std::vector<VersionPtr>> log_;
   Revision first_logged_ = kEmptyRevision + 1;
   Revision revision_ = kEmptyRevision;
   Revision compacted_ = 0;
   int64_t next_row_ = 1;
+};
+
+class MvccIndex::Loader {
+ public:
+  //   compacted: the last compaction, 0 for none.
+  explicit Loader(Revision compacted);
+  // Errors: kCorrupt (rows or revisions that cannot follow each other).
+  Result<void> Add(Version version);
+  // Errors: kCorrupt (nothing at or after the compacted revision).
+  Result<MvccIndex> Finish() &&;
+
+ private:
+  MvccIndex index_;
 };
 
 }  // namespace vallum::store

@@ -7,7 +7,6 @@
 #include "base/clock.h"
 #include "base/result.h"
 #include "base/units.h"
-#include "store/file.h"
 #include "store/local_store.h"
 
 namespace vallum::store {
@@ -30,11 +29,9 @@ class SqliteStore final : public LocalStore {
   // store, or made by a newer Vallum), kCorrupt, kNotFound (no directory), kDenied, kExhausted.
   static Result<std::unique_ptr<SqliteStore>> Open(const SqliteStoreOptions& options,
                                                    const Clock& clock);
-  ~SqliteStore() override;
 
  private:
-  SqliteStore(FileLock lock, std::unique_ptr<Journal> journal, MvccIndex index, LeaseTable leases,
-              const Clock& clock, const LocalStoreOptions& options);
+  using LocalStore::LocalStore;
 };
 
 }  // namespace vallum::store
