@@ -38,9 +38,10 @@ constexpr uint64_t kAutoclearRawDataFile = 1U << 1U;
 constexpr uint32_t kExtendedL2MinClusterBits = 14;
 
 constexpr std::string_view kSelfContained =
-    "make it self-contained: qemu-img convert -O qcow2 <this image> <new image>";
+    "make it self-contained where it came from: qemu-img convert -O qcow2 <this image> <new image>";
+constexpr std::string_view kCheck = "check it where it came from: qemu-img check <this image>";
 
-Error Refused(std::string message, std::string_view fix = kSelfContained) {
+Error Refused(std::string message, std::string_view fix = kCheck) {
   return InvalidInput("qcow2: " + std::move(message)).WithFix(std::string(fix));
 }
 
@@ -123,20 +124,21 @@ bool HasExtension(const Qcow2Header& h, uint32_t type) {
 
 Result<void> CheckSelfContained(const Qcow2Header& h) {
   if (h.backing_file_offset != 0 || h.backing_file_size != 0) {
-    return Refused(
-        fmt::format("backing file: the header names one at offset 8 ({} bytes at offset "
-                    "{}); an image must not read other files",
-                    h.backing_file_size, h.backing_file_offset));
+    return Refused(fmt::format("backing file: the header names one at offset 8 ({} bytes at offset "
+                               "{}); an image must not read other files",
+                               h.backing_file_size, h.backing_file_offset),
+                   kSelfContained);
   }
   if (HasExtension(h, kExtensionBackingFormat)) {
-    return Refused("backing file: a header extension names its format");
+    return Refused("backing file: a header extension names its format", kSelfContained);
   }
   if (h.Has(Qcow2Incompatible::kDataFile)) {
     return Refused(
-        "data file: incompatible feature bit 2 at offset 72 puts the data into another file");
+        "data file: incompatible feature bit 2 at offset 72 puts the data into another file",
+        kSelfContained);
   }
   if (HasExtension(h, kExtensionDataFile) || (h.autoclear_features & kAutoclearRawDataFile) != 0) {
-    return Refused("data file: a header extension or autoclear bit 1 names one");
+    return Refused("data file: a header extension or autoclear bit 1 names one", kSelfContained);
   }
   return Ok();
 }

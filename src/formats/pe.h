@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/bytes.h"
+#include "base/digest.h"
+#include "base/result.h"
+
+// docs/formats/pe.md mirrors these constants.
+namespace vallum::formats {
+
+inline constexpr size_t kPeMaxSections = 96;
+inline constexpr size_t kPeMaxCertificates = 16;
+inline constexpr size_t kMaxVendorCerts = 64;
+inline constexpr uint16_t kWinCertRevision2 = 0x0200;
+inline constexpr uint16_t kWinCertTypePkcs7 = 0x0002;
+
+struct PeSection {
+  std::string name;  // up to 8 bytes, as they are
+  uint32_t virtual_size = 0;
+  uint32_t virtual_address = 0;
+  uint32_t raw_size = 0;
+  uint32_t raw_offset = 0;
+};
+
+// One WIN_CERTIFICATE.
+struct PeCertificate {
+  uint16_t revision = 0;
+  uint16_t type = 0;
+  ByteView data;  // for kWinCertTypePkcs7: DER of a PKCS#7 SignedData (padding may follow)
+};
+
+// A view of a PE program; the bytes must outlive it.
+class PeImage {
+ public:
+  // Errors: kInvalidInput (no PE; headers, sections or certificate table not inside the file;
+  // counts above the limits).
+  static Result<PeImage> Parse(ByteView file);
+
+  uint16_t machine() const { return machine_; }
+  const std::vector<PeSection>& sections() const { return sections_; }
+  const std::vector<PeCertificate>& certificates() const { return certificates_; }
+
+  // The bytes of the first section of that name (min of raw and virtual size); nothing if absent.
+  std::optional<ByteView> Section(std::string_view name) const;
+
+  // The digest that signatures cover and firmware measures (Windows Authenticode PE Signature
+  // Format; EDK2 HashPeImage).
+  // Errors: kInvalidInput (sections larger than the file).
+  Result<Bytes> AuthenticodeDigest(HashAlgorithm algorithm) const;
+
+ private:
+  explicit PeImage(ByteView file) : file_(file) {}
+  Result<void> ParseHeaders();
+  Result<void> ParseSections(size_t offset, size_t count);
+  Result<void> ParseCertificates();
+
+  ByteView file_;
+  uint16_t machine_ = 0;
+  size_t checksum_offset_ = 0;
+  size_t certificate_entry_offset_ = 0;  // of the data directory's entry; 0: it has none
+  uint32_t headers_size_ = 0;
+  uint32_t certificates_offset_ = 0;
+  uint32_t certificates_size_ = 0;
+  std::vector<PeSection> sections_;
+  std::vector<PeCertificate> certificates_;
+};
+
+// What shim was built to trust and to refuse.
+struct VendorCertTable {
+  ByteView authorized;                 // as shim loads it: one DER certificate or signature lists
+  ByteView deauthorized;               // signature lists (vendor dbx)
+  std::vector<ByteView> certificates;  // the X.509 certificates (DER) in `authorized`
+};
+
+// Decodes shim's .vendor_cert section.
+// Errors: kInvalidInput (offsets outside the section, damaged signature lists).
+Result<VendorCertTable> ParseVendorCert(ByteView section);
+
+}  // namespace vallum::formats

@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "images/confine.h"
+
+#include <grp.h>
+#include <seccomp.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <array>
+#include <cerrno>
+#include <memory>
+
+#include "base/error.h"
+#include "base/result.h"
+
+namespace vallum::images {
+namespace {
+
+constexpr uid_t kNobody = 65534;
+
+#if defined(__SANITIZE_ADDRESS__)
+constexpr bool kSanitized = true;
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+constexpr bool kSanitized = true;
+#else
+constexpr bool kSanitized = false;
+#endif
+#else
+constexpr bool kSanitized = false;
+#endif
+
+Result<void> Limit(decltype(RLIMIT_AS) resource, rlim_t value) {
+  const struct rlimit limit{value, value};
+  if (setrlimit(resource, &limit) != 0) return ErrnoError(errno, "setrlimit");
+  return Ok();
+}
+
+Result<void> LimitResources() {
+  // A sanitizer's shadow takes terabytes of address space.
+  if (!kSanitized) {
+    RETURN_IF_ERROR(Limit(RLIMIT_AS, kInspectMemory.bytes()));
+  }
+  RETURN_IF_ERROR(Limit(RLIMIT_CPU, kInspectCpuSeconds));
+  RETURN_IF_ERROR(Limit(RLIMIT_FSIZE, 0));
+  RETURN_IF_ERROR(Limit(RLIMIT_NOFILE, 0));
+  RETURN_IF_ERROR(Limit(RLIMIT_NPROC, 0));
+  return Limit(RLIMIT_CORE, 0);
+}
+
+Result<void> DropIdentity() {
+  if (geteuid() != 0) return Ok();
+  if (setgroups(0, nullptr) != 0 || setresgid(kNobody, kNobody, kNobody) != 0 ||
+      setresuid(kNobody, kNobody, kNobody) != 0) {
+    return ErrnoError(errno, "give up root's identity");
+  }
+  return Ok();
+}
+
+bool Allow(scmp_filter_ctx filter, int call) {
+  return seccomp_rule_add_array(filter, SCMP_ACT_ALLOW, call, 0, nullptr) == 0;
+}
+
+bool AllowIf(scmp_filter_ctx filter, int call, scmp_arg_cmp condition) {
+  return seccomp_rule_add_array(filter, SCMP_ACT_ALLOW, call, 1, &condition) == 0;
+}
+
+Result<void> FilterSystemCalls(int image) {
+  const std::unique_ptr<void, decltype(&seccomp_release)> filter(
+      seccomp_init(SCMP_ACT_KILL_PROCESS), &seccomp_release);
+  if (filter == nullptr) return Internal("seccomp_init failed");
+  constexpr std::array kAlways = {
+      SCMP_SYS(brk),           SCMP_SYS(munmap),      SCMP_SYS(mremap), SCMP_SYS(madvise),
+      SCMP_SYS(futex),         SCMP_SYS(getrandom),   SCMP_SYS(exit),   SCMP_SYS(exit_group),
+      SCMP_SYS(clock_gettime), SCMP_SYS(rt_sigreturn)};
+  bool good = true;
+  for (const int call : kAlways) good = good && Allow(filter.get(), call);
+  const auto fd = static_cast<scmp_datum_t>(image);
+  for (const int call :
+       {SCMP_SYS(pread64), SCMP_SYS(lseek), SCMP_SYS(fstat), SCMP_SYS(newfstatat)}) {
+    good = good && AllowIf(filter.get(), call, {0, SCMP_CMP_EQ, fd, 0});
+  }
+  good = good && AllowIf(filter.get(), SCMP_SYS(write), {0, SCMP_CMP_EQ, STDOUT_FILENO, 0});
+  // Memory, but no code and no files.
+  good = good && AllowIf(filter.get(), SCMP_SYS(mmap), {2, SCMP_CMP_MASKED_EQ, PROT_EXEC, 0});
+  good = good && AllowIf(filter.get(), SCMP_SYS(mprotect), {2, SCMP_CMP_MASKED_EQ, PROT_EXEC, 0});
+  if (!good || seccomp_load(filter.get()) != 0) return Internal("the seccomp list was refused");
+  return Ok();
+}
+
+}  // namespace
+
+Result<void> ConfineSelf(int image) {
+  RETURN_IF_ERROR(DropIdentity());
+  if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 || prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) != 0) {
+    return ErrnoError(errno, "prctl");
+  }
+  RETURN_IF_ERROR(LimitResources());
+  return FilterSystemCalls(image);
+}
+
+}  // namespace vallum::images

@@ -1,0 +1,169 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "images/inspection_json.h"
+
+#include <cstddef>
+#include <cstdint>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "base/bytes.h"
+#include "base/error.h"
+#include "base/result.h"
+#include "base/text.h"
+#include "images/boot_binaries.h"
+#include "images/inspection.h"
+
+namespace vallum::images {
+namespace {
+
+using Json = nlohmann::json;
+
+constexpr size_t kMaxFacts = 1024;
+constexpr size_t kMaxText = 4096;
+
+Json BinaryToJson(const BootBinary& b) {
+  Json vendor = Json::array();
+  for (const Bytes& certificate : b.vendor_certs) vendor.push_back(ToBase64(certificate));
+  return {{"path", b.path},
+          {"size", b.size},
+          {"authenticodeSha256", b.authenticode_sha256},
+          {"signer", b.signer},
+          {"signerCertificate", ToBase64(b.signer_certificate)},
+          {"vendorCerts", std::move(vendor)},
+          {"vendorCertSection", ToBase64(b.vendor_cert_section)},
+          {"sbat", b.sbat}};
+}
+
+Error NoReport(std::string_view member) {
+  return InvalidInput("the inspector's report has no valid \"" + std::string(member) + "\"");
+}
+
+Result<std::string> TextOf(const Json& json, const char* member, size_t limit) {
+  const auto it = json.find(member);
+  if (it == json.end() || !it->is_string()) return NoReport(member);
+  std::string text = it->get<std::string>();
+  if (text.size() > limit) return NoReport(member);
+  return text;
+}
+
+Result<uint64_t> NumberOf(const Json& json, const char* member) {
+  const auto it = json.find(member);
+  if (it == json.end() || !it->is_number_unsigned()) return NoReport(member);
+  return it->get<uint64_t>();
+}
+
+Result<Bytes> BytesOf(const Json& json, const char* member, size_t limit) {
+  ASSIGN_OR_RETURN(const std::string text, TextOf(json, member, limit));
+  return FromBase64(text);
+}
+
+Result<BootBinary> BinaryFromJson(const Json& json) {
+  constexpr size_t kMaxDer = size_t{1} << 20U;
+  if (!json.is_object()) return NoReport("bootBinaries");
+  BootBinary b;
+  ASSIGN_OR_RETURN(b.path, TextOf(json, "path", kMaxText));
+  ASSIGN_OR_RETURN(b.size, NumberOf(json, "size"));
+  ASSIGN_OR_RETURN(b.authenticode_sha256, TextOf(json, "authenticodeSha256", 64));
+  ASSIGN_OR_RETURN(b.signer, TextOf(json, "signer", kMaxText));
+  ASSIGN_OR_RETURN(b.signer_certificate, BytesOf(json, "signerCertificate", kMaxDer));
+  ASSIGN_OR_RETURN(b.vendor_cert_section, BytesOf(json, "vendorCertSection", kMaxDer));
+  ASSIGN_OR_RETURN(b.sbat, TextOf(json, "sbat", kMaxSbatBytes));
+  const auto vendor = json.find("vendorCerts");
+  if (vendor == json.end() || !vendor->is_array()) return NoReport("vendorCerts");
+  for (const Json& certificate : *vendor) {
+    if (!certificate.is_string()) return NoReport("vendorCerts");
+    ASSIGN_OR_RETURN(Bytes der, FromBase64(certificate.get<std::string>()));
+    b.vendor_certs.push_back(std::move(der));
+  }
+  return b;
+}
+
+Result<ContentFormat> ParseContentFormat(std::string_view name) {
+  for (const ContentFormat format :
+       {ContentFormat::kGpt, ContentFormat::kMbr, ContentFormat::kRaw}) {
+    if (name == ContentFormatName(format)) return format;
+  }
+  return NoReport("contentFormat");
+}
+
+Result<Inspection> InspectionFromJson(const Json& json) {
+  Inspection out;
+  ASSIGN_OR_RETURN(const std::string format, TextOf(json, "format", kMaxText));
+  ASSIGN_OR_RETURN(out.format, ParseDeclaredFormat(format));
+  ASSIGN_OR_RETURN(const std::string content, TextOf(json, "contentFormat", kMaxText));
+  ASSIGN_OR_RETURN(out.content, ParseContentFormat(content));
+  ASSIGN_OR_RETURN(out.file_size, NumberOf(json, "fileSize"));
+  ASSIGN_OR_RETURN(out.virtual_size, NumberOf(json, "virtualSize"));
+  const auto bootable = json.find("bootable");
+  if (bootable == json.end() || !bootable->is_boolean()) return NoReport("bootable");
+  out.bootable = bootable->get<bool>();
+  const auto facts = json.find("facts");
+  if (facts == json.end() || !facts->is_array() || facts->size() > kMaxFacts) {
+    return NoReport("facts");
+  }
+  for (const Json& fact : *facts) {
+    if (!fact.is_string()) return NoReport("facts");
+    out.facts.push_back(Printable(fact.get<std::string>(), kMaxText));
+  }
+  const auto binaries = json.find("bootBinaries");
+  if (binaries == json.end() || !binaries->is_array() || binaries->size() > kMaxBootBinaries) {
+    return NoReport("bootBinaries");
+  }
+  for (const Json& binary : *binaries) {
+    ASSIGN_OR_RETURN(BootBinary b, BinaryFromJson(binary));
+    out.boot_binaries.push_back(std::move(b));
+  }
+  return out;
+}
+
+// Of the codes that a refusal can have; anything else is the inspector's own failure.
+ErrorCode CodeOf(std::string_view name) {
+  for (const ErrorCode code : {ErrorCode::kInvalidInput, ErrorCode::kUnavailable,
+                               ErrorCode::kDenied, ErrorCode::kExhausted}) {
+    if (name == ErrorCodeName(code)) return code;
+  }
+  return ErrorCode::kInternal;
+}
+
+}  // namespace
+
+std::string ReportToJson(const Result<Inspection>& outcome) {
+  Json report;
+  if (!outcome.has_value()) {
+    const Error& e = outcome.error();
+    report["refused"] = {
+        {"code", ErrorCodeName(e.code())}, {"message", e.Describe()}, {"fix", e.fix()}};
+  } else {
+    Json binaries = Json::array();
+    for (const BootBinary& b : outcome->boot_binaries) binaries.push_back(BinaryToJson(b));
+    report["inspection"] = {{"format", DeclaredFormatName(outcome->format)},
+                            {"contentFormat", ContentFormatName(outcome->content)},
+                            {"fileSize", outcome->file_size},
+                            {"virtualSize", outcome->virtual_size},
+                            {"bootable", outcome->bootable},
+                            {"facts", outcome->facts},
+                            {"bootBinaries", std::move(binaries)}};
+  }
+  // Names on a hostile disk need not be UTF-8.
+  return report.dump(-1, ' ', false, Json::error_handler_t::replace);
+}
+
+Result<Inspection> ReportFromJson(std::string_view json) {
+  const Json report = Json::parse(json, nullptr, /*allow_exceptions=*/false);
+  if (!report.is_object()) return NoReport("inspection");
+  if (const auto refused = report.find("refused"); refused != report.end()) {
+    if (!refused->is_object()) return NoReport("refused");
+    ASSIGN_OR_RETURN(const std::string code, TextOf(*refused, "code", kMaxText));
+    ASSIGN_OR_RETURN(const std::string message, TextOf(*refused, "message", kMaxText));
+    ASSIGN_OR_RETURN(const std::string fix, TextOf(*refused, "fix", kMaxText));
+    return Error(CodeOf(code), Printable(message, kMaxText)).WithFix(Printable(fix, kMaxText));
+  }
+  const auto inspection = report.find("inspection");
+  if (inspection == report.end() || !inspection->is_object()) return NoReport("inspection");
+  return InspectionFromJson(*inspection);
+}
+
+}  // namespace vallum::images

@@ -1,0 +1,21 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <string>
+
+#include "base/bytes.h"
+#include "base/result.h"
+
+namespace vallum::images {
+
+struct Signer {
+  std::string subject;  // RFC 2253
+  Bytes certificate;    // DER
+};
+
+// Names the signer of a PKCS#7 SignedData. Nothing is verified: who trusts it is the firmware's
+// question.
+// Errors: kInvalidInput (no SignedData with its signer's certificate).
+Result<Signer> ReadSigner(ByteView pkcs7);
+
+}  // namespace vallum::images
