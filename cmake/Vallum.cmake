@@ -105,6 +105,16 @@ function(vallum_test component)
     DISCOVERY_TIMEOUT 60 PROPERTIES TIMEOUT 120)
 endfunction()
 
+# vallum_test_program(<component> <name> SOURCES ... [LIBS libs...]) makes build/bin/test/<name>, a program that only
+# the tests of the component run, and builds it before them. Never installed.
+function(vallum_test_program component name)
+  cmake_parse_arguments(ARG "" "" "SOURCES;LIBS" ${ARGN})
+  add_executable(${name} ${ARG_SOURCES})
+  target_link_libraries(${name} PRIVATE vallum_flags vallum_${component} ${ARG_LIBS})
+  set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/bin/test)
+  add_dependencies(vallum_${component}_test ${name})
+endfunction()
+
 # vallum_fuzzer(<component> x_fuzzer.cc) makes x_fuzzer with corpus/x beside it; a no-op without VALLUM_FUZZ.
 function(vallum_fuzzer component source)
   if(NOT VALLUM_FUZZ)
