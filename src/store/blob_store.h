@@ -16,6 +16,8 @@
 
 namespace vallum::store {
 
+struct BlobPaths;
+
 // A blob's name is the SHA-256 of its content, 64 lower-case hexadecimal digits.
 struct BlobInfo {
   std::string digest;
@@ -49,8 +51,8 @@ class BlobUpload {
   BlobUpload(const BlobUpload&) = delete;
   BlobUpload& operator=(const BlobUpload&) = delete;
 
-  const std::string& id() const;
-  // The bytes received so far: where Append goes on.
+  const std::string& id() const { return id_; }
+  // The bytes received so far: where Append goes on. 0 after the end.
   ByteCount received() const;
 
   // Writes and hashes the next bytes. Pieces of 1 MiB or more are fastest.
@@ -74,7 +76,9 @@ class BlobUpload {
   friend class BlobStore;
   struct State;
   explicit BlobUpload(std::unique_ptr<State> state);
-  std::unique_ptr<State> state_;
+  Result<BlobInfo> Publish(const std::string& digest);
+  const std::string id_;
+  std::unique_ptr<State> state_;  // null after the end
 };
 
 // Content-addressed files in a directory: a file appears under its digest whole and durable, or not
@@ -112,9 +116,9 @@ class BlobStore {
   Result<std::vector<BlobInfo>> List() const;
 
  private:
-  struct State;
-  explicit BlobStore(std::shared_ptr<State> state);
-  std::shared_ptr<State> state_;
+  explicit BlobStore(std::shared_ptr<BlobPaths> paths);
+  Result<std::unique_ptr<BlobUpload>> OpenUpload(std::string_view id, int create_flags);
+  const std::shared_ptr<BlobPaths> paths_;  // shared with uploads
 };
 
 }  // namespace vallum::store

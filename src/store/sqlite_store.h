@@ -16,7 +16,7 @@ struct SqliteStoreOptions {
   std::filesystem::path path;
   // Commits that would make the database larger are refused with kExhausted.
   ByteCount max_size = ByteCount::GiB(2);
-  LocalStoreOptions local;
+  LocalStoreOptions local{};
 };
 
 // A Store in one SQLite file: write-ahead log, full sync, mode 0600. SQLite only makes the commits

@@ -93,7 +93,8 @@ class StoreContract : public ::testing::TestWithParam<Implementation> {
   // "a=1 b=2"
   std::string Contents(Revision revision = 0) {
     std::string out;
-    for (const KeyValue& kv : ReadAll(revision).items) {
+    const ReadResult all = ReadAll(revision);
+    for (const KeyValue& kv : all.items) {
       out += (out.empty() ? "" : " ") + kv.key + "=" + kv.value;
     }
     return out;
