@@ -100,6 +100,8 @@ class ExtendLog {
   // Forgets what came before the newest reset that a clear startup followed: replay is unaffected.
   // Returns how many records were dropped.
   size_t DropOldBoots();
+  // Forgets all records; the numbers go on.
+  void DropAll() { records_.clear(); }
 
  private:
   friend Result<ExtendLog> ParseExtendLog(ByteView text);
