@@ -4,11 +4,13 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <charconv>
 #include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <string>
 #include <string_view>
+#include <system_error>
 #include <utility>
 #include <vector>
 
@@ -27,6 +29,7 @@ using std::string_view_literals::operator""sv;
 constexpr size_t kDosHeaderSize = 64;
 constexpr size_t kCoffHeaderSize = 24;  // with the signature
 constexpr size_t kSectionHeaderSize = 40;
+constexpr size_t kSymbolSize = 18;
 constexpr uint16_t kMagicPe32 = 0x10b;
 constexpr uint16_t kMagicPe32Plus = 0x20b;
 constexpr size_t kChecksumOffset = 64;  // in the optional header, both kinds
@@ -53,6 +56,9 @@ Result<void> PeImage::ParseHeaders() {
   }
   machine_ = U16Le(file_, pe + 4);
   const size_t section_count = U16Le(file_, pe + 6);
+  if (U32Le(file_, pe + 12) != 0) {
+    string_table_ = U32Le(file_, pe + 12) + uint64_t{U32Le(file_, pe + 16)} * kSymbolSize;
+  }
   const size_t optional_size = U16Le(file_, pe + 20);
   const size_t optional = pe + kCoffHeaderSize;
   if (!IsInside(optional, optional_size, file_.size()) || optional_size < 2) {
@@ -82,6 +88,23 @@ Result<void> PeImage::ParseHeaders() {
   return ParseSections(optional + optional_size, section_count);
 }
 
+// "For longer names, this field contains a slash that is followed by an ASCII representation of a
+// decimal number that is an offset into the string table": shim's .vendor_cert is one.
+std::string PeImage::SectionName(ByteView field) const {
+  std::string_view name = AsText(field);
+  name = name.substr(0, name.find('\0'));
+  if (!name.starts_with('/') || string_table_ == 0) return std::string(name);
+  uint64_t offset = 0;
+  const auto [end, error] = std::from_chars(name.data() + 1, name.data() + name.size(), offset);
+  if (error != std::errc() || end != name.data() + name.size() ||
+      !IsInside(string_table_, offset, file_.size())) {
+    return std::string(name);
+  }
+  const ByteView rest = file_.subspan(static_cast<size_t>(string_table_ + offset));
+  const std::string_view text = AsText(rest.first(std::min(rest.size(), kPeMaxSectionName)));
+  return std::string(text.substr(0, text.find('\0')));
+}
+
 Result<void> PeImage::ParseSections(size_t offset, size_t count) {
   if (count > kPeMaxSections || !IsInside(offset, count * kSectionHeaderSize, file_.size())) {
     return Wrong(
@@ -90,8 +113,7 @@ Result<void> PeImage::ParseSections(size_t offset, size_t count) {
   for (size_t i = 0; i < count; ++i) {
     const ByteView raw = file_.subspan(offset + i * kSectionHeaderSize, kSectionHeaderSize);
     PeSection s;
-    const std::string_view name = AsText(raw.first(8));
-    s.name = name.substr(0, name.find('\0'));
+    s.name = SectionName(raw.first(8));
     s.virtual_size = U32Le(raw, 8);
     s.virtual_address = U32Le(raw, 12);
     s.raw_size = U32Le(raw, 16);

@@ -16,13 +16,14 @@
 namespace vallum::formats {
 
 inline constexpr size_t kPeMaxSections = 96;
+inline constexpr size_t kPeMaxSectionName = 64;
 inline constexpr size_t kPeMaxCertificates = 16;
 inline constexpr size_t kMaxVendorCerts = 64;
 inline constexpr uint16_t kWinCertRevision2 = 0x0200;
 inline constexpr uint16_t kWinCertTypePkcs7 = 0x0002;
 
 struct PeSection {
-  std::string name;  // up to 8 bytes, as they are
+  std::string name;  // up to 8 bytes, or out of the string table when it is longer
   uint32_t virtual_size = 0;
   uint32_t virtual_address = 0;
   uint32_t raw_size = 0;
@@ -59,10 +60,12 @@ class PeImage {
   explicit PeImage(ByteView file) : file_(file) {}
   Result<void> ParseHeaders();
   Result<void> ParseSections(size_t offset, size_t count);
+  std::string SectionName(ByteView field) const;
   Result<void> ParseCertificates();
 
   ByteView file_;
   uint16_t machine_ = 0;
+  uint64_t string_table_ = 0;  // 0: none
   size_t checksum_offset_ = 0;
   size_t certificate_entry_offset_ = 0;  // of the data directory's entry; 0: it has none
   uint32_t headers_size_ = 0;

@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <string>
@@ -168,13 +169,22 @@ class TableWalker {
       return Ok();
     }
     ++usage_.data_clusters;
-    return CheckData(offset, guest);
+    return CheckData(offset, bitmap, guest);
   }
 
-  Result<void> CheckData(uint64_t offset, uint64_t guest) const {
-    // The last guest cluster may be written as far as the disk reaches.
-    const uint64_t wanted =
-        guest < h_.virtual_size ? std::min(h_.cluster_size(), h_.virtual_size - guest) : 1;
+  // How much of a cluster must be in the file: up to its last allocated subcluster, and not past
+  // the end of the disk; qemu writes no more than that at the end of a file.
+  uint64_t WantedBytes(uint64_t bitmap, uint64_t guest) const {
+    uint64_t wanted = h_.cluster_size();
+    if (h_.l2_entry_size() == 16) {
+      const auto used = static_cast<uint32_t>(bitmap);
+      wanted = wanted / 32 * (32 - static_cast<uint64_t>(std::countl_zero(used)));
+    }
+    return guest < h_.virtual_size ? std::min(wanted, h_.virtual_size - guest) : 0;
+  }
+
+  Result<void> CheckData(uint64_t offset, uint64_t bitmap, uint64_t guest) const {
+    const uint64_t wanted = std::max<uint64_t>(1, WantedBytes(bitmap, guest));
     if (offset % h_.cluster_size() != 0 || !IsInside(offset, wanted, file_size_)) {
       return Inconsistent(
           fmt::format("truncated or misplaced: guest offset {} is kept at offset {} "

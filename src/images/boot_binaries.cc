@@ -103,7 +103,12 @@ class EspWalker {
 };
 
 std::string DescribeSigner(const BootBinary& binary) {
-  return binary.signer.empty() ? "unsigned" : "signed by " + binary.signer;
+  if (binary.signatures.empty()) return "unsigned";
+  if (binary.signer.empty()) return "signed in a way that cannot be read";
+  const std::string more = binary.signatures.size() > 1
+                               ? fmt::format(" (and {} more)", binary.signatures.size() - 1)
+                               : std::string();
+  return "signed by " + binary.signer + more;
 }
 
 void AddLoaderFacts(BootBinaryReport& report) {
@@ -154,10 +159,14 @@ Result<BootBinary> DescribeBootBinary(std::string path, ByteView file) {
   out.authenticode_sha256 = ToHex(digest);
   for (const formats::PeCertificate& certificate : pe.certificates()) {
     if (certificate.type != formats::kWinCertTypePkcs7) continue;
-    ASSIGN_OR_RETURN(Signer signer, ReadSigner(certificate.data));
-    out.signer = std::move(signer.subject);
-    out.signer_certificate = std::move(signer.certificate);
-    break;
+    out.signatures.push_back(ToBytes(certificate.data));
+  }
+  // A signature that cannot be read leaves the signer empty; the digest counts all the same.
+  if (!out.signatures.empty()) {
+    if (Result<Signer> signer = ReadSigner(out.signatures.front()); signer.has_value()) {
+      out.signer = std::move(signer->subject);
+      out.signer_certificate = std::move(signer->certificate);
+    }
   }
   RETURN_IF_ERROR(AddVendorCerts(pe, out));
   if (const std::optional<ByteView> sbat = pe.Section(".sbat"); sbat.has_value()) {

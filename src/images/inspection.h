@@ -35,6 +35,7 @@ struct BootBinary {
   std::string authenticode_sha256;  // hexadecimal
   std::string signer;               // subject of the first signature's signer; empty if unsigned
   Bytes signer_certificate;         // its DER; empty if unsigned
+  std::vector<Bytes> signatures;    // every PKCS#7 SignedData (DER), in file order
   std::vector<Bytes> vendor_certs;  // DER, out of shim's .vendor_cert
   Bytes vendor_cert_section;        // the authorised part of it, as shim loads it
   std::string sbat;                 // text of .sbat; empty if there is none

@@ -13,6 +13,7 @@
 #include "base/error.h"
 #include "base/result.h"
 #include "base/text.h"
+#include "formats/pe.h"
 #include "images/boot_binaries.h"
 #include "images/inspection.h"
 
@@ -25,6 +26,8 @@ constexpr size_t kMaxFacts = 1024;
 constexpr size_t kMaxText = 4096;
 
 Json BinaryToJson(const BootBinary& b) {
+  Json signatures = Json::array();
+  for (const Bytes& signature : b.signatures) signatures.push_back(ToBase64(signature));
   Json vendor = Json::array();
   for (const Bytes& certificate : b.vendor_certs) vendor.push_back(ToBase64(certificate));
   return {{"path", b.path},
@@ -32,6 +35,7 @@ Json BinaryToJson(const BootBinary& b) {
           {"authenticodeSha256", b.authenticode_sha256},
           {"signer", b.signer},
           {"signerCertificate", ToBase64(b.signer_certificate)},
+          {"signatures", std::move(signatures)},
           {"vendorCerts", std::move(vendor)},
           {"vendorCertSection", ToBase64(b.vendor_cert_section)},
           {"sbat", b.sbat}};
@@ -60,6 +64,18 @@ Result<Bytes> BytesOf(const Json& json, const char* member, size_t limit) {
   return FromBase64(text);
 }
 
+Result<std::vector<Bytes>> BytesListOf(const Json& json, const char* member, size_t limit) {
+  const auto list = json.find(member);
+  if (list == json.end() || !list->is_array() || list->size() > limit) return NoReport(member);
+  std::vector<Bytes> out;
+  for (const Json& item : *list) {
+    if (!item.is_string()) return NoReport(member);
+    ASSIGN_OR_RETURN(Bytes bytes, FromBase64(item.get<std::string>()));
+    out.push_back(std::move(bytes));
+  }
+  return out;
+}
+
 Result<BootBinary> BinaryFromJson(const Json& json) {
   constexpr size_t kMaxDer = size_t{1} << 20U;
   if (!json.is_object()) return NoReport("bootBinaries");
@@ -71,13 +87,8 @@ Result<BootBinary> BinaryFromJson(const Json& json) {
   ASSIGN_OR_RETURN(b.signer_certificate, BytesOf(json, "signerCertificate", kMaxDer));
   ASSIGN_OR_RETURN(b.vendor_cert_section, BytesOf(json, "vendorCertSection", kMaxDer));
   ASSIGN_OR_RETURN(b.sbat, TextOf(json, "sbat", kMaxSbatBytes));
-  const auto vendor = json.find("vendorCerts");
-  if (vendor == json.end() || !vendor->is_array()) return NoReport("vendorCerts");
-  for (const Json& certificate : *vendor) {
-    if (!certificate.is_string()) return NoReport("vendorCerts");
-    ASSIGN_OR_RETURN(Bytes der, FromBase64(certificate.get<std::string>()));
-    b.vendor_certs.push_back(std::move(der));
-  }
+  ASSIGN_OR_RETURN(b.signatures, BytesListOf(json, "signatures", formats::kPeMaxCertificates));
+  ASSIGN_OR_RETURN(b.vendor_certs, BytesListOf(json, "vendorCerts", formats::kMaxVendorCerts));
   return b;
 }
 
