@@ -1,0 +1,259 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "placement/placement.h"
+
+#include <algorithm>
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "base/text.h"
+#include "base/units.h"
+#include "placement/trait_set.h"
+
+namespace vallum::placement {
+namespace {
+
+uint64_t SaturatingSubtract(uint64_t a, uint64_t b) { return a > b ? a - b : 0; }
+
+ByteCount FreeMemory(const HostView& host) {
+  const uint64_t usable =
+      SaturatingSubtract(host.memory.bytes(), HostMemoryReserve(host.memory).bytes());
+  return ByteCount::Bytes(SaturatingSubtract(usable, host.allocated_memory.bytes()));
+}
+
+int64_t FreeVcpus(const HostView& host) {
+  const double factor = host.cpu_overcommit > 0 ? host.cpu_overcommit : kDefaultCpuOvercommit;
+  const double promised = static_cast<double>(std::max<int64_t>(host.cpus, 0)) * factor;
+  // Beyond this no host is limited by its CPUs, and the conversion stays defined.
+  constexpr double kEnough = 1e15;
+  return static_cast<int64_t>(std::min(promised, kEnough)) - host.allocated_vcpus;
+}
+
+// Names of the probes that a trait follows from.
+std::vector<std::string_view> ProbesOf(std::string_view trait) {
+  if (trait == kTraitSmm) {
+    return {"smm"};
+  }
+  if (trait == kTraitSecureBoot) {
+    return {"firmware-secure-boot", "smm"};
+  }
+  if (trait == kTraitTpm20 || trait == kTraitTpmCrb || trait == kTraitTpmTis) {
+    return {"swtpm"};
+  }
+  if (trait == kTraitUefi) {
+    return {"firmware-uefi", "firmware"};
+  }
+  if (trait == "VALLUM_ACCEL_KVM") {
+    return {"kvm"};
+  }
+  return {};
+}
+
+std::string ProbeWords(const HostView& host, std::string_view name) {
+  for (const Probe& probe : host.probes) {
+    if (probe.name == name && !probe.ok) {
+      return probe.name + ": " + (probe.detail.empty() ? "failed" : probe.detail);
+    }
+  }
+  return {};
+}
+
+std::string WhyTraitIsMissing(const HostView& host, const std::string& trait) {
+  std::vector<std::string> reasons;
+  for (const std::string_view name : ProbesOf(trait)) {
+    if (std::string words = ProbeWords(host, name); !words.empty()) {
+      reasons.push_back(std::move(words));
+    }
+  }
+  return reasons.empty() ? "the host's agent did not report it" : Join(reasons, "; ");
+}
+
+std::string AcceleratorWords(const HostView& host, const Request& request) {
+  std::vector<std::string> reasons;
+  const std::array<std::string_view, 2> both = {"kvm", "tcg"};
+  for (const std::string_view name : both) {
+    if (!request.accelerator.empty() && request.accelerator != name) {
+      continue;
+    }
+    if (std::string words = ProbeWords(host, name); !words.empty()) {
+      reasons.push_back(std::move(words));
+    }
+  }
+  const std::string has = host.accelerator.empty() ? "none that ran a guest" : host.accelerator;
+  std::string text = "the host has " + has;
+  if (!request.accelerator.empty()) {
+    text += ", " + request.accelerator + " is required";
+  }
+  return reasons.empty() ? text : text + " (" + Join(reasons, "; ") + ")";
+}
+
+std::string_view StateWords(HostState state) {
+  switch (state) {
+    case HostState::kJoining:
+      return "the host is joining and has not reported yet";
+    case HostState::kUp:
+      return "the host is up";
+    case HostState::kDown:
+      return "the host is down";
+    case HostState::kMaintenance:
+      return "the host is in maintenance";
+  }
+  return "the host is in an unknown state";
+}
+
+bool AcceleratorFits(const HostView& host, const Request& request) {
+  return request.accelerator.empty() ? !host.accelerator.empty()
+                                     : host.accelerator == request.accelerator;
+}
+
+void Explain(const HostView& host, const Request& request, HostVerdict& verdict) {
+  switch (verdict.failed) {
+    case Requirement::kNone:
+      return;
+    case Requirement::kPool:
+      verdict.requirement = "pool";
+      verdict.detail = "the host is in pool " + host.pool + ", not in " + request.pool;
+      return;
+    case Requirement::kPinnedHost:
+      verdict.requirement = "host";
+      verdict.detail = "the instance asks for host " + request.pinned_host;
+      return;
+    case Requirement::kState:
+      verdict.requirement = "state";
+      verdict.detail = StateWords(host.state);
+      if (!host.state_reason.empty()) {
+        verdict.detail += ": " + host.state_reason;
+      }
+      return;
+    case Requirement::kMaintenance:
+      verdict.requirement = "maintenance";
+      verdict.detail = "the host is in maintenance";
+      return;
+    case Requirement::kTrait: {
+      const std::string trait =
+          host.traits.FirstMissing(request.required_traits).value_or(std::string());
+      verdict.requirement = "trait " + trait;
+      verdict.detail = WhyTraitIsMissing(host, trait);
+      return;
+    }
+    case Requirement::kAccelerator:
+      verdict.requirement = "accelerator";
+      verdict.detail = AcceleratorWords(host, request);
+      return;
+    case Requirement::kVcpus:
+      verdict.requirement = "vcpus";
+      verdict.detail = std::to_string(request.vcpus) + " asked for, " +
+                       std::to_string(std::max<int64_t>(FreeVcpus(host), 0)) + " free of " +
+                       std::to_string(host.cpus) + " CPUs with overcommit";
+      return;
+    case Requirement::kMemory:
+      verdict.requirement = "memory";
+      verdict.detail = FormatByteCount(request.memory) + " asked for, " +
+                       FormatByteCount(FreeMemory(host)) + " free of " +
+                       FormatByteCount(host.memory) + " (" +
+                       FormatByteCount(HostMemoryReserve(host.memory)) + " kept for the host)";
+      return;
+    case Requirement::kDisk:
+      verdict.requirement = "disk";
+      verdict.detail = FormatByteCount(request.disk) + " asked for, " +
+                       FormatByteCount(host.disk_free) + " free";
+      return;
+  }
+}
+
+}  // namespace
+
+ByteCount HostMemoryReserve(ByteCount total) {
+  return std::clamp(ByteCount::Bytes(total.bytes() / 16), ByteCount::MiB(256), ByteCount::GiB(4));
+}
+
+Requirement FirstFailing(const HostView& host, const Request& request) {
+  if (host.pool != request.pool) {
+    return Requirement::kPool;
+  }
+  if (!request.pinned_host.empty() && host.name != request.pinned_host) {
+    return Requirement::kPinnedHost;
+  }
+  if (host.state == HostState::kMaintenance) {
+    return Requirement::kMaintenance;
+  }
+  if (host.state != HostState::kUp) {
+    return Requirement::kState;
+  }
+  if (!host.traits.ContainsAll(request.required_traits)) {
+    return Requirement::kTrait;
+  }
+  if (!AcceleratorFits(host, request)) {
+    return Requirement::kAccelerator;
+  }
+  if (FreeVcpus(host) < request.vcpus) {
+    return Requirement::kVcpus;
+  }
+  if (FreeMemory(host) < request.memory) {
+    return Requirement::kMemory;
+  }
+  return host.disk_free < request.disk ? Requirement::kDisk : Requirement::kNone;
+}
+
+size_t Choose(std::span<const HostView> hosts, const Request& request) {
+  size_t best = hosts.size();
+  ByteCount best_free;
+  for (size_t i = 0; i < hosts.size(); ++i) {
+    if (FirstFailing(hosts[i], request) != Requirement::kNone) {
+      continue;
+    }
+    const ByteCount free = FreeMemory(hosts[i]);
+    if (best == hosts.size() || free > best_free ||
+        (free == best_free && hosts[i].name < hosts[best].name)) {
+      best = i;
+      best_free = free;
+    }
+  }
+  return best;
+}
+
+Decision Place(std::span<const HostView> hosts, const Request& request) {
+  Decision decision;
+  decision.hosts.reserve(hosts.size());
+  for (const HostView& host : hosts) {
+    HostVerdict verdict;
+    verdict.host = host.name;
+    verdict.failed = FirstFailing(host, request);
+    Explain(host, request, verdict);
+    if (verdict.fits()) {
+      verdict.score =
+          static_cast<double>(SaturatingSubtract(FreeMemory(host).bytes(), request.memory.bytes()));
+    }
+    decision.hosts.push_back(std::move(verdict));
+  }
+  if (const size_t best = Choose(hosts, request); best < hosts.size()) {
+    decision.chosen = hosts[best].name;
+  }
+  return decision;
+}
+
+std::string DescribeRefusal(const Decision& decision) {
+  constexpr size_t kShown = 4;
+  if (decision.hosts.empty()) {
+    return "no host fits: no host has joined";
+  }
+  std::vector<std::string> parts;
+  for (const HostVerdict& verdict : decision.hosts) {
+    if (verdict.fits()) {
+      continue;
+    }
+    if (parts.size() == kShown) {
+      parts.push_back("and " + std::to_string(decision.hosts.size() - kShown) + " more");
+      break;
+    }
+    parts.push_back(verdict.host + ": " + verdict.requirement + ": " + verdict.detail);
+  }
+  return "no host fits: " + Join(parts, "; ");
+}
+
+}  // namespace vallum::placement

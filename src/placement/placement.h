@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/units.h"
+#include "placement/trait_set.h"
+
+namespace vallum::placement {
+
+enum class HostState { kJoining, kUp, kDown, kMaintenance };
+
+// One capability that the host's agent tried; why a trait is missing is said with its words.
+struct Probe {
+  std::string name;  // "smm", "kvm", "firmware-secure-boot", "swtpm", ...
+  bool ok = false;
+  std::string detail;
+};
+
+// What placement needs to know of one host.
+struct HostView {
+  std::string name;
+  std::string pool;
+  HostState state = HostState::kJoining;
+  std::string state_reason;
+  TraitSet traits;
+  std::vector<Probe> probes;
+  std::string accelerator;  // "kvm", "tcg"; empty: none ran a guest
+  int64_t cpus = 0;
+  double cpu_overcommit = 0;  // 0: kDefaultCpuOvercommit
+  int64_t allocated_vcpus = 0;
+  ByteCount memory;
+  ByteCount allocated_memory;
+  ByteCount disk_free;
+};
+
+inline constexpr double kDefaultCpuOvercommit = 4.0;
+
+// Memory that is left to the host itself: 1/16 of it, at least 256 MiB, at most 4 GiB.
+ByteCount HostMemoryReserve(ByteCount total);
+
+// What one instance asks of its host.
+struct Request {
+  std::string pool;
+  std::string pinned_host;  // empty: any
+  TraitSet required_traits;
+  std::string accelerator;  // empty: any that works
+  int64_t vcpus = 1;
+  ByteCount memory;
+  ByteCount disk;
+};
+
+// In the order in which they are tried.
+enum class Requirement {
+  kNone,  // the host fits
+  kPool,
+  kPinnedHost,
+  kState,
+  kMaintenance,
+  kTrait,
+  kAccelerator,
+  kVcpus,
+  kMemory,
+  kDisk,
+};
+
+struct HostVerdict {
+  std::string host;
+  Requirement failed = Requirement::kNone;
+  std::string requirement;  // "trait VALLUM_SMM", "memory", ...; empty if the host fits
+  std::string detail;       // in words, with both values
+  double score = 0;         // bytes of memory free after the instance; 0 if it does not fit
+  bool fits() const { return failed == Requirement::kNone; }
+};
+
+// Every host's verdict, in the order given, and the name of the chosen one (empty: none fits).
+struct Decision {
+  std::string chosen;
+  std::vector<HostVerdict> hosts;
+};
+
+// Tries one host. Pure; thread-safe; allocates nothing.
+Requirement FirstFailing(const HostView& host, const Request& request);
+
+// Chooses the host that fits with most free memory; ties go to the name that sorts first. Returns
+// its index, or hosts.size() if none fits. Pure; thread-safe.
+size_t Choose(std::span<const HostView> hosts, const Request& request);
+
+// Choose() with an explanation for each host. Pure; thread-safe.
+Decision Place(std::span<const HostView> hosts, const Request& request);
+
+// "no host fits: node1: trait VALLUM_SMM: ...; node2: ...", cut after a few hosts.
+std::string DescribeRefusal(const Decision& decision);
+
+}  // namespace vallum::placement
