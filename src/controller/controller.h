@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <filesystem>
+#include <memory>
+#include <string>
+
+#include "base/clock.h"
+#include "base/result.h"
+#include "controller/console_hub.h"
+#include "controller/event_log.h"
+#include "controller/gateway.h"
+#include "controller/instance_service.h"
+#include "controller/metrics.h"
+#include "controller/operations.h"
+#include "controller/reconciler.h"
+#include "controller/resource_store.h"
+#include "controller/scheduler.h"
+#include "controller/tokens.h"
+#include "controller/view.h"
+#include "store/blob_store.h"
+#include "store/store.h"
+#include "tls/authority.h"
+
+namespace vallum::controller {
+
+// All parts of a controller but its REST server, put together on a store. Owns the view's and the
+// reconciler's thread and the gateway. The store, blobs, authority and clock outlive it.
+class Controller {
+ public:
+  struct Options {
+    std::filesystem::path state_dir;
+    Gateway::Options gateway;
+    Reconciler::Options reconciler;
+    // host:port that agents are told to dial; empty: the gateway's own port on localhost.
+    std::string agent_endpoint;
+  };
+  struct Parts {
+    store::Store& store;
+    store::BlobStore& blobs;
+    tls::CertificateAuthority& authority;
+    const Clock& clock;
+  };
+  // Makes what a first start needs (pool "default", flavors, admin token) and starts everything.
+  static Result<std::unique_ptr<Controller>> Start(const Options& options, const Parts& parts);
+  ~Controller();
+  Controller(const Controller&) = delete;
+  Controller& operator=(const Controller&) = delete;
+
+  ResourceStore& resources() { return resources_; }
+  View& view() { return *view_; }
+  Operations& operations() { return operations_; }
+  EventLog& events() { return events_; }
+  Tokens& tokens() { return *tokens_; }
+  InstanceService& instances() { return *instances_; }
+  Gateway& gateway() { return *gateway_; }
+  ConsoleGrants& console_grants() { return grants_; }
+  Reconciler& reconciler() { return *reconciler_; }
+  Metrics& metrics() { return metrics_; }
+  store::BlobStore& blobs() { return parts_.blobs; }
+  const Clock& clock() const { return parts_.clock; }
+  // The string for a new host, from a join token's secret.
+  std::string JoinStringFor(std::string_view secret) const;
+
+ private:
+  Controller(const Options& options, const Parts& parts);
+  Result<void> MakeDefaults();
+
+  Options options_;
+  Parts parts_;
+  Metrics metrics_;
+  ResourceStore resources_;
+  Operations operations_;
+  EventLog events_;
+  ConsoleGrants grants_;
+  std::unique_ptr<View> view_;
+  std::unique_ptr<Tokens> tokens_;
+  std::unique_ptr<InstanceService> instances_;
+  std::unique_ptr<Reconciler> reconciler_;
+  std::unique_ptr<Gateway> gateway_;
+};
+
+}  // namespace vallum::controller

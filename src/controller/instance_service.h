@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <string>
+#include <string_view>
+
+#include "base/result.h"
+#include "controller/boot_policy.h"
+#include "controller/event_log.h"
+#include "controller/operations.h"
+#include "controller/principal.h"
+#include "controller/resource_store.h"
+#include "controller/view.h"
+#include "placement/placement.h"
+
+namespace vallum::controller {
+
+enum class StopKind { kGraceful, kForce };
+
+// What people ask of instances: each call changes the stored spec and makes an Operation in the
+// same Txn; reconcilers do the rest. Does not authorize: the caller has done that. When a call
+// returns, the view has seen the change. Thread-safe; calls block on the store.
+class InstanceService {
+ public:
+  InstanceService(ResourceStore& resources, const View& view, Operations& operations,
+                  EventLog& events)
+      : resources_(resources), view_(view), operations_(operations), events_(events) {}
+
+  struct Accepted {
+    v1::Instance instance;
+    v1::Operation operation;
+  };
+  // Resolves image, flavor, pool and boot policy; copies the flavor's sizes into spec.
+  //   instance: metadata.name, labels and tenant, and spec.
+  // Errors: kInvalidInput (with both settings for boot conflicts), kNotFound (image, flavor, pool),
+  // kConflict (name taken; image not ready).
+  Result<Accepted> Create(v1::Instance instance, const Principal& principal);
+
+  // if_match: as in ResourceStore::Update. Errors: kNotFound, kConflict (being deleted, If-Match,
+  // wrong state), and the store's.
+  Result<Accepted> Start(std::string_view name, const Principal& who, store::Revision if_match = 0);
+  Result<Accepted> Stop(std::string_view name, StopKind kind, const Principal& who,
+                        store::Revision if_match = 0);
+  Result<Accepted> Reboot(std::string_view name, const Principal& who,
+                          store::Revision if_match = 0);
+  Result<Accepted> Pause(std::string_view name, const Principal& who, store::Revision if_match = 0);
+  Result<Accepted> Resume(std::string_view name, const Principal& who,
+                          store::Revision if_match = 0);
+  Result<Accepted> Delete(std::string_view name, const Principal& who,
+                          store::Revision if_match = 0);
+
+  // PUT and PATCH: labels and those fields of spec that may change (power, force_stop,
+  // stop_timeout_seconds, reboot_count). Errors: also kInvalidInput, naming the field that may not.
+  Result<v1::Instance> Update(v1::Instance instance, store::Revision if_match);
+
+  // What would be chosen now, and why not each other host. Errors: as Create.
+  Result<v1::ScheduleExplainReply> Explain(const v1::InstanceSpec& spec) const;
+
+ private:
+  Result<BootPolicy> Resolve(v1::InstanceSpec& spec) const;
+  Result<Accepted> Change(std::string_view name, std::string_view kind, const Principal& who,
+                          store::Revision if_match,
+                          const std::function<Result<void>(v1::Instance&)>& change);
+
+  ResourceStore& resources_;
+  const View& view_;
+  Operations& operations_;
+  EventLog& events_;
+};
+
+// What the scheduler knows of hosts and instances, in placement's terms. Pure; thread-safe.
+std::vector<placement::HostView> ToHostViews(const View::Placement& snapshot);
+// The request of an instance whose spec was resolved by InstanceService.
+placement::Request ToPlacementRequest(const v1::Instance& instance, const BootPolicy& policy);
+
+}  // namespace vallum::controller

@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <chrono>
+#include <condition_variable>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <set>
+#include <string>
+#include <thread>
+
+#include "base/clock.h"
+#include "base/result.h"
+#include "controller/event_log.h"
+#include "controller/gateway.h"
+#include "controller/metrics.h"
+#include "controller/operations.h"
+#include "controller/resource_store.h"
+#include "controller/scheduler.h"
+#include "controller/view.h"
+
+namespace vallum::controller {
+
+// Brings what is in line with what is asked for. Level-triggered: a change only says where to look;
+// what to do follows from the stored resources, so that each step may run twice or after a restart.
+// Owns one thread, which does all the work; the listener calls only leave a note for it.
+class Reconciler final : public AgentListener {
+ public:
+  struct Options {
+    std::chrono::seconds host_grace{30};         // without a word: the host is down
+    std::chrono::seconds schedule_grace{10};     // then the operation fails, the instance waits on
+    std::chrono::seconds seen_interval{60};      // how often last_seen is stored
+    std::chrono::seconds operation_age{86'400};  // ended operations are deleted after this
+    std::chrono::seconds housekeeping{600};      // compaction and garbage collection
+    int64_t keep_revisions = 20'000;
+  };
+  struct Parts {
+    ResourceStore& resources;
+    View& view;
+    Operations& operations;
+    EventLog& events;
+    Metrics& metrics;
+    const Clock& clock;
+  };
+  Reconciler(const Options& options, const Parts& parts);
+  ~Reconciler() override;
+
+  // Starts the thread. The gateway must outlive Stop(). Errors: the view's.
+  Result<void> Start(Gateway& gateway);
+  void Stop();
+  // Looks at the clock now instead of at the next tick.
+  void Tick();
+
+  void OnHello(const std::string& host, v1::Hello hello) override;
+  void OnReport(const std::string& host, v1::InstanceReport report) override;
+  void OnHeartbeat(const std::string& host, const v1::Heartbeat& heartbeat) override;
+  void OnCapabilities(const std::string& host, v1::HostCapabilities capabilities) override;
+  void OnGone(const std::string& host) override;
+
+ private:
+  class Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace vallum::controller
