@@ -128,7 +128,12 @@ Result<void> InstanceMonitor::RunOnThread(std::function<Result<void>()> work) {
     if (exit_.has_value()) {
       return Conflict("instance " + spec_.name + " does not run");
     }
-    work_.emplace_back(std::move(work));
+    // The events that come with an answer count before the caller goes on: state() is then right.
+    work_.emplace_back([this, inner = std::move(work)] {
+      auto result = inner();
+      ReadMonitor();
+      return result;
+    });
     done = work_.back().get_future();
   }
   Wake();
@@ -213,7 +218,6 @@ void InstanceMonitor::RunWork() {
       work_.pop_front();
     }
     work();
-    ReadMonitor();  // events that came with the reply
   }
 }
 

@@ -204,9 +204,9 @@ Result<Bytes> MakeNoCloudSeed(const SeedSpec& spec) {
   Bytes iso;
   const ArchiveWriter writer(archive_write_new());
   if (archive_write_set_format_iso9660(writer.get()) != ARCHIVE_OK ||
-      archive_write_set_options(
-          writer.get(), "iso9660:volume-id=cidata,iso9660:rockridge=useful,iso9660:joliet") !=
-          ARCHIVE_OK ||
+      archive_write_set_options(writer.get(),
+                                "iso9660:volume-id=cidata,iso9660:application-id=VALLUM,iso9660:"
+                                "rockridge=useful,iso9660:joliet") != ARCHIVE_OK ||
       archive_write_set_bytes_in_last_block(writer.get(), 1) != ARCHIVE_OK ||
       archive_write_open(writer.get(), &iso, nullptr, AppendToBytes, nullptr) != ARCHIVE_OK) {
     return ArchiveError(writer.get());
