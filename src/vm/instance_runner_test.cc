@@ -333,5 +333,51 @@ TEST_F(InstanceRunnerTest, QemuRunsAsTheInstancesUser) {
   EXPECT_TRUE(Serial(spec_).AwaitGuest());
 }
 
+class InstanceWithVtpmTest : public InstanceRunnerTest {
+ protected:
+  void SetUp() override {
+    const std::string vtpm = std::string(VALLUM_BIN_DIR) + "/vallum-vtpm";
+    const std::string swtpm = "/usr/bin/swtpm";
+    if (!std::filesystem::exists(vtpm) || !std::filesystem::exists(swtpm)) {
+      GTEST_SKIP() << "needs " << vtpm << " and " << swtpm;
+    }
+    spec_.vtpm = Vtpm{.model = TpmModel::kTis,
+                      .vtpm_program = vtpm,
+                      .swtpm_program = swtpm,
+                      .state_dir = dir_.path() + "/tpm",
+                      .record_path = dir_.path() + "/extends"};
+    ASSERT_EQ(mkdir(spec_.vtpm->state_dir.c_str(), 0700), 0);
+  }
+};
+
+TEST_F(InstanceWithVtpmTest, VtpmRecordsTheFirmwareAndEndsWithQemu) {
+  Start();
+  ASSERT_TRUE(Serial(spec_).AwaitGuest());
+  auto vtpm = Process::Open(MakeVmPaths(spec_).vtpm_identity);
+  ASSERT_TRUE(vtpm.has_value()) << vtpm.error().Describe();
+  EXPECT_GT(std::filesystem::file_size(spec_.vtpm->record_path), 0U);  // SeaBIOS extends PCRs
+  const auto report = runner_->Stop(kLong);
+  ASSERT_TRUE(report.has_value());
+  EXPECT_EQ(report->cause, ExitCause::kStopped);
+  EXPECT_TRUE((*vtpm)->HasEnded());
+}
+
+TEST_F(InstanceWithVtpmTest, LossOfTheVtpmIsReported) {
+  Start();
+  auto vtpm = Process::Open(MakeVmPaths(spec_).vtpm_identity);
+  ASSERT_TRUE(vtpm.has_value());
+  ASSERT_TRUE((*vtpm)->Signal(SIGKILL).has_value());
+  const auto event = log_.Await(EventKind::kVtpmLost);
+  ASSERT_TRUE(event.has_value());
+  EXPECT_THAT(event->detail, HasSubstr("signal 9 (Killed)"));
+}
+
+TEST_F(InstanceWithVtpmTest, VtpmThatCannotStartIsToldInItsWords) {
+  spec_.vtpm->swtpm_program = "/no/such/swtpm";
+  const auto started = InstanceRunner::Start(spec_, nullptr);
+  ASSERT_FALSE(started.has_value());
+  EXPECT_THAT(started.error().Describe(), HasSubstr("/no/such/swtpm"));
+}
+
 }  // namespace
 }  // namespace vallum::vm

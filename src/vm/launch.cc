@@ -107,24 +107,25 @@ Result<void> LetRun(QmpClient& qmp) {
 
 // Ends what was started and says why it failed in the programs' own words.
 Error FailLaunch(const VmSpec& spec, Launched& launched, Error error) {
-  constexpr std::chrono::milliseconds kAtOnce{0};
   constexpr std::chrono::milliseconds kShort{500};
   const VmPaths paths = MakeVmPaths(spec);
   launched.qmp.reset();
-  if (launched.vtpm != nullptr) {
-    const bool first = launched.vtpm->HasEnded();
-    const std::string end = EndProcess(*launched.vtpm, kAtOnce, kShort);
-    const auto lines = ReadLastLines(paths.vtpm_log, kLastLines);
-    if (first) {
-      error = Unavailable("vallum-vtpm ended with " + end + ": " + Join(lines, "; "));
-    }
-  }
   if (launched.qemu != nullptr) {
     // A QEMU that closed its monitor is about to end and has said why.
     const std::string end = EndProcess(*launched.qemu, kShort, kShort);
     const auto lines = ReadLastLines(paths.qemu_log, kLastLines);
     if (!lines.empty()) {
       error = Unavailable("QEMU did not start (" + end + "): " + Join(lines, "; "));
+    }
+  }
+  if (launched.vtpm != nullptr) {
+    // One that ended badly by itself is the cause of QEMU's failure, not its consequence.
+    const auto end = launched.vtpm->Wait(kShort);
+    if (!end.has_value()) {
+      EndProcess(*launched.vtpm, std::chrono::milliseconds(0), kShort);
+    } else if (*end != "exit status 0") {
+      error = Unavailable("vallum-vtpm did not start (" + *end +
+                          "): " + Join(ReadLastLines(paths.vtpm_log, kLastLines), "; "));
     }
   }
   RemoveRunFiles(spec);

@@ -156,8 +156,10 @@ void ProbeAccelerator(const ProbeOptions& options, const ScratchDir& dir, Accele
 
 void AddNames(const Json& list, std::string_view prefix, std::vector<Probe>& probes) {
   for (const Json& item : list) {
-    if (item.is_object() && item.contains("name") && item["name"].is_string()) {
-      probes.push_back({std::string(prefix) + item["name"].get<std::string>(), true, ""});
+    for (const char* key : {"name", "alias"}) {  // "q35" is an alias of "pc-q35-7.2"
+      if (item.is_object() && item.contains(key) && item[key].is_string()) {
+        probes.push_back({std::string(prefix) + item[key].get<std::string>(), true, ""});
+      }
     }
   }
 }

@@ -75,7 +75,8 @@ TEST(SeedTest, ImageIsLabelledAsNoCloudExpects) {
 TEST(SeedTest, SameSpecGivesTheSameBytesWheneverItIsMade) {
   const auto iso = MakeNoCloudSeed(MakeSpec());
   ASSERT_TRUE(iso.has_value());
-  EXPECT_EQ(ToHex(Sha256(*iso)), "DIGEST");
+  EXPECT_EQ(ToHex(Sha256(*iso)),
+            "c253abd6f824e6a0fb137861325c4125f76cd1ee27fdb65c15a0bbc3ccc0c030");
 }
 
 TEST(SeedTest, TextThatCouldBreakOutOfItsLineIsRefused) {
