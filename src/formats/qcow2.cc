@@ -94,6 +94,10 @@ Result<void> ReadExtensions(const RandomAccessReader& image, ByteView head, Qcow
   if (h.backing_file_offset != 0) end = std::min(end, h.backing_file_offset);
   uint64_t at = h.header_length;
   while (IsInside(at, 8, end) && at < image.size()) {
+    if (!IsInside(at, 8, image.size())) {
+      return Refused(
+          fmt::format("truncated: the header extensions end at offset {}", image.size()));
+    }
     std::array<std::byte, 8> raw{};
     if (IsInside(at, 8, head.size())) {
       std::ranges::copy(head.subspan(at, 8), raw.begin());
@@ -103,7 +107,14 @@ Result<void> ReadExtensions(const RandomAccessReader& image, ByteView head, Qcow
     const Qcow2Extension extension{
         .type = U32Be(raw, 0), .offset = at + 8, .length = U32Be(raw, 4)};
     if (extension.type == kExtensionEnd) return Ok();
-    if (!IsInside(extension.offset, extension.length, std::min(end, image.size()))) {
+    if (IsInside(extension.offset, extension.length, end) &&
+        !IsInside(extension.offset, extension.length, image.size())) {
+      return Refused(
+          fmt::format("truncated: header extension {:#x} at offset {} goes on past the "
+                      "end of the file",
+                      extension.type, at));
+    }
+    if (!IsInside(extension.offset, extension.length, end)) {
       return Refused(
           fmt::format("header extension {:#x} at offset {} has {} bytes and so ends past "
                       "the header",

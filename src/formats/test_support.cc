@@ -137,8 +137,12 @@ void FixGptCrcs(Bytes& disk, uint32_t sector_size) {
   const size_t last = disk.size() / sector_size - 1;
   for (const size_t lba : {size_t{1}, last}) {
     const size_t at = lba * sector_size;
-    const auto entries = static_cast<size_t>(U64Le(disk, at + 72)) * sector_size;
-    PutLe32(disk, at + 88, Crc(ByteView(disk).subspan(entries, kEntries * kEntrySize)));
+    const uint64_t entries = U64Le(disk, at + 72) * sector_size;
+    // A random patch may have moved the array out of the disk.
+    if (IsInside(entries, kEntries * kEntrySize, disk.size())) {
+      PutLe32(disk, at + 88,
+              Crc(ByteView(disk).subspan(static_cast<size_t>(entries), kEntries * kEntrySize)));
+    }
     PutLe32(disk, at + 16, 0);
     PutLe32(disk, at + 16, Crc(ByteView(disk).subspan(at, 92)));
   }

@@ -1,0 +1,432 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "images/inspection.h"
+
+#include <fcntl.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "base/bytes.h"
+#include "base/digest.h"
+#include "base/text.h"
+#include "base/units.h"
+#include "formats/detect.h"
+#include "formats/qcow2.h"
+#include "formats/reader.h"
+#include "formats/test_support.h"
+#include "images/boot_binaries.h"
+#include "images/confined_inspector.h"
+#include "images/fd_reader.h"
+#include "images/inspection_json.h"
+
+namespace vallum::images {
+namespace {
+
+using formats::MemoryReader;
+using ::testing::Contains;
+using ::testing::HasSubstr;
+using namespace formats::testing;  // NOLINT(google-build-using-namespace): test helpers
+
+void ExpectRefused(ByteView image, DeclaredFormat declared, const std::string& reason) {
+  const auto result = Inspect(MemoryReader(image), declared);
+  ASSERT_FALSE(result.has_value()) << "accepted; expected: " << reason;
+  EXPECT_EQ(result.error().code(), ErrorCode::kInvalidInput);
+  EXPECT_THAT(result.error().Describe(), HasSubstr(reason));
+  EXPECT_THAT(result.error().Describe(), ::testing::Not(HasSubstr("\n")));
+  EXPECT_FALSE(result.error().fix().empty()) << result.error().Describe();
+}
+void ExpectRefusedWhatever(ByteView image, const std::string& reason) {
+  for (const auto declared : {DeclaredFormat::kQcow2, DeclaredFormat::kGpt, DeclaredFormat::kRaw}) {
+    ExpectRefused(image, declared, reason);
+  }
+}
+
+constexpr size_t kEspFirst = 2048;
+constexpr size_t kEspSectors = 8 * 2048;
+
+// A GPT disk whose ESP holds these files (path, content).
+Bytes MakeDisk(const std::vector<std::pair<std::string, Bytes>>& files) {
+  const TempDir dir;
+  MustRun("truncate -s 8M " + dir.File("esp") + " && /usr/sbin/mkfs.fat -F 12 " + dir.File("esp") +
+          " && mmd -i " + dir.File("esp") + " ::/EFI ::/EFI/BOOT ::/EFI/debian");
+  for (const auto& [path, content] : files) {
+    WriteFile(dir.File("f"), content);
+    MustRun("mcopy -i " + dir.File("esp") + " " + dir.File("f") + " '::" + path + "'");
+  }
+  Bytes disk =
+      MakeGptDisk(512, 20480, {{kEspFirst, kEspFirst + kEspSectors - 1, formats::kEspTypeGuid}});
+  std::ranges::copy(ReadFile(dir.File("esp")), disk.begin() + kEspFirst * 512);
+  return disk;
+}
+
+Bytes VendorCert() {
+  ByteWriter out;
+  out.U32Le(4).U32Le(0).U32Le(16).U32Le(20).Raw(AsBytes("0abc"));
+  return std::move(out).Take();
+}
+
+// Shim with a vendor certificate beside an unsigned second loader.
+const Bytes& BootDisk() {
+  static const Bytes disk =
+      MakeDisk({{"/EFI/BOOT/BOOTX64.EFI",
+                 MakePe({{".sbat", ToBytes(AsBytes("shim,4,x\n"))}, {".vendor_", VendorCert()}})},
+                {"/EFI/debian/grubx64.efi", MakePe({})},
+                {"/EFI/debian/broken.efi", Bytes(100)},
+                {"/EFI/debian/grub.cfg", Bytes(10)}});
+  return disk;
+}
+
+TEST(Inspect, GptDiskIsAcceptedWithItsBootBinaries) {
+  const auto result = Inspect(MemoryReader(BootDisk()), DeclaredFormat::kGpt);
+  ASSERT_TRUE(result.has_value()) << result.error().Describe();
+  EXPECT_EQ(result->content, ContentFormat::kGpt);
+  EXPECT_TRUE(result->bootable);
+  EXPECT_EQ(result->virtual_size, BootDisk().size());
+  ASSERT_EQ(result->boot_binaries.size(), 2U);
+  EXPECT_EQ(result->boot_binaries[0].path, "\\EFI\\BOOT\\BOOTX64.EFI");
+  EXPECT_EQ(result->boot_binaries[0].sbat, "shim,4,x\n");
+  EXPECT_EQ(result->boot_binaries[0].signer, "");
+  EXPECT_EQ(result->boot_binaries[0].authenticode_sha256.size(), 64U);
+  EXPECT_EQ(result->boot_binaries[1].path, "\\EFI\\debian\\grubx64.efi");
+  EXPECT_THAT(result->facts, Contains(HasSubstr("broken.efi is not read")));
+  EXPECT_THAT(result->facts, Contains(HasSubstr("unsigned")));
+}
+
+TEST(Inspect, TheSameDiskInsideQcow2IsSeenTheSameWay) {
+  const TempDir dir;
+  WriteFile(dir.File("raw"), BootDisk());
+  const auto raw = Inspect(MemoryReader(BootDisk()), DeclaredFormat::kGpt);
+  for (const std::string options : {"", "-c", "-c -o compression_type=zstd"}) {
+    MustRun("qemu-img convert " + options + " -f raw -O qcow2 " + dir.File("raw") + " " +
+            dir.File("q"));
+    const Bytes image = ReadFile(dir.File("q"));
+    const auto result = Inspect(MemoryReader(image), DeclaredFormat::kQcow2);
+    ASSERT_TRUE(result.has_value()) << result.error().Describe();
+    EXPECT_EQ(result->content, ContentFormat::kGpt);
+    EXPECT_TRUE(result->bootable);
+    ASSERT_EQ(result->boot_binaries.size(), raw->boot_binaries.size());
+    EXPECT_EQ(result->boot_binaries[0].authenticode_sha256,
+              raw->boot_binaries[0].authenticode_sha256);
+    EXPECT_EQ(result->virtual_size, BootDisk().size());
+  }
+}
+
+TEST(Inspect, SignerAndVendorCertificateAreNamed) {
+  if (!HasTool("sbsign")) GTEST_SKIP() << "no sbsign";
+  const TempDir dir;
+  WriteFile(dir.File("a"), MakePe({{".vendor_cert", VendorCert()}}));
+  MustRun(
+      "openssl req -x509 -newkey rsa:2048 -nodes -days 9 -subj '/O=Example/CN=Test signer' "
+      "-keyout " +
+      dir.File("key") + " -out " + dir.File("crt"));
+  MustRun("sbsign --key " + dir.File("key") + " --cert " + dir.File("crt") + " --output " +
+          dir.File("s") + " " + dir.File("a"));
+  const auto binary = DescribeBootBinary("x", ReadFile(dir.File("s")));
+  ASSERT_TRUE(binary.has_value()) << binary.error().Describe();
+  EXPECT_EQ(binary->signer, "CN=Test signer,O=Example");
+  EXPECT_FALSE(binary->signer_certificate.empty());
+  EXPECT_EQ(binary->signatures.size(), 1U);
+}
+
+TEST(Inspect, DeclaredMustEqualDetected) {
+  const Bytes qcow2 = QemuImgCreate("qcow2", "", "8M");
+  ExpectRefused(qcow2, DeclaredFormat::kRaw, "declared raw, but detected qcow2");
+  ExpectRefused(qcow2, DeclaredFormat::kGpt, "declared gpt, but detected qcow2");
+  ExpectRefused(BootDisk(), DeclaredFormat::kQcow2, "declared qcow2, but detected gpt");
+  ExpectRefused(BootDisk(), DeclaredFormat::kRaw, "declared raw, but detected gpt");
+  ExpectRefused(Bytes(4096, std::byte{7}), DeclaredFormat::kQcow2, "no qcow2 magic");
+  ExpectRefused(Bytes(4096, std::byte{7}), DeclaredFormat::kGpt, "no GPT header");
+}
+
+TEST(Inspect, RetiredAndUnknownDeclarationsAreNamed) {
+  for (const std::string name : {"ami", "AKI", "ari"}) {
+    const auto result = ParseDeclaredFormat(name);
+    ASSERT_FALSE(result.has_value());
+    EXPECT_THAT(result.error().message(), HasSubstr("retired"));
+  }
+  for (const std::string name : {"vmdk", "", "mbr", "\x1b[2J"}) {
+    const auto result = ParseDeclaredFormat(name);
+    ASSERT_FALSE(result.has_value());
+    EXPECT_THAT(result.error().fix(), HasSubstr("accepted formats"));
+    EXPECT_THAT(result.error().message(), ::testing::Not(HasSubstr("\x1b")));
+  }
+  EXPECT_EQ(*ParseDeclaredFormat("QCOW2"), DeclaredFormat::kQcow2);
+}
+
+TEST(Inspect, EmptyImagesAreRefused) {
+  ExpectRefusedWhatever({}, "empty");
+  ExpectRefused(Bytes(100000), DeclaredFormat::kRaw, "empty");
+}
+
+TEST(Inspect, ATebibyteOfHoleCostsNothing) {
+  const SparseReader hole({}, uint64_t{1} << 40U);
+  const CountingReader counted(hole);
+  for (const auto declared : {DeclaredFormat::kQcow2, DeclaredFormat::kGpt, DeclaredFormat::kRaw}) {
+    const auto result =
+        declared == DeclaredFormat::kRaw ? Inspect(hole, declared) : Inspect(counted, declared);
+    EXPECT_FALSE(result.has_value());
+  }
+  EXPECT_LT(counted.bytes(), 1U << 16U);
+}
+
+TEST(Inspect, BlobOfNoKnownFormatIsRawAndNotBootable) {
+  const auto result = Inspect(MemoryReader(Bytes(1000, std::byte{7})), DeclaredFormat::kRaw);
+  ASSERT_TRUE(result.has_value()) << result.error().Describe();
+  EXPECT_FALSE(result->bootable);
+  EXPECT_EQ(result->content, ContentFormat::kRaw);
+}
+
+TEST(Inspect, TwoFormatsAtOnceAreAmbiguous) {
+  Bytes qcow2 = QemuImgCreate("qcow2", "", "8M");
+  Bytes iso = qcow2;
+  PutText(iso, 32769, "CD001");
+  ExpectRefusedWhatever(iso, "ambiguous");
+  Bytes mbr = qcow2;
+  PutText(mbr, 510, "\x55\xaa");
+  ExpectRefusedWhatever(mbr, "ambiguous");
+  Bytes vhd = qcow2;
+  vhd.resize(vhd.size() / 512 * 512 + 1024);
+  PutText(vhd, vhd.size() - 512, "conectix");
+  ExpectRefusedWhatever(vhd, "ambiguous");
+  Bytes gpt = BootDisk();
+  PutText(gpt, 64, "\x7f\x10\xda\xbe");
+  ExpectRefusedWhatever(gpt, "ambiguous");
+  gpt = BootDisk();
+  PutText(gpt, 32769, "CD001");
+  ExpectRefusedWhatever(gpt, "ambiguous");
+  gpt = BootDisk();
+  gpt.resize(gpt.size() + 512);
+  PutText(gpt, gpt.size() - 512, "conectix");
+  ExpectRefusedWhatever(gpt, "ambiguous");
+}
+
+TEST(Inspect, OtherFormatsOfQemuAreNamedAndRefused) {
+  ExpectRefusedWhatever(QemuImgCreate("vmdk", "", "1M"), "VMDK");
+  ExpectRefusedWhatever(QemuImgCreate("vmdk", "-o subformat=streamOptimized", "1M"), "VMDK");
+  ExpectRefusedWhatever(QemuImgCreate("vpc", "", "1M"), "VHD");
+  ExpectRefusedWhatever(QemuImgCreate("vpc", "-o subformat=fixed", "1M"), "VHD");
+  ExpectRefusedWhatever(QemuImgCreate("vhdx", "", "8M"), "VHDX");
+  ExpectRefusedWhatever(QemuImgCreate("vdi", "", "1M"), "VDI");
+  ExpectRefusedWhatever(QemuImgCreate("qed", "", "1M"), "QED");
+  ExpectRefusedWhatever(QemuImgCreate("parallels", "", "1M"), "Parallels");
+  ExpectRefusedWhatever(QemuImgCreate("qcow", "", "1M"), "qcow2");
+}
+
+TEST(Inspect, SignaturesOfOtherContentAreNamedAndRefused) {
+  const std::vector<std::tuple<size_t, std::string, std::string>> rows = {
+      {0, "json:{\"driver\":\"file\"}", "json:"},
+      {0, "# Disk DescriptorFile\nversion=1\n", "VMDK"},
+      {0, "# a comment\n\nversion=1\nRW 1 FLAT \"/etc/passwd\" 0\n", "VMDK"},
+      {0, std::string("LUKS\xba\xbe\0\1", 8), "LUKS"},
+      {0, std::string("LUKS\xba\xbe\0\2", 8), "LUKS"},
+      {0, "070701", "cpio"},
+      {0,
+       "\x7f"
+       "ELF",
+       "ELF"},
+      {0, "\x1f\x8b\x08", "gzip"},
+      {0,
+       std::string("\xfd"
+                   "7zXZ\0",
+                   6),
+       "xz"},
+      {0, "\x28\xb5\x2f\xfd", "zstd"},
+      {257, "ustar", "tar"},
+      {32769, "CD001", "ISO 9660"},
+      {32769, "NSR03", "UDF"},
+      {510, "\x55\xaa", "boot sector"}};
+  for (const auto& [offset, magic, name] : rows) {
+    Bytes image(65536, std::byte{7});
+    std::fill_n(image.begin() + 446, 64, std::byte{0});
+    PutText(image, offset, magic);
+    ExpectRefusedWhatever(image, name);
+  }
+  ExpectRefusedWhatever(MakePe({}), "PE/COFF");
+  Bytes kernel(4096);
+  PutText(kernel, 0, "MZ");
+  PutText(kernel, 510, "\x55\xaa");
+  PutText(kernel, 0x202, "HdrS");
+  ExpectRefusedWhatever(kernel, "bzImage");
+}
+
+TEST(Inspect, Qcow2CutShortIsNeverRaw) {
+  const Bytes qcow2 = QemuImgCreate("qcow2", "", "8M");
+  for (const size_t size : {4U, 100U, 200U, 511U, 513U, 65536U, 131073U}) {
+    ExpectRefused(ByteView(qcow2).first(size), DeclaredFormat::kRaw, "detected qcow2");
+    ExpectRefused(ByteView(qcow2).first(size), DeclaredFormat::kQcow2, "truncated");
+  }
+}
+
+TEST(Inspect, ContainerInsideAContainerIsRefused) {
+  const TempDir dir;
+  for (const std::string format : {"qcow2", "vmdk", "vdi", "vpc -o subformat=fixed"}) {
+    MustRun("qemu-img create -q -f " + format + " " + dir.File("inner") + " 1M");
+    MustRun("qemu-img convert -f raw -O qcow2 " + dir.File("inner") + " " + dir.File("outer"));
+    ExpectRefused(ReadFile(dir.File("outer")), DeclaredFormat::kQcow2, "nested");
+  }
+}
+
+TEST(Inspect, DamagedGptInsideQcow2IsRefused) {
+  const TempDir dir;
+  Bytes disk = BootDisk();
+  disk[512 + 60] ^= std::byte{1};
+  WriteFile(dir.File("raw"), disk);
+  MustRun("qemu-img convert -f raw -O qcow2 " + dir.File("raw") + " " + dir.File("q"));
+  ExpectRefused(ReadFile(dir.File("q")), DeclaredFormat::kQcow2, "wrong CRC");
+}
+
+TEST(Inspect, SharedVectorsHaveTheirVerdicts) {
+  const std::string dir = VectorsDir();
+  if (dir.empty()) GTEST_SKIP() << "VALLUM_VECTORS is absent";
+  const auto manifest = nlohmann::json::parse(AsText(ReadFile(dir + "/manifest.json")));
+  int checked = 0;
+  for (const auto& entry : manifest) {
+    if (entry["kind"] != "disk_image") continue;
+    const std::string file = entry["file"];
+    const auto& expect = entry["expect"];
+    const std::string verdict = expect.value("verdict", "");
+    const Bytes image = ReadFile(dir + "/" + file);
+    SCOPED_TRACE(file);
+    ++checked;
+    const bool plain_qcow2 =
+        expect.value("format", "") == "qcow2" && (verdict.empty() || verdict == "accept");
+    if (plain_qcow2) {
+      const auto result = Inspect(MemoryReader(image), DeclaredFormat::kQcow2);
+      ASSERT_TRUE(result.has_value()) << result.error().Describe();
+      EXPECT_EQ(result->virtual_size, expect["virtual_size"].get<uint64_t>());
+      ExpectRefused(image, DeclaredFormat::kRaw, "declared raw");
+      continue;
+    }
+    if (verdict == "accept") {
+      std::cout << "not accepted in this step, so refused: " << file << "\n";
+    }
+    ExpectRefusedWhatever(image, "");
+  }
+  EXPECT_GT(checked, 20);
+}
+
+TEST(InspectedImage, IsBoundToDigestAndSize) {
+  const Bytes blob(1000, std::byte{7});
+  const auto image = InspectBound(MemoryReader(blob), DeclaredFormat::kRaw, Sha256(blob));
+  ASSERT_TRUE(image.has_value());
+  EXPECT_TRUE(image->CheckUnchanged(Sha256(blob), blob.size()).has_value());
+  EXPECT_EQ(image->CheckUnchanged(Sha256(Bytes(1)), blob.size()).error().code(),
+            ErrorCode::kCorrupt);
+  EXPECT_EQ(image->CheckUnchanged(Sha256(blob), 999).error().code(), ErrorCode::kCorrupt);
+}
+
+TEST(Report, SurvivesJson) {
+  const auto inspection = Inspect(MemoryReader(BootDisk()), DeclaredFormat::kGpt);
+  const auto back = ReportFromJson(ReportToJson(inspection));
+  ASSERT_TRUE(back.has_value()) << back.error().Describe();
+  EXPECT_EQ(back->facts, inspection->facts);
+  ASSERT_EQ(back->boot_binaries.size(), 2U);
+  EXPECT_EQ(back->boot_binaries[0].sbat, inspection->boot_binaries[0].sbat);
+  const auto refused = ReportFromJson(ReportToJson(InvalidInput("no\nline").WithFix("do x")));
+  ASSERT_FALSE(refused.has_value());
+  EXPECT_EQ(refused.error().code(), ErrorCode::kInvalidInput);
+  EXPECT_EQ(refused.error().fix(), "do x");
+}
+
+TEST(Report, NonsenseFromTheChildIsAnError) {
+  for (const std::string text :
+       {"", "{", "[]", "{}", "{\"inspection\":1}", "{\"inspection\":{}}", "{\"refused\":[]}",
+        "{\"inspection\":{\"format\":\"qcow2\",\"contentFormat\":\"gpt\",\"fileSize\":-1}}"}) {
+    EXPECT_FALSE(ReportFromJson(text).has_value()) << text;
+  }
+}
+
+class Confined : public ::testing::Test {
+ protected:
+  Result<InspectedImage> Inspect(ByteView image, DeclaredFormat declared,
+                                 const std::string& program = VALLUM_BIN_DIR "/vallum-inspect") {
+    WriteFile(dir_.File("image"), image);
+    const int fd = open(dir_.File("image").c_str(), O_RDONLY | O_CLOEXEC);
+    EXPECT_GE(fd, 0);
+    const ConfinedInspector inspector(
+        {.program = program, .timeout = std::chrono::milliseconds(timeout_ms_)});
+    auto result = inspector.Inspect(fd, declared, Sha256(image));
+    close(fd);
+    return result;
+  }
+  std::string Script(const std::string& body) {
+    const std::string file = dir_.File("program");
+    WriteFile(file, AsBytes("#!/bin/sh\n" + body + "\n"));
+    MustRun("chmod +x " + file);
+    return file;
+  }
+  TempDir dir_;
+  int timeout_ms_ = 60000;
+};
+
+TEST_F(Confined, GivesWhatInspectGives) {
+  const auto image = Inspect(BootDisk(), DeclaredFormat::kGpt);
+  ASSERT_TRUE(image.has_value()) << image.error().DebugString();
+  const auto direct = images::Inspect(MemoryReader(BootDisk()), DeclaredFormat::kGpt);
+  EXPECT_EQ(image->inspection().facts, direct->facts);
+  EXPECT_EQ(image->inspection().boot_binaries.size(), 2U);
+  EXPECT_EQ(image->digest(), Sha256(BootDisk()));
+}
+
+TEST_F(Confined, RefusalComesBackWithItsFix) {
+  Bytes qcow2 = QemuImgCreate("qcow2", "", "8M");
+  PutBe64(qcow2, 72, 4);
+  const auto image = Inspect(qcow2, DeclaredFormat::kQcow2);
+  ASSERT_FALSE(image.has_value());
+  EXPECT_EQ(image.error().code(), ErrorCode::kInvalidInput);
+  EXPECT_THAT(image.error().Describe(), HasSubstr("data file"));
+  EXPECT_FALSE(image.error().fix().empty());
+}
+
+TEST_F(Confined, SparseImageIsSeenAsEmpty) {
+  MustRun("truncate -s 1T " + dir_.File("hole"));
+  const int fd = open(dir_.File("hole").c_str(), O_RDONLY | O_CLOEXEC);
+  const ConfinedInspector inspector({.program = VALLUM_BIN_DIR "/vallum-inspect"});
+  const auto image = inspector.Inspect(fd, DeclaredFormat::kRaw, {});
+  close(fd);
+  ASSERT_FALSE(image.has_value());
+  EXPECT_THAT(image.error().Describe(), HasSubstr("empty"));
+}
+
+TEST_F(Confined, InspectorThatCrashesIsARefusal) {
+  const auto image = Inspect(BootDisk(), DeclaredFormat::kGpt, Script("kill -SEGV $$"));
+  ASSERT_FALSE(image.has_value());
+  EXPECT_EQ(image.error().code(), ErrorCode::kInvalidInput);
+  EXPECT_THAT(image.error().message(), HasSubstr("signal 11"));
+}
+
+TEST_F(Confined, InspectorThatTakesTooLongIsARefusal) {
+  timeout_ms_ = 200;
+  const auto image = Inspect(BootDisk(), DeclaredFormat::kGpt, Script("read forever <&1"));
+  const auto hanging = Inspect(BootDisk(), DeclaredFormat::kGpt, Script("exec tail -f /dev/null"));
+  for (const auto* result : {&hanging}) {
+    ASSERT_FALSE(result->has_value());
+    EXPECT_THAT(result->error().message(), HasSubstr("did not end"));
+  }
+  EXPECT_FALSE(image.has_value());
+}
+
+TEST_F(Confined, ReportAboutAnotherImageIsRefused) {
+  const auto image =
+      Inspect(BootDisk(), DeclaredFormat::kGpt,
+              Script(R"(echo '{"inspection":{"format":"raw","contentFormat":"raw","fileSize":1,)"
+                     R"("virtualSize":1,"bootable":true,"facts":[],"bootBinaries":[]}}')"));
+  ASSERT_FALSE(image.has_value());
+  EXPECT_THAT(image.error().message(), HasSubstr("not about this image"));
+}
+
+TEST_F(Confined, MissingProgramIsNotFound) {
+  const auto image = Inspect(BootDisk(), DeclaredFormat::kGpt, "/nonexistent/vallum-inspect");
+  ASSERT_FALSE(image.has_value());
+  EXPECT_EQ(image.error().code(), ErrorCode::kNotFound);
+}
+
+}  // namespace
+}  // namespace vallum::images
