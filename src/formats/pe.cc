@@ -177,7 +177,10 @@ Result<Bytes> PeImage::AuthenticodeDigest(HashAlgorithm algorithm) const {
     return Wrong(fmt::format("headers, sections and certificates have {} bytes, the file {}",
                              hashed + certificates_size_, file_.size()));
   }
-  std::ranges::stable_sort(order, {}, &PeSection::raw_offset);
+  // Equal offsets keep the order of the headers, as in firmware.
+  std::ranges::sort(order, [](const PeSection* a, const PeSection* b) {
+    return a->raw_offset != b->raw_offset ? a->raw_offset < b->raw_offset : a < b;
+  });
 
   Hasher hasher(algorithm);
   hasher.Update(file_.first(checksum_offset_));
