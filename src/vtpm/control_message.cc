@@ -135,6 +135,12 @@ Bytes MakeControlInit() {
   return std::move(writer).Take();
 }
 
+Bytes MakeControlSetLocality(uint8_t locality) {
+  ByteWriter writer;
+  writer.U32Be(static_cast<uint32_t>(ControlCommand::kSetLocality)).U8(locality).Zeros(3);
+  return std::move(writer).Take();
+}
+
 Bytes MakeControlResult(uint32_t result) {
   ByteWriter writer;
   writer.U32Be(result);

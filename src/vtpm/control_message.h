@@ -59,6 +59,7 @@ Result<uint32_t> ControlResult(ByteView response);
 Bytes MakeControlRequest(ControlCommand command);
 // CMD_INIT with no flags.
 Bytes MakeControlInit();
+Bytes MakeControlSetLocality(uint8_t locality);
 Bytes MakeControlResult(uint32_t result);
 
 }  // namespace vallum::vtpm

@@ -195,9 +195,7 @@ void Relay::OnSwtpmData(short events) {
   const ReadOutcome outcome = swtpm_data_.Read();
   const ByteView received = swtpm_data_.received();
   if (data_busy_ == Busy::kGuestUnframed && !received.empty()) {
-    // Nobody can say where this answer ends; swtpm writes each at once.
-    qemu_data_.Send(swtpm_data_.TakeAll());
-    data_busy_ = Busy::kNot;
+    FinishUnframed();
   } else if (!received.empty()) {
     const auto size = TpmMessageSize(received);
     if (data_busy_ == Busy::kNot || !size.has_value() ||
@@ -206,12 +204,7 @@ void Relay::OnSwtpmData(short events) {
       return;
     }
     if (*size == received.size()) {
-      Bytes response = swtpm_data_.TakeAll();
-      if (std::exchange(data_busy_, Busy::kNot) == Busy::kGuest) {
-        FinishGuestCommand(std::move(response));
-      } else {
-        FinishJob(response);
-      }
+      FinishCommand(swtpm_data_.TakeAll());
     }
   }
   if (outcome == ReadOutcome::kClosed) {
@@ -227,7 +220,37 @@ void Relay::OnTpmLost(const std::string& reason) {
   End(EndCause::kTpmLost, reason);
 }
 
-void Relay::FinishGuestCommand(Bytes response) {
+void Relay::FinishUnframed() {
+  // swtpm understands a prefix that sets the locality, and keeps it. Only QEMU may set it: a guest
+  // that keeps locality 3 over a reset would begin the next boot with another PCR 0.
+  const auto restored = swtpm_.Control(MakeControlSetLocality(tracker_.locality()), kEndTimeout);
+  if (!restored.has_value()) {
+    End(EndCause::kTpmLost, restored.error().message());
+    return;
+  }
+  // Nobody can say where this answer ends; swtpm writes each at once.
+  qemu_data_.Send(swtpm_data_.TakeAll());
+  data_busy_ = Busy::kNot;
+}
+
+void Relay::FinishCommand(const Bytes& response) {
+  switch (std::exchange(data_busy_, Busy::kNot)) {
+    case Busy::kGuest:
+      FinishGuestCommand(response);
+      break;
+    case Busy::kHost:
+      FinishJob(response);
+      break;
+    case Busy::kHostBanks:
+      tracker_.OnBanks(response);
+      break;
+    case Busy::kNot:
+    case Busy::kGuestUnframed:
+      break;
+  }
+}
+
+void Relay::FinishGuestCommand(const Bytes& response) {
   // Recorded first: whatever the guest has seen is in the record, even if this process dies now.
   Append(tracker_.OnCommand(guest_command_, response));
   qemu_data_.Send(response);
@@ -249,7 +272,7 @@ void Relay::FinishJob(const Bytes& response) {
 }
 
 void Relay::Pump() {
-  while (!end_.has_value() && (PumpControl() || PumpData() || PumpJobs())) {
+  while (!end_.has_value() && (PumpControl() || PumpBanks() || PumpData() || PumpJobs())) {
   }
 }
 
@@ -312,6 +335,16 @@ void Relay::ShutDownBeforeQemuDoes() {
   if (response.has_value()) {
     Append(tracker_.OnCommand(command, *response));
   }
+}
+
+bool Relay::PumpBanks() {
+  if (!tracker_.needs_banks() || data_busy_ != Busy::kNot || control_busy_.has_value() ||
+      tracker_.hashing()) {
+    return false;
+  }
+  data_busy_ = Busy::kHostBanks;
+  swtpm_data_.Send(MakeGetPcrBanks());
+  return true;
 }
 
 bool Relay::PumpData() {
@@ -388,7 +421,7 @@ void Relay::End(EndCause cause, std::string reason) {
 }
 
 std::string Relay::EndTpm() {
-  if (data_busy_ == Busy::kGuest || data_busy_ == Busy::kHost) {
+  if (data_busy_ != Busy::kNot && data_busy_ != Busy::kGuestUnframed) {
     const auto response = swtpm_.AwaitResponse(swtpm_data_.TakeAll(), kEndTimeout);
     if (response.has_value() && std::exchange(data_busy_, Busy::kNot) == Busy::kGuest) {
       Append(tracker_.OnCommand(guest_command_, *response));

@@ -61,7 +61,7 @@ class Relay final : public ControlBackend {
  private:
   using Time = std::chrono::steady_clock::time_point;
   // What the data channel to swtpm is busy with.
-  enum class Busy { kNot, kGuest, kGuestUnframed, kHost };
+  enum class Busy { kNot, kGuest, kGuestUnframed, kHost, kHostBanks };
   struct PcrJob {
     ClientId client;
     PcrReader reader;
@@ -80,13 +80,16 @@ class Relay final : public ControlBackend {
   void SpinForSwtpm();
   void Pump();
   bool PumpControl();
+  bool PumpBanks();
   bool PumpData();
   bool PumpJobs();
   void SendControl(Bytes request, ControlCommand command);
   void TakeDataDescriptor();
   void ShutDownBeforeQemuDoes();
   void ExpireJobs(Time now);
-  void FinishGuestCommand(Bytes response);
+  void FinishUnframed();
+  void FinishCommand(const Bytes& response);
+  void FinishGuestCommand(const Bytes& response);
   void FinishJob(const Bytes& response);
   void Append(std::vector<measure::RecordBody> bodies);
   void End(EndCause cause, std::string reason);

@@ -19,12 +19,14 @@ constexpr uint32_t kPcrEvent = 0x0000013C;
 constexpr uint32_t kPcrReset = 0x0000013D;
 constexpr uint32_t kStartup = 0x00000144;
 constexpr uint32_t kShutdown = 0x00000145;
+constexpr uint32_t kGetCapability = 0x0000017A;
 constexpr uint32_t kPcrRead = 0x0000017E;
 constexpr uint32_t kPcrExtend = 0x00000182;
 constexpr uint32_t kEventSequenceComplete = 0x00000185;
 constexpr uint32_t kHandleNull = 0x40000007;
 constexpr uint32_t kHandlePlatform = 0x4000000C;
 constexpr uint32_t kPasswordSession = 0x40000009;
+constexpr uint32_t kCapabilityPcrs = 5;
 constexpr uint16_t kStartupClear = 0;
 constexpr uint16_t kStartupState = 1;
 // TPML_DIGEST_VALUES holds one digest for each algorithm of the TPM; part 2 knows fewer than this.
@@ -238,6 +240,28 @@ Result<PcrReadReply> ReadPcrReadReply(HashAlgorithm bank, ByteCursor cursor) {
   return reply;
 }
 
+Result<std::vector<HashAlgorithm>> ReadPcrBanks(ByteCursor cursor) {
+  ASSIGN_OR_RETURN(const uint8_t more, cursor.ReadU8());
+  ASSIGN_OR_RETURN(const uint32_t capability, cursor.ReadU32Be());
+  ASSIGN_OR_RETURN(const uint32_t count, cursor.ReadU32Be());
+  if (more != 0 || capability != kCapabilityPcrs || count > kMaxDigests) {
+    return Corrupt("not the list of PCR banks");
+  }
+  std::vector<HashAlgorithm> banks;
+  for (uint32_t i = 0; i < count; ++i) {
+    ASSIGN_OR_RETURN(const uint16_t id, cursor.ReadU16Be());
+    ASSIGN_OR_RETURN(const uint8_t size, cursor.ReadU8());
+    ASSIGN_OR_RETURN(const ByteView bitmap, cursor.ReadBytes(size));
+    const bool active =
+        std::ranges::any_of(bitmap, [](std::byte byte) { return byte != std::byte{0}; });
+    if (const auto bank = measure::BankOfTpmAlgorithm(id); active && bank.has_value()) {
+      banks.push_back(*bank);
+    }
+  }
+  RETURN_IF_ERROR(ExpectEnd(cursor));
+  return banks;
+}
+
 }  // namespace
 
 Result<std::optional<size_t>> TpmMessageSize(ByteView buffered) {
@@ -339,6 +363,24 @@ Result<PcrReadReply> ParsePcrReadReply(HashAlgorithm bank, ByteView response) {
     return Corrupt("the TPM's answer to PCR_Read: " + reply.error().message());
   }
   return reply;
+}
+
+Bytes MakeGetPcrBanks() {
+  ByteWriter body;
+  body.U32Be(kCapabilityPcrs).U32Be(0).U32Be(1);
+  return MakeCommand(kTagNoSessions, kGetCapability, body.bytes());
+}
+
+Result<std::vector<HashAlgorithm>> ParsePcrBanksReply(ByteView response) {
+  const auto code = ResponseCode(response);
+  if (!code.has_value() || *code != kTpmSuccess) {
+    return Corrupt("the TPM does not say which PCR banks are active");
+  }
+  auto banks = ReadPcrBanks(ByteCursor(response.subspan(kTpmHeaderSize)));
+  if (!banks.has_value()) {
+    return Corrupt("the TPM's list of PCR banks: " + banks.error().message());
+  }
+  return banks;
 }
 
 Bytes MakeStartup(StartupType type) {

@@ -77,6 +77,11 @@ struct PcrReadReply {
 // Errors: kUnavailable (the TPM refused, with its code); kCorrupt (not an answer to PCR_Read).
 Result<PcrReadReply> ParsePcrReadReply(HashAlgorithm bank, ByteView response);
 
+// Asks which PCR banks are active.
+Bytes MakeGetPcrBanks();
+// Banks that Vallum does not know are left out. Errors: kCorrupt (not an answer to that).
+Result<std::vector<HashAlgorithm>> ParsePcrBanksReply(ByteView response);
+
 Bytes MakeStartup(measure::StartupType type);
 Bytes MakeShutdown(measure::StartupType type);
 // Makes exactly these banks active after the next reset; needs the platform's empty password.

@@ -70,6 +70,7 @@ std::vector<RecordBody> TpmTracker::OnControl(ByteView request, ByteView respons
 
 std::vector<RecordBody> TpmTracker::OnInit(uint32_t result) {
   hashers_.clear();
+  banks_.reset();
   shut_down_ = true;
   if (result != kControlSuccess) {
     state_ = TpmState::kOff;
@@ -102,7 +103,7 @@ std::vector<RecordBody> TpmTracker::OnHashEnd() {
     records.emplace_back(measure::PcrExtend{pcr, kBanks[i], hashers_[i].Finish()});
   }
   hashers_.clear();
-  return records;
+  return Active(std::move(records));
 }
 
 std::vector<RecordBody> TpmTracker::OnCommand(ByteView command, ByteView response) {
@@ -114,7 +115,23 @@ std::vector<RecordBody> TpmTracker::OnCommand(ByteView command, ByteView respons
     }
     shut_down_ = std::holds_alternative<ShutdownCommand>(parsed);
   }
-  return EffectsOf(parsed, response, locality_);
+  return Active(EffectsOf(parsed, response, locality_));
+}
+
+void TpmTracker::OnBanks(ByteView response) {
+  const auto banks = ParsePcrBanksReply(response);
+  // Records of a bank that is not there do no harm; missing ones would.
+  banks_ = banks.has_value() ? *banks : std::vector<HashAlgorithm>(kBanks.begin(), kBanks.end());
+}
+
+std::vector<RecordBody> TpmTracker::Active(std::vector<RecordBody> records) const {
+  if (banks_.has_value()) {
+    std::erase_if(records, [this](const RecordBody& record) {
+      const auto* extend = std::get_if<measure::PcrExtend>(&record);
+      return extend != nullptr && std::ranges::find(*banks_, extend->bank) == banks_->end();
+    });
+  }
+  return records;
 }
 
 std::vector<RecordBody> TpmTracker::OnUnframed() {

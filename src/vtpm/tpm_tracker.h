@@ -28,6 +28,14 @@ class TpmTracker {
   // The next CMD_INIT resumes PCR values that nobody recorded.
   void ExpectForeignState() { foreign_state_ = true; }
 
+  // Which banks are active is not known yet; firmware may send digests for others, which the TPM
+  // ignores. To be asked before the next command of the guest.
+  bool needs_banks() const { return state_ == TpmState::kStarted && !banks_.has_value(); }
+  // The answer to MakeGetPcrBanks.
+  void OnBanks(ByteView response);
+
+  // As QEMU set it last.
+  uint8_t locality() const { return locality_; }
   TpmState state() const { return state_; }
   // Between CMD_HASH_START and CMD_HASH_END: nothing else may be sent.
   bool hashing() const { return !hashers_.empty(); }
@@ -38,11 +46,14 @@ class TpmTracker {
  private:
   std::vector<measure::RecordBody> OnInit(uint32_t result);
   std::vector<measure::RecordBody> OnHashEnd();
+  // Without the extends of banks that the TPM does not have.
+  std::vector<measure::RecordBody> Active(std::vector<measure::RecordBody> records) const;
 
   TpmState state_ = TpmState::kOff;
   uint8_t locality_ = 0;
   bool shut_down_ = true;
   bool foreign_state_ = false;
+  std::optional<std::vector<HashAlgorithm>> banks_;  // until the next reset
   std::vector<Hasher> hashers_;
 };
 
