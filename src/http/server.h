@@ -31,7 +31,7 @@ struct Limits {
   ByteCount socket_queue = ByteCount::MiB(1);    // per WebSocket and direction
 
   std::chrono::milliseconds handshake_timeout{10'000};
-  std::chrono::milliseconds header_timeout{10'000};  // first to last byte of a header; 408
+  std::chrono::milliseconds header_timeout{10'000};  // first to last byte of a header
   std::chrono::milliseconds body_timeout{30'000};   // a whole body, or each chunk of an upload; 408
   std::chrono::milliseconds idle_timeout{75'000};   // between requests
   std::chrono::milliseconds write_timeout{30'000};  // a whole answer, or one event
