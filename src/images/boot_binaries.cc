@@ -141,7 +141,7 @@ Result<void> AddVendorCerts(const formats::PeImage& pe, BootBinary& out) {
   const std::optional<ByteView> section = pe.Section(".vendor_cert");
   if (!section.has_value()) return Ok();
   ASSIGN_OR_RETURN(const formats::VendorCertTable table, formats::ParseVendorCert(*section));
-  out.vendor_cert_section = ToBytes(table.authorized);
+  out.vendor_cert_section = ToBytes(*section);
   for (const ByteView certificate : table.certificates) {
     out.vendor_certs.push_back(ToBytes(certificate));
   }
@@ -161,6 +161,12 @@ Result<BootBinary> DescribeBootBinary(std::string path, ByteView file) {
     if (certificate.type != formats::kWinCertTypePkcs7) continue;
     out.signatures.push_back(ToBytes(certificate.data));
   }
+  for (const Bytes& signature : out.signatures) {
+    for (Bytes& certificate : ReadCertificates(signature)) {
+      if (out.certificates.size() == kMaxBinaryCertificates) break;
+      out.certificates.push_back(std::move(certificate));
+    }
+  }
   // A signature that cannot be read leaves the signer empty; the digest counts all the same.
   if (!out.signatures.empty()) {
     if (Result<Signer> signer = ReadSigner(out.signatures.front()); signer.has_value()) {
@@ -169,6 +175,10 @@ Result<BootBinary> DescribeBootBinary(std::string path, ByteView file) {
     }
   }
   RETURN_IF_ERROR(AddVendorCerts(pe, out));
+  if (const std::optional<ByteView> level = pe.Section(".sbatlevel");
+      level.has_value() && level->size() <= kMaxSbatBytes) {
+    out.sbat_level_section = ToBytes(*level);
+  }
   if (const std::optional<ByteView> sbat = pe.Section(".sbat"); sbat.has_value()) {
     const std::string_view text = AsText(sbat->first(std::min(sbat->size(), kMaxSbatBytes)));
     out.sbat = text.substr(0, text.find('\0'));

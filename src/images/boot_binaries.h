@@ -19,6 +19,8 @@ inline constexpr size_t kMaxBootBytesRead = size_t{256} << 20U;   // all files t
 inline constexpr size_t kMaxEspDirectories = 256;
 inline constexpr size_t kMaxEspDepth = 8;
 inline constexpr size_t kMaxSbatBytes = 64 * 1024;
+// Certificates that are kept of one binary, over all its signatures.
+inline constexpr size_t kMaxBinaryCertificates = 64;
 
 struct BootBinaryReport {
   std::vector<BootBinary> binaries;

@@ -28,6 +28,8 @@ constexpr size_t kMaxText = 4096;
 Json BinaryToJson(const BootBinary& b) {
   Json signatures = Json::array();
   for (const Bytes& signature : b.signatures) signatures.push_back(ToBase64(signature));
+  Json certificates = Json::array();
+  for (const Bytes& certificate : b.certificates) certificates.push_back(ToBase64(certificate));
   Json vendor = Json::array();
   for (const Bytes& certificate : b.vendor_certs) vendor.push_back(ToBase64(certificate));
   return {{"path", b.path},
@@ -38,6 +40,8 @@ Json BinaryToJson(const BootBinary& b) {
           {"signatures", std::move(signatures)},
           {"vendorCerts", std::move(vendor)},
           {"vendorCertSection", ToBase64(b.vendor_cert_section)},
+          {"sbatLevelSection", ToBase64(b.sbat_level_section)},
+          {"certificates", std::move(certificates)},
           {"sbat", b.sbat}};
 }
 
@@ -86,6 +90,8 @@ Result<BootBinary> BinaryFromJson(const Json& json) {
   ASSIGN_OR_RETURN(b.signer, TextOf(json, "signer", kMaxText));
   ASSIGN_OR_RETURN(b.signer_certificate, BytesOf(json, "signerCertificate", kMaxDer));
   ASSIGN_OR_RETURN(b.vendor_cert_section, BytesOf(json, "vendorCertSection", kMaxDer));
+  ASSIGN_OR_RETURN(b.sbat_level_section, BytesOf(json, "sbatLevelSection", kMaxDer));
+  ASSIGN_OR_RETURN(b.certificates, BytesListOf(json, "certificates", kMaxBinaryCertificates));
   ASSIGN_OR_RETURN(b.sbat, TextOf(json, "sbat", kMaxSbatBytes));
   ASSIGN_OR_RETURN(b.signatures, BytesListOf(json, "signatures", formats::kPeMaxCertificates));
   ASSIGN_OR_RETURN(b.vendor_certs, BytesListOf(json, "vendorCerts", formats::kMaxVendorCerts));

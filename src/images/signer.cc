@@ -9,6 +9,7 @@
 #include <cstddef>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "base/bytes.h"
 #include "base/error.h"
@@ -40,16 +41,31 @@ std::string SubjectOf(const X509* certificate) {
   return Printable({data, static_cast<size_t>(size)}, 512);
 }
 
+using SignedMessage = std::unique_ptr<PKCS7, Deleter<PKCS7_free>>;
+
+// nullptr: not a SignedData.
+SignedMessage ParseSigned(ByteView pkcs7) {
+  const auto* at = reinterpret_cast<const unsigned char*>(pkcs7.data());
+  SignedMessage message(d2i_PKCS7(nullptr, &at, static_cast<long>(pkcs7.size())));
+  ERR_clear_error();
+  if (message == nullptr || PKCS7_type_is_signed(message.get()) == 0) return nullptr;
+  return message;
+}
+
+Bytes ToDer(const X509* certificate) {
+  unsigned char* der = nullptr;
+  const int size = i2d_X509(certificate, &der);
+  Bytes out;
+  if (size > 0) out = ToBytes({reinterpret_cast<std::byte*>(der), static_cast<size_t>(size)});
+  OPENSSL_free(der);
+  return out;
+}
+
 }  // namespace
 
 Result<Signer> ReadSigner(ByteView pkcs7) {
-  const auto* at = reinterpret_cast<const unsigned char*>(pkcs7.data());
-  const std::unique_ptr<PKCS7, Deleter<PKCS7_free>> message(
-      d2i_PKCS7(nullptr, &at, static_cast<long>(pkcs7.size())));
-  if (message == nullptr || PKCS7_type_is_signed(message.get()) == 0) {
-    ERR_clear_error();
-    return InvalidInput("the signature is no PKCS#7 SignedData");
-  }
+  const SignedMessage message = ParseSigned(pkcs7);
+  if (message == nullptr) return InvalidInput("the signature is no PKCS#7 SignedData");
   const std::unique_ptr<STACK_OF(X509), StackDeleter> signers(
       PKCS7_get0_signers(message.get(), nullptr, 0));
   ERR_clear_error();
@@ -57,14 +73,17 @@ Result<Signer> ReadSigner(ByteView pkcs7) {
     return InvalidInput("the signature does not carry its signer's certificate");
   }
   X509* certificate = sk_X509_value(signers.get(), 0);
-  Signer out;
-  out.subject = SubjectOf(certificate);
-  unsigned char* der = nullptr;
-  const int size = i2d_X509(certificate, &der);
-  if (size > 0) {
-    out.certificate = ToBytes({reinterpret_cast<std::byte*>(der), static_cast<size_t>(size)});
+  return Signer{SubjectOf(certificate), ToDer(certificate)};
+}
+
+std::vector<Bytes> ReadCertificates(ByteView pkcs7) {
+  const SignedMessage message = ParseSigned(pkcs7);
+  if (message == nullptr || message->d.sign == nullptr) return {};
+  std::vector<Bytes> out;
+  const STACK_OF(X509)* certificates = message->d.sign->cert;
+  for (int i = 0; i < sk_X509_num(certificates); ++i) {
+    out.push_back(ToDer(sk_X509_value(certificates, i)));
   }
-  OPENSSL_free(der);
   return out;
 }
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 #include "base/bytes.h"
 #include "base/result.h"
@@ -17,5 +18,9 @@ struct Signer {
 // question.
 // Errors: kInvalidInput (no SignedData with its signer's certificate).
 Result<Signer> ReadSigner(ByteView pkcs7);
+
+// Every certificate that a PKCS#7 SignedData carries, as DER: signers and what is above them. Empty
+// when it cannot be read.
+std::vector<Bytes> ReadCertificates(ByteView pkcs7);
 
 }  // namespace vallum::images
