@@ -20,7 +20,8 @@ namespace {
 
 using std::string_view_literals::operator""sv;
 
-constexpr size_t kHeadBytes = 1024;
+// Up to the signature of a GPT with sectors of 4096 bytes, in one read.
+constexpr size_t kHeadBytes = 4096 + 8;
 constexpr size_t kTailBytes = 512;
 // Volume descriptors: ECMA-119 from sector 16 on; ECMA-167 recognition sequence in the same place.
 constexpr uint64_t kVolumeDescriptors = 32768;
@@ -92,11 +93,15 @@ Result<bool> IsPe(const RandomAccessReader& image, ByteView head) {
 
 Result<void> DetectVolumes(const RandomAccessReader& image, std::vector<Detection>& found) {
   if (image.size() <= kVolumeDescriptors) return Ok();
+  ASSIGN_OR_RETURN(const Bytes all,
+                   ReadUpTo(image, kVolumeDescriptors,
+                            (kVolumeDescriptorCount - 1) * kVolumeDescriptorSize + 6));
+  const ByteView view(all);
   bool iso = false;
   bool udf = false;
-  for (size_t i = 0; i < kVolumeDescriptorCount; ++i) {
+  for (size_t i = 0; i * kVolumeDescriptorSize < view.size(); ++i) {
     const uint64_t at = kVolumeDescriptors + i * kVolumeDescriptorSize;
-    ASSIGN_OR_RETURN(const Bytes id, ReadUpTo(image, at, 6));
+    const ByteView id = view.subspan(i * kVolumeDescriptorSize);
     if (!iso && (HasText(id, 1, "CD001") || HasText(id, 1, "CDROM"))) {
       iso = true;
       found.push_back({Format::kIso9660, at});
@@ -132,9 +137,9 @@ Result<void> DetectBoot(const RandomAccessReader& image, ByteView head,
   }
   ASSIGN_OR_RETURN(const bool pe, IsPe(image, head));
   if (pe) found.push_back({Format::kPe, 0});
-  ASSIGN_OR_RETURN(const uint32_t gpt, FindGptSectorSize(image));
-  if (gpt != 0) {
-    found.push_back({Format::kGpt, gpt});
+  const bool gpt512 = HasText(head, 512, "EFI PART");
+  if (gpt512 || HasText(head, 4096, "EFI PART")) {
+    found.push_back({Format::kGpt, gpt512 ? 512U : 4096U});
   } else if (HasBootSignature(head)) {
     const bool table = ParseMbr(image).has_value();
     found.push_back({table ? Format::kMbr : Format::kBootSector, 510});
