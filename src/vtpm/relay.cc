@@ -16,9 +16,6 @@ namespace {
 
 using std::chrono::milliseconds;
 
-// swtpm answers most commands in about 20 us. Waiting that long without sleeping saves two context
-// switches; a TPM that takes longer is waited for asleep. Bounded by the number of commands.
-constexpr std::chrono::microseconds kSpin{60};
 constexpr milliseconds kJobTimeout{5'000};
 constexpr milliseconds kEndTimeout{3'000};
 constexpr size_t kMaxJobs = 64;
@@ -363,16 +360,7 @@ bool Relay::PumpData() {
     data_busy_ = Busy::kGuest;
   }
   swtpm_data_.Send(guest_command_);
-  SpinForSwtpm();
   return true;
-}
-
-void Relay::SpinForSwtpm() {
-  const Time until = std::chrono::steady_clock::now() + kSpin;
-  while (data_busy_ == Busy::kGuest && !end_.has_value() &&
-         std::chrono::steady_clock::now() < until) {
-    OnSwtpmData(POLLIN);
-  }
 }
 
 bool Relay::PumpJobs() {

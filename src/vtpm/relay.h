@@ -77,7 +77,6 @@ class Relay final : public ControlBackend {
   void OnSwtpmControl(short events);
   void OnSwtpmData(short events);
   void OnTpmLost(const std::string& reason);
-  void SpinForSwtpm();
   void Pump();
   bool PumpControl();
   bool PumpBanks();

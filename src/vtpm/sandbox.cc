@@ -44,6 +44,8 @@ constexpr std::array kAllowed = {
     SCMP_SYS(sendto),          SCMP_SYS(tgkill),       SCMP_SYS(unlink),
     SCMP_SYS(wait4),           SCMP_SYS(write),        SCMP_SYS(writev)};
 
+constexpr unsigned kProtectionArgument = 2;  // of mmap and of mprotect
+
 using Filter = std::unique_ptr<void, decltype(&seccomp_release)>;
 
 [[maybe_unused]] Result<void> AddRules(const Filter& filter) {
@@ -54,7 +56,7 @@ using Filter = std::unique_ptr<void, decltype(&seccomp_release)>;
   }
   // Memory, but none to run code from.
   for (const int call : {SCMP_SYS(mmap), SCMP_SYS(mprotect)}) {
-    const scmp_arg_cmp not_executable = SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0);
+    const scmp_arg_cmp not_executable{kProtectionArgument, SCMP_CMP_MASKED_EQ, PROT_EXEC, 0};
     if (const int error =
             seccomp_rule_add_array(filter.get(), SCMP_ACT_ALLOW, call, 1, &not_executable);
         error != 0) {

@@ -1,0 +1,26 @@
+// SPDX-License-Identifier: Apache-2.0
+// A TPM command and its response, cut at the command's own size: what a guest and swtpm can send.
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+
+#include "vtpm/pcr_reader.h"
+#include "vtpm/tpm_command.h"
+#include "vtpm/tpm_tracker.h"
+
+using namespace vallum;  // NOLINT: a fuzzer
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+  const ByteView input = std::as_bytes(std::span(data, size));
+  const auto command_size = vtpm::TpmMessageSize(input);
+  const size_t wanted = command_size.has_value() ? command_size->value_or(size) : size / 2;
+  const size_t cut = std::min(wanted, size);
+  vtpm::TpmTracker tracker;
+  tracker.OnControl(vtpm::MakeControlInit(), vtpm::MakeControlResult(0));
+  tracker.OnCommand(input.first(cut), input.subspan(cut));
+  tracker.OnBanks(input);
+  tracker.OnCommand(input.first(cut), input.subspan(cut));
+  vtpm::PcrReader reader({HashAlgorithm::kSha256, {PcrIndex::Of<0>(), PcrIndex::Of<7>()}});
+  static_cast<void>(reader.OnResponse(input));
+  return 0;
+}
