@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: Apache-2.0
+// Each adds the commands of one subject; the values that options fill live as long as the app.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "cli/kinds.h"
+#include "cli/tool.h"
+
+namespace vallum::cli {
+
+void AddResourceCommands(CLI::App* group, Tool* tool, const Kind& kind);  // list, show, ...
+void AddPoolCommands(CLI::App* group, Tool* tool);
+void AddHostCommands(CLI::App* group, Tool* tool);
+void AddImageCommands(CLI::App* group, Tool* tool);
+void AddFlavorCommands(CLI::App* group, Tool* tool);
+void AddInstanceCommands(CLI::App* group, Tool* tool);
+void AddTokenCommands(CLI::App* group, Tool* tool);
+void AddContextCommands(CLI::App* app, Tool* tool);
+void AddScheduleCommands(CLI::App* app, Tool* tool);
+void AddConsoleCommand(CLI::App* app, Tool* tool);
+void AddHelpCommands(CLI::App* app, Tool* tool);  // version, completion, man
+
+// "k=v" words as an object. Errors: kInvalidInput naming the option.
+Result<Json> KeyValues(const std::vector<std::string>& words, const std::string& option);
+// "/v1/instances/web1", encoded.
+std::string ResourcePath(const Kind& kind, const std::string& name);
+// Prints what a write answered: for people one line, else the document.
+Result<void> ShowWritten(Tool* tool, const Kind& kind, const Json& answer, const std::string& line);
+// Follows an operation if told to wait, else says that it was started.
+enum class Follow { kReturn, kWait };
+Result<void> FinishOperation(Tool* tool, const Json& answer, Follow follow,
+                             const std::string& line);
+
+// The human view of an instance, and of a host with its probes.
+std::string DescribeInstance(const Json& instance, WallTime now);
+std::string DescribeHost(const Json& host, WallTime now);
+
+// Options of `instance create` that also describe an instance to `schedule explain`.
+struct InstanceOptions {
+  std::string image, flavor, pool, host, boot_type, boot_mode, secure_boot, tpm;
+  std::vector<std::string> networks, labels, properties, ssh_keys;
+  std::string user_data, hostname;
+};
+void AddInstanceOptions(CLI::App* command, InstanceOptions* options);
+// The spec's JSON; reads the user-data and key files. Errors: kInvalidInput, those of the files.
+Result<Json> InstanceSpec(const InstanceOptions& options);
+
+// The scripts and pages made from the command tree.
+std::string CompletionScript(const CLI::App& app, const std::string& shell);
+std::string ManPage(const CLI::App& app);
+
+}  // namespace vallum::cli

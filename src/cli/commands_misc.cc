@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <memory>
+#include <ostream>
+
+#include "base/text.h"
+#include "base/units.h"
+#include "cli/commands.h"
+
+namespace vallum::cli {
+namespace {
+
+struct PoolOptions {
+  std::string name, description;
+  double cpu_overcommit = 0;
+  std::vector<std::string> labels;
+};
+struct FlavorOptions {
+  std::string name, memory, disk, description;
+  int vcpus = 1;
+  std::vector<std::string> labels, properties;
+};
+struct HostOptions {
+  std::string name, maintenance;
+  bool explain = false;
+};
+
+Result<void> CreatePool(Tool* tool, const PoolOptions& options) {
+  ASSIGN_OR_RETURN(const Json labels, KeyValues(options.labels, "--label"));
+  Json spec = {{"description", options.description}};
+  if (options.cpu_overcommit > 0) spec["cpuOvercommit"] = options.cpu_overcommit;
+  const Json body = {{"metadata", {{"name", options.name}, {"labels", labels}}}, {"spec", spec}};
+  ASSIGN_OR_RETURN(const Json answer, tool->Call(http::Method::kPost, "/v1/pools", body));
+  return ShowWritten(tool, KindOf("pool"), answer, "pool " + options.name + " created");
+}
+
+// The protobuf mapping writes 64-bit numbers as strings.
+Result<Json> Size(const std::string& text, const std::string& option) {
+  ASSIGN_OR_RETURN_CONTEXT(const ByteCount size, ParseByteCount(text), "reading " + option);
+  return Json(std::to_string(size.bytes()));
+}
+
+Result<void> CreateFlavor(Tool* tool, const FlavorOptions& options) {
+  ASSIGN_OR_RETURN(const Json labels, KeyValues(options.labels, "--label"));
+  Json spec = {{"vcpus", options.vcpus}, {"description", options.description}};
+  ASSIGN_OR_RETURN(spec["memoryBytes"], Size(options.memory, "--memory"));
+  if (!options.disk.empty()) {
+    ASSIGN_OR_RETURN(spec["diskBytes"], Size(options.disk, "--disk"));
+  }
+  ASSIGN_OR_RETURN(spec["extraSpecs"], KeyValues(options.properties, "--property"));
+  const Json body = {{"metadata", {{"name", options.name}, {"labels", labels}}}, {"spec", spec}};
+  ASSIGN_OR_RETURN(const Json answer, tool->Call(http::Method::kPost, "/v1/flavors", body));
+  return ShowWritten(tool, KindOf("flavor"), answer, "flavor " + options.name + " created");
+}
+
+Result<void> ShowHost(Tool* tool, const HostOptions& options) {
+  const Kind& kind = KindOf("host");
+  ASSIGN_OR_RETURN(const Json answer,
+                   tool->Call(http::Method::kGet, ResourcePath(kind, options.name)));
+  RETURN_IF_ERROR(tool->Show(kind.columns, {answer}, answer));
+  if (options.explain && tool->ForPeople())
+    tool->out() << "\n" << DescribeHost(answer, tool->now());
+  return Ok();
+}
+
+Result<void> SetMaintenance(Tool* tool, const HostOptions& options) {
+  if (options.maintenance != "on" && options.maintenance != "off") {
+    return InvalidInput("'" + Printable(options.maintenance) + "' is neither on nor off");
+  }
+  const Kind& kind = KindOf("host");
+  ASSIGN_OR_RETURN(const Json answer,
+                   tool->Call(http::Method::kPatch, ResourcePath(kind, options.name),
+                              Json{{"spec", {{"maintenance", options.maintenance == "on"}}}},
+                              "application/merge-patch+json"));
+  return ShowWritten(tool, kind, answer,
+                     "host " + options.name + ": maintenance " + options.maintenance);
+}
+
+Result<void> Explain(Tool* tool, const InstanceOptions& options) {
+  ASSIGN_OR_RETURN(const Json spec, InstanceSpec(options));
+  ASSIGN_OR_RETURN(const Json answer,
+                   tool->Call(http::Method::kPost, "/v1/schedule/explain", Json{{"spec", spec}}));
+  const Json hosts = At(answer, "hosts");
+  const std::vector<Json> items(hosts.begin(), hosts.end());
+  static const std::vector<Column> kColumns = {{"HOST", "host"},
+                                               {"FITS", "fits", Style::kBool},
+                                               {"FAILS AT", "requirement"},
+                                               {"DETAIL", "detail"},
+                                               {"SCORE", "score", Style::kNumber, true}};
+  RETURN_IF_ERROR(tool->Show(kColumns, items, answer));
+  if (tool->ForPeople()) {
+    const std::string chosen = TextAt(answer, "chosen");
+    tool->out() << (chosen.empty() ? "no host fits" : "chosen: " + Printable(chosen)) << "\n";
+  }
+  return Ok();
+}
+
+}  // namespace
+
+std::string DescribeHost(const Json& host, WallTime /*now*/) {
+  std::string out = "traits: " + Printable(TextAt(host, "status.capabilities.traits"), 4000) + "\n";
+  const Json probes = At(host, "status.capabilities.probes");
+  if (!probes.is_array()) return out;
+  for (const Json& probe : probes) {
+    out += std::string(TextAt(probe, "ok") == "true" ? "  ok    " : "  FAIL  ") +
+           Printable(TextAt(probe, "name")) + ": " + Printable(TextAt(probe, "detail"), 500) + "\n";
+  }
+  return out;
+}
+
+void AddPoolCommands(CLI::App* group, Tool* tool) {
+  auto options = std::make_shared<PoolOptions>();
+  CLI::App* create = group->add_subcommand("create", "Create one");
+  create->add_option("NAME", options->name, "Its name")->required();
+  create->add_option("--description", options->description, "For people");
+  create->add_option("--cpu-overcommit", options->cpu_overcommit, "CPUs promised per CPU");
+  create->add_option("--label", options->labels, "key=value; repeatable");
+  create->callback([=] { tool->action = [=] { return CreatePool(tool, *options); }; });
+}
+
+void AddFlavorCommands(CLI::App* group, Tool* tool) {
+  auto options = std::make_shared<FlavorOptions>();
+  CLI::App* create = group->add_subcommand("create", "Create one");
+  create->add_option("NAME", options->name, "Its name")->required();
+  create->add_option("--vcpus", options->vcpus, "Virtual CPUs")->required();
+  create->add_option("--memory", options->memory, "Such as 512M or 4G")->required();
+  create->add_option("--disk", options->disk, "Size of the root disk (default: the image's)");
+  create->add_option("--property", options->properties,
+                     "Extra spec such as os:secure_boot=required; repeatable");
+  create->add_option("--description", options->description, "For people");
+  create->add_option("--label", options->labels, "key=value; repeatable");
+  create->callback([=] { tool->action = [=] { return CreateFlavor(tool, *options); }; });
+}
+
+void AddHostCommands(CLI::App* group, Tool* tool) {
+  auto options = std::make_shared<HostOptions>();
+  CLI::App* show = group->add_subcommand("show", "Show one");
+  show->add_option("NAME", options->name, "Its name")->required();
+  show->add_flag("--explain", options->explain, "With its traits and what each probe found");
+  show->callback([=] { tool->action = [=] { return ShowHost(tool, *options); }; });
+  CLI::App* maintenance = group->add_subcommand("maintenance", "Place no new instances on it");
+  maintenance->add_option("NAME", options->name, "Its name")->required();
+  maintenance->add_option("STATE", options->maintenance, "on or off")->required();
+  maintenance->callback([=] { tool->action = [=] { return SetMaintenance(tool, *options); }; });
+}
+
+void AddScheduleCommands(CLI::App* app, Tool* tool) {
+  auto options = std::make_shared<InstanceOptions>();
+  CLI::App* group = app->add_subcommand("schedule", "Placement of instances");
+  group->require_subcommand(1);
+  CLI::App* explain =
+      group->add_subcommand("explain", "Per host, the first requirement that it fails");
+  AddInstanceOptions(explain, options.get());
+  explain->callback([=] { tool->action = [=] { return Explain(tool, *options); }; });
+}
+
+}  // namespace vallum::cli
