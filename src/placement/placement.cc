@@ -37,24 +37,24 @@ int64_t FreeVcpus(const HostView& host) {
 // Names of the probes that a trait follows from.
 std::vector<std::string_view> ProbesOf(std::string_view trait) {
   if (trait == kTraitSmm) {
-    return {"smm"};
+    return {"smm:kvm", "smm:tcg", "smm"};
   }
   if (trait == kTraitSecureBoot) {
-    return {"firmware-secure-boot", "smm"};
+    return {"firmware-secure-boot", "smm:kvm", "smm:tcg", "smm"};
   }
   if (trait == kTraitTpm20 || trait == kTraitTpmCrb || trait == kTraitTpmTis) {
-    return {"swtpm"};
+    return {"swtpm", "device:tpm-crb", "device:tpm-tis"};
   }
   if (trait == kTraitUefi) {
-    return {"firmware-uefi", "firmware"};
+    return {"firmware-uefi"};
   }
   if (trait == "VALLUM_ACCEL_KVM") {
-    return {"kvm"};
+    return {"accel:kvm"};
   }
   return {};
 }
 
-std::string ProbeWords(const HostView& host, std::string_view name) {
+std::string ProbeWords(const HostView& host, const std::string& name) {
   for (const Probe& probe : host.probes) {
     if (probe.name == name && !probe.ok) {
       return probe.name + ": " + (probe.detail.empty() ? "failed" : probe.detail);
@@ -66,7 +66,7 @@ std::string ProbeWords(const HostView& host, std::string_view name) {
 std::string WhyTraitIsMissing(const HostView& host, const std::string& trait) {
   std::vector<std::string> reasons;
   for (const std::string_view name : ProbesOf(trait)) {
-    if (std::string words = ProbeWords(host, name); !words.empty()) {
+    if (std::string words = ProbeWords(host, std::string(name)); !words.empty()) {
       reasons.push_back(std::move(words));
     }
   }
@@ -80,7 +80,7 @@ std::string AcceleratorWords(const HostView& host, const Request& request) {
     if (!request.accelerator.empty() && request.accelerator != name) {
       continue;
     }
-    if (std::string words = ProbeWords(host, name); !words.empty()) {
+    if (std::string words = ProbeWords(host, "accel:" + std::string(name)); !words.empty()) {
       reasons.push_back(std::move(words));
     }
   }

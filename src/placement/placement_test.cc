@@ -61,17 +61,17 @@ TEST(PlacementTest, HostThatMeetsEverythingIsChosen) {
 TEST(PlacementTest, HostWithoutSmmIsNotChosenAndTheProbeSaysWhy) {
   HostView host = MakeValidHost("node1");
   host.traits = TraitSet({std::string(kTraitSecureBoot)});
-  host.probes = {{.name = "smm", .ok = false, .detail = "the guest with smm=on did not start"}};
+  host.probes = {{.name = "smm:tcg", .ok = false, .detail = "the guest with smm=on did not start"}};
   const HostVerdict verdict = VerdictOn(host, MakeValidRequest());
   EXPECT_EQ(verdict.failed, Requirement::kTrait);
   EXPECT_EQ(verdict.requirement, "trait VALLUM_SMM");
-  EXPECT_EQ(verdict.detail, "smm: the guest with smm=on did not start");
+  EXPECT_EQ(verdict.detail, "smm:tcg: the guest with smm=on did not start");
 }
 
 TEST(PlacementTest, HostWithoutSecureFirmwareIsNotChosenAndTheProbeSaysWhy) {
   HostView host = MakeValidHost("node1");
   host.traits = TraitSet({std::string(kTraitSmm)});
-  host.probes = {{.name = "smm", .ok = true, .detail = "works"},
+  host.probes = {{.name = "smm:tcg", .ok = true, .detail = "works"},
                  {.name = "firmware-secure-boot", .ok = false, .detail = "no descriptor"}};
   const HostVerdict verdict = VerdictOn(host, MakeValidRequest());
   EXPECT_EQ(verdict.requirement, "trait COMPUTE_SECURITY_UEFI_SECURE_BOOT");
@@ -129,7 +129,7 @@ INSTANTIATE_TEST_SUITE_P(
         Broken{"no accelerator",
                [](HostView& h, Request&) {
                  h.accelerator.clear();
-                 h.probes = {{.name = "tcg", .ok = false, .detail = "qemu is not installed"}};
+                 h.probes = {{.name = "accel:tcg", .ok = false, .detail = "qemu is not installed"}};
                },
                Requirement::kAccelerator, "accelerator", "tcg: qemu is not installed"},
         Broken{"vcpus", [](HostView& h, Request&) { h.allocated_vcpus = 15; }, Requirement::kVcpus,

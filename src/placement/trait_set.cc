@@ -16,7 +16,7 @@ namespace {
 
 // The order is the one in which a missing trait is reported: the cause before what follows from it.
 constexpr std::array kKnown = {
-    std::string_view("VALLUM_BIOS"),
+    std::string_view("VALLUM_FIRMWARE_BIOS"),
     kTraitUefi,
     kTraitSmm,
     kTraitSecureBoot,

@@ -15,7 +15,7 @@ inline constexpr std::string_view kTraitTpm20 = "COMPUTE_SECURITY_TPM_2_0";
 inline constexpr std::string_view kTraitTpmCrb = "COMPUTE_SECURITY_TPM_CRB";
 inline constexpr std::string_view kTraitTpmTis = "COMPUTE_SECURITY_TPM_TIS";
 inline constexpr std::string_view kTraitSmm = "VALLUM_SMM";
-inline constexpr std::string_view kTraitUefi = "VALLUM_UEFI";
+inline constexpr std::string_view kTraitUefi = "VALLUM_FIRMWARE_UEFI";
 
 // A set of trait names. Well-known names are bits, so that asking whether a host has what is
 // required costs one AND; the others are kept sorted. A value; copyable.
