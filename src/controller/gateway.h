@@ -76,8 +76,9 @@ class Gateway {
   // Errors: kNotFound (no such instance), kConflict (not placed), kUnavailable (agent away).
   Result<std::shared_ptr<ConsolePipe>> OpenConsole(std::string_view instance);
 
- private:
   class Impl;
+
+ private:
   explicit Gateway(std::unique_ptr<Impl> impl);
   std::unique_ptr<Impl> impl_;
 };

@@ -2,13 +2,9 @@
 #pragma once
 
 #include <chrono>
-#include <condition_variable>
-#include <map>
+#include <functional>
 #include <memory>
-#include <mutex>
-#include <set>
 #include <string>
-#include <thread>
 
 #include "base/clock.h"
 #include "base/result.h"
@@ -34,6 +30,8 @@ class Reconciler final : public AgentListener {
     std::chrono::seconds operation_age{86'400};  // ended operations are deleted after this
     std::chrono::seconds housekeeping{600};      // compaction and garbage collection
     int64_t keep_revisions = 20'000;
+    // Told of every step that failed and will be tried again; may be empty.
+    std::function<void(const Error&)> on_error;
   };
   struct Parts {
     ResourceStore& resources;

@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "controller/controller.h"
+
+#include <memory>
+#include <string>
+#include <string_view>
+#include <utility>
+
+#include "base/units.h"
+
+namespace vallum::controller {
+namespace {
+
+struct DefaultFlavor {
+  const char* name;
+  int32_t vcpus;
+  ByteCount memory;
+};
+constexpr DefaultFlavor kFlavors[] = {
+    {.name = "tiny", .vcpus = 1, .memory = ByteCount::MiB(512)},
+    {.name = "small", .vcpus = 1, .memory = ByteCount::GiB(1)},
+    {.name = "medium", .vcpus = 2, .memory = ByteCount::GiB(4)},
+};
+constexpr const char* kDefaultPool = "default";
+
+// Two controllers may start at once: one makes it, the other finds it made.
+template <typename T>
+Result<void> CreateOnce(ResourceStore& resources, const View& view, T resource) {
+  const Result<T> created = resources.Create(std::move(resource));
+  if (!created.has_value()) {
+    return created.error().code() == ErrorCode::kConflict ? Ok() : Result<void>(created.error());
+  }
+  return view.WaitFor(created->metadata().revision());
+}
+
+}  // namespace
+
+Controller::Controller(const Options& options, const Parts& parts)
+    : options_(options),
+      parts_(parts),
+      resources_(parts.store, parts.clock),
+      operations_(resources_),
+      events_(parts.store, parts.clock),
+      grants_(parts.clock) {}
+
+Controller::~Controller() {
+  // The gateway calls the reconciler, which calls the gateway: first the calls end, then their
+  // targets.
+  if (reconciler_ != nullptr) {
+    reconciler_->Stop();
+  }
+  gateway_.reset();
+}
+
+Result<std::unique_ptr<Controller>> Controller::Start(const Options& options, const Parts& parts) {
+  std::unique_ptr<Controller> self(new Controller(options, parts));
+  ASSIGN_OR_RETURN(self->view_, View::Create(parts.store));
+  self->tokens_ = std::make_unique<Tokens>(self->resources_, *self->view_);
+  RETURN_IF_ERROR(self->MakeDefaults()).context("preparing the first start");
+  RETURN_IF_ERROR(self->tokens_->Bootstrap(options.state_dir)).context("making the admin token");
+  self->instances_ = std::make_unique<InstanceService>(self->resources_, *self->view_,
+                                                       self->operations_, self->events_);
+  self->reconciler_ =
+      std::make_unique<Reconciler>(options.reconciler, Reconciler::Parts{
+                                                           .resources = self->resources_,
+                                                           .view = *self->view_,
+                                                           .operations = self->operations_,
+                                                           .events = self->events_,
+                                                           .metrics = self->metrics_,
+                                                           .clock = parts.clock,
+                                                       });
+  ASSIGN_OR_RETURN(self->gateway_,
+                   Gateway::Start(options.gateway, Gateway::Parts{
+                                                       .resources = self->resources_,
+                                                       .view = *self->view_,
+                                                       .tokens = *self->tokens_,
+                                                       .events = self->events_,
+                                                       .blobs = parts.blobs,
+                                                       .authority = parts.authority,
+                                                       .listener = *self->reconciler_,
+                                                       .metrics = self->metrics_,
+                                                       .clock = parts.clock,
+                                                   }));
+  RETURN_IF_ERROR(self->reconciler_->Start(*self->gateway_));
+  return self;
+}
+
+Result<void> Controller::MakeDefaults() {
+  // What an operator deleted stays deleted: only an empty store is a first start.
+  if (view_->Get<v1::Token>("admin") != nullptr) {
+    return Ok();
+  }
+  v1::Pool pool;
+  pool.mutable_metadata()->set_name(kDefaultPool);
+  pool.mutable_spec()->set_description("made at first start");
+  RETURN_IF_ERROR(CreateOnce(resources_, *view_, std::move(pool)));
+  for (const DefaultFlavor& values : kFlavors) {
+    v1::Flavor flavor;
+    flavor.mutable_metadata()->set_name(values.name);
+    flavor.mutable_spec()->set_vcpus(values.vcpus);
+    flavor.mutable_spec()->set_memory_bytes(static_cast<int64_t>(values.memory.bytes()));
+    RETURN_IF_ERROR(CreateOnce(resources_, *view_, std::move(flavor)));
+  }
+  return Ok();
+}
+
+std::string Controller::JoinStringFor(std::string_view secret) const {
+  const std::string endpoint = options_.agent_endpoint.empty()
+                                   ? "localhost:" + std::to_string(gateway_->port())
+                                   : options_.agent_endpoint;
+  return JoinString(endpoint, secret, parts_.authority.certificate_pem());
+}
+
+}  // namespace vallum::controller

@@ -1,0 +1,405 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "controller/instance_service.h"
+
+#include <google/protobuf/util/message_differencer.h>
+
+#include <algorithm>
+#include <functional>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "base/ids.h"
+#include "base/text.h"
+
+namespace vallum::controller {
+namespace {
+
+constexpr int kAttempts = 50;
+constexpr int32_t kMaxStopTimeout = 3600;
+
+Properties ToProperties(const google::protobuf::Map<std::string, std::string>& map) {
+  return {map.begin(), map.end()};
+}
+
+Error NoSuch(Kind kind, const std::string& name) {
+  const std::string word(KindName(kind));
+  return NotFound(word + " \"" + Printable(name) + "\" does not exist")
+      .WithFix("`vallum " + word + " list` shows what there is");
+}
+
+Result<void> CheckNetworks(const v1::InstanceSpec& spec) {
+  for (const v1::Network& network : spec.networks()) {
+    if (network.type() != "none" && network.type() != "user" && network.type() != "bridge") {
+      return InvalidInput("networks.type=" + Printable(network.type()) +
+                          " (request) is not a value of type")
+          .WithFix("use none, user or bridge");
+    }
+    if ((network.type() == "bridge") == network.bridge().empty()) {
+      return InvalidInput("networks.type=" + network.type() + " conflicts with networks.bridge=\"" +
+                          Printable(network.bridge()) + "\" (request)")
+          .WithFix("name a bridge with type bridge, and with no other type");
+    }
+  }
+  return Ok();
+}
+
+// Sizes: the request's own, else the flavor's; the disk is never smaller than the image.
+Result<void> CopySizes(const v1::Flavor& flavor, const v1::Image& image, v1::InstanceSpec& spec) {
+  if (spec.vcpus() < 0 || spec.memory_bytes() < 0 || spec.disk_bytes() < 0) {
+    return InvalidInput("vcpus, memory_bytes and disk_bytes cannot be negative")
+        .WithFix("leave them out to take the flavor's");
+  }
+  if (spec.vcpus() == 0) {
+    spec.set_vcpus(flavor.spec().vcpus());
+  }
+  if (spec.memory_bytes() == 0) {
+    spec.set_memory_bytes(flavor.spec().memory_bytes());
+  }
+  const int64_t image_size = image.status().virtual_size_bytes();
+  const int64_t disk = spec.disk_bytes() != 0 ? spec.disk_bytes() : flavor.spec().disk_bytes();
+  if (disk != 0 && disk < image_size) {
+    return InvalidInput("disk_bytes=" + std::to_string(disk) + " conflicts with image " +
+                        image.metadata().name() + ", whose disk has " + std::to_string(image_size) +
+                        " bytes")
+        .WithFix("choose a flavor with a larger disk");
+  }
+  spec.set_disk_bytes(disk != 0 ? disk : image_size);
+  if (spec.vcpus() < 1 || spec.memory_bytes() < 1) {
+    return InvalidInput("flavor " + flavor.metadata().name() + " has no CPUs or no memory")
+        .WithFix("choose another flavor");
+  }
+  return Ok();
+}
+
+SecureHosts AnySecureHost(const View::Placement& snapshot, const std::string& pool) {
+  for (const placement::HostView& host : ToHostViews(snapshot)) {
+    if (host.pool == pool && host.state == placement::HostState::kUp &&
+        host.traits.Contains(placement::kTraitSmm) &&
+        host.traits.Contains(placement::kTraitSecureBoot) &&
+        host.traits.Contains(placement::kTraitTpm20)) {
+      return SecureHosts::kSome;
+    }
+  }
+  return SecureHosts::kNone;
+}
+
+// The resolved boot is what counts from now on; the aliases were its source.
+void StorePolicy(const BootPolicy& policy, v1::InstanceSpec& spec) {
+  spec.mutable_boot()->set_type(policy.requested.type());
+  spec.mutable_boot()->set_mode(policy.requested.mode());
+  spec.set_tpm_model(policy.tpm_model);
+}
+
+Result<void> CheckFree(const v1::Instance& instance) {
+  if (instance.metadata().has_delete_time()) {
+    return Conflict("instance \"" + instance.metadata().name() + "\" is being deleted")
+        .WithFix("wait until it is gone");
+  }
+  return Ok();
+}
+
+Result<void> CheckMutable(const v1::Instance& current, const v1::Instance& wanted) {
+  v1::InstanceSpec allowed = current.spec();
+  allowed.set_power(wanted.spec().power());
+  allowed.set_force_stop(wanted.spec().force_stop());
+  allowed.set_stop_timeout_seconds(wanted.spec().stop_timeout_seconds());
+  allowed.set_reboot_count(wanted.spec().reboot_count());
+  std::string difference;
+  google::protobuf::util::MessageDifferencer differencer;
+  differencer.ReportDifferencesToString(&difference);
+  if (!differencer.Compare(allowed, wanted.spec())) {
+    return InvalidInput("spec of an instance may not change here: " +
+                        std::string(Trim(Printable(difference))))
+        .WithFix(
+            "delete the instance and create it anew, or change only power, force_stop, "
+            "stop_timeout_seconds and reboot_count");
+  }
+  if (wanted.spec().reboot_count() < current.spec().reboot_count()) {
+    return InvalidInput("reboot_count can only be raised");
+  }
+  if (!v1::PowerState_IsValid(wanted.spec().power()) ||
+      wanted.spec().power() == v1::POWER_STATE_UNSPECIFIED) {
+    return InvalidInput("power is not set")
+        .WithFix("use POWER_RUNNING, POWER_STOPPED or POWER_PAUSED");
+  }
+  return Ok();
+}
+
+}  // namespace
+
+Result<BootPolicy> InstanceService::Resolve(v1::InstanceSpec& spec) const {
+  if (spec.pool().empty()) {
+    spec.set_pool("default");
+  }
+  const auto image = view_.Get<v1::Image>(spec.image());
+  const auto flavor = view_.Get<v1::Flavor>(spec.flavor());
+  if (view_.Get<v1::Pool>(spec.pool()) == nullptr) {
+    return NoSuch(Kind::kPool, spec.pool());
+  }
+  // To explain scheduling, image and flavor may be left out.
+  if (image == nullptr && !spec.image().empty()) {
+    return NoSuch(Kind::kImage, spec.image());
+  }
+  if (flavor == nullptr && !spec.flavor().empty()) {
+    return NoSuch(Kind::kFlavor, spec.flavor());
+  }
+  BootInputs inputs;
+  inputs.request = spec.boot();
+  inputs.request_properties = ToProperties(spec.properties());
+  inputs.request_tpm_model = spec.tpm_model();
+  inputs.image_name = spec.image();
+  inputs.flavor_name = spec.flavor();
+  if (image != nullptr) {
+    inputs.image_properties = ToProperties(image->spec().properties());
+  }
+  if (flavor != nullptr) {
+    inputs.flavor_extra_specs = ToProperties(flavor->spec().extra_specs());
+  }
+  inputs.secure_hosts = AnySecureHost(view_.ForPlacement(), spec.pool());
+  const v1::Image no_image;
+  const v1::Flavor no_flavor;
+  if (flavor != nullptr || spec.vcpus() != 0) {
+    RETURN_IF_ERROR(CopySizes(flavor ? *flavor : no_flavor, image ? *image : no_image, spec));
+  }
+  return ResolveBoot(inputs);
+}
+
+Result<InstanceService::Accepted> InstanceService::Create(v1::Instance instance,
+                                                          const Principal& principal) {
+  const std::string name = instance.metadata().name();
+  RETURN_IF_ERROR(ValidateName("instance", name));
+  v1::InstanceSpec& spec = *instance.mutable_spec();
+  if (spec.image().empty() || spec.flavor().empty()) {
+    return InvalidInput(std::string("the instance names no ") +
+                        (spec.image().empty() ? "image" : "flavor"))
+        .WithFix("set spec.image and spec.flavor");
+  }
+  RETURN_IF_ERROR(CheckNetworks(spec));
+  if (spec.stop_timeout_seconds() < 0 || spec.stop_timeout_seconds() > kMaxStopTimeout) {
+    return InvalidInput("stop_timeout_seconds must be from 0 to 3600");
+  }
+  ASSIGN_OR_RETURN(const BootPolicy policy, Resolve(spec));
+  if (const auto image = view_.Get<v1::Image>(spec.image());
+      image == nullptr || image->status().state() != v1::IMAGE_READY) {
+    return Conflict("image \"" + spec.image() + "\" is not ready")
+        .WithFix("`vallum image show " + spec.image() +
+                 "` says how far it is, or why it was refused");
+  }
+  if (policy.machine != "q35") {
+    return InvalidInput("hw_machine_type=" + policy.machine + " is not supported")
+        .WithFix("use q35, which starts BIOS disks as well");
+  }
+  StorePolicy(policy, spec);
+  if (spec.power() == v1::POWER_STATE_UNSPECIFIED) {
+    spec.set_power(v1::POWER_RUNNING);
+  }
+  spec.set_reboot_count(0);
+  instance.clear_status();
+  instance.mutable_status()->set_phase(v1::INSTANCE_PENDING);
+  *instance.mutable_status()->mutable_boot()->mutable_requested() = policy.requested;
+  resources_.PrepareCreate(instance);
+  v1::Operation operation = operations_.Make("instance.create",
+                                             {.kind = Kind::kInstance,
+                                              .name = name,
+                                              .uid = instance.metadata().uid(),
+                                              .generation = 1,
+                                              .tenant = instance.metadata().tenant()},
+                                             principal.name);
+  const std::string key = KeyOf(Kind::kInstance, name);
+  store::Txn txn;
+  txn.compares = {{.key = key, .mod_revision = 0}};
+  txn.writes = {store::Write::Put(key, EncodeResource(instance)),
+                store::Write::Put(KeyOf(Kind::kOperation, operation.metadata().name()),
+                                  EncodeResource(operation))};
+  ASSIGN_OR_RETURN(const store::TxnResult done, resources_.raw().Commit(txn));
+  if (!done.succeeded) {
+    return Conflict("instance \"" + name + "\" exists already").WithFix("choose another name");
+  }
+  instance.mutable_metadata()->set_revision(done.revision);
+  operation.mutable_metadata()->set_revision(done.revision);
+  RETURN_IF_ERROR(events_.Append({.kind = "instance.create",
+                                  .severity = "info",
+                                  .object = "instances/" + name,
+                                  .user = principal.name,
+                                  .message = "asked for, to boot with " + policy.requested.origin(),
+                                  .tenant = instance.metadata().tenant()}));
+  RETURN_IF_ERROR(view_.WaitFor(done.revision));
+  return Accepted{.instance = std::move(instance), .operation = std::move(operation)};
+}
+
+Result<InstanceService::Accepted> InstanceService::Change(
+    std::string_view name, std::string_view kind, const Principal& who, store::Revision if_match,
+    const std::function<Result<void>(v1::Instance&)>& change) {
+  for (int attempt = 0; attempt < kAttempts; ++attempt) {
+    ASSIGN_OR_RETURN(const v1::Instance current, resources_.Get<v1::Instance>(name));
+    if (if_match != 0 && if_match != current.metadata().revision()) {
+      return Conflict("instance \"" + std::string(name) +
+                      "\" was changed by someone else meanwhile")
+          .WithFix("read it again and repeat the change on what you read");
+    }
+    RETURN_IF_ERROR(CheckFree(current));
+    v1::Instance wanted = current;
+    RETURN_IF_ERROR(change(wanted));
+    const auto deleted = wanted.metadata().delete_time();
+    const bool deleting = wanted.metadata().has_delete_time();
+    ResourceStore::PrepareUpdate(current, wanted);
+    if (deleting) {
+      *wanted.mutable_metadata()->mutable_delete_time() = deleted;
+      wanted.mutable_metadata()->set_generation(current.metadata().generation() + 1);
+    }
+    v1::Operation operation = operations_.Make(kind,
+                                               {.kind = Kind::kInstance,
+                                                .name = std::string(name),
+                                                .uid = wanted.metadata().uid(),
+                                                .generation = wanted.metadata().generation(),
+                                                .tenant = wanted.metadata().tenant()},
+                                               who.name);
+    const std::string key = KeyOf(Kind::kInstance, name);
+    store::Txn txn;
+    txn.compares = {{.key = key, .mod_revision = current.metadata().revision()}};
+    txn.writes = {store::Write::Put(key, EncodeResource(wanted)),
+                  store::Write::Put(KeyOf(Kind::kOperation, operation.metadata().name()),
+                                    EncodeResource(operation))};
+    ASSIGN_OR_RETURN(const store::TxnResult done, resources_.raw().Commit(txn));
+    if (!done.succeeded) {
+      continue;
+    }
+    wanted.mutable_metadata()->set_revision(done.revision);
+    operation.mutable_metadata()->set_revision(done.revision);
+    RETURN_IF_ERROR(events_.Append({.kind = std::string(kind),
+                                    .severity = "info",
+                                    .object = "instances/" + std::string(name),
+                                    .user = who.name,
+                                    .message = "asked for",
+                                    .tenant = wanted.metadata().tenant()}));
+    RETURN_IF_ERROR(view_.WaitFor(done.revision));
+    return Accepted{.instance = std::move(wanted), .operation = std::move(operation)};
+  }
+  return Conflict("instance \"" + std::string(name) + "\" changes too often").WithFix("try again");
+}
+
+Result<InstanceService::Accepted> InstanceService::Start(std::string_view name,
+                                                         const Principal& who,
+                                                         store::Revision if_match) {
+  return Change(name, "instance.start", who, if_match, [](v1::Instance& instance) -> Result<void> {
+    v1::InstanceSpec& spec = *instance.mutable_spec();
+    const v1::InstancePhase phase = instance.status().phase();
+    if (spec.power() == v1::POWER_PAUSED) {
+      return Conflict("the instance is paused").WithFix("resume it instead");
+    }
+    // One that ended by itself is asked for already: the count makes this a new request.
+    if (spec.power() == v1::POWER_RUNNING &&
+        (phase == v1::INSTANCE_CRASHED || phase == v1::INSTANCE_FAILED ||
+         phase == v1::INSTANCE_STOPPED)) {
+      spec.set_reboot_count(spec.reboot_count() + 1);
+    }
+    spec.set_power(v1::POWER_RUNNING);
+    spec.set_force_stop(false);
+    return Ok();
+  });
+}
+
+Result<InstanceService::Accepted> InstanceService::Stop(std::string_view name, StopKind kind,
+                                                        const Principal& who,
+                                                        store::Revision if_match) {
+  return Change(name, "instance.stop", who, if_match, [&](v1::Instance& instance) -> Result<void> {
+    instance.mutable_spec()->set_power(v1::POWER_STOPPED);
+    instance.mutable_spec()->set_force_stop(kind == StopKind::kForce);
+    return Ok();
+  });
+}
+
+Result<InstanceService::Accepted> InstanceService::Reboot(std::string_view name,
+                                                          const Principal& who,
+                                                          store::Revision if_match) {
+  return Change(name, "instance.reboot", who, if_match, [](v1::Instance& instance) -> Result<void> {
+    if (instance.spec().power() != v1::POWER_RUNNING) {
+      return Conflict("the instance is not meant to run").WithFix("start or resume it instead");
+    }
+    instance.mutable_spec()->set_reboot_count(instance.spec().reboot_count() + 1);
+    return Ok();
+  });
+}
+
+Result<InstanceService::Accepted> InstanceService::Pause(std::string_view name,
+                                                         const Principal& who,
+                                                         store::Revision if_match) {
+  return Change(name, "instance.pause", who, if_match, [](v1::Instance& instance) -> Result<void> {
+    if (instance.spec().power() == v1::POWER_STOPPED) {
+      return Conflict("the instance is stopped").WithFix("start it first");
+    }
+    instance.mutable_spec()->set_power(v1::POWER_PAUSED);
+    return Ok();
+  });
+}
+
+Result<InstanceService::Accepted> InstanceService::Resume(std::string_view name,
+                                                          const Principal& who,
+                                                          store::Revision if_match) {
+  return Change(name, "instance.resume", who, if_match, [](v1::Instance& instance) -> Result<void> {
+    if (instance.spec().power() == v1::POWER_STOPPED) {
+      return Conflict("the instance is stopped").WithFix("start it instead");
+    }
+    instance.mutable_spec()->set_power(v1::POWER_RUNNING);
+    return Ok();
+  });
+}
+
+Result<InstanceService::Accepted> InstanceService::Delete(std::string_view name,
+                                                          const Principal& who,
+                                                          store::Revision if_match) {
+  return Change(
+      name, "instance.delete", who, if_match, [&](v1::Instance& instance) -> Result<void> {
+        *instance.mutable_metadata()->mutable_delete_time() = ToTimestamp(resources_.clock().Now());
+        if (instance.status().phase() != v1::INSTANCE_UNKNOWN) {
+          instance.mutable_status()->set_phase(v1::INSTANCE_DELETING);
+        }
+        return Ok();
+      });
+}
+
+Result<v1::Instance> InstanceService::Update(v1::Instance instance, store::Revision if_match) {
+  const std::string name = instance.metadata().name();
+  const v1::Instance wanted = std::move(instance);
+  ASSIGN_OR_RETURN(
+      v1::Instance stored,
+      resources_.Modify<v1::Instance>(
+          name, [&](v1::Instance& current) -> Result<ResourceStore::Change> {
+            if (if_match != 0 && if_match != current.metadata().revision()) {
+              return Conflict("instance \"" + name + "\" was changed by someone else meanwhile")
+                  .WithFix("read it again and repeat the change on what you read");
+            }
+            RETURN_IF_ERROR(CheckFree(current));
+            RETURN_IF_ERROR(CheckMutable(current, wanted));
+            *current.mutable_spec() = wanted.spec();
+            *current.mutable_metadata()->mutable_labels() = wanted.metadata().labels();
+            return ResourceStore::Change::kWrite;
+          }));
+  RETURN_IF_ERROR(view_.WaitFor(stored.metadata().revision()));
+  return stored;
+}
+
+Result<v1::ScheduleExplainReply> InstanceService::Explain(const v1::InstanceSpec& spec) const {
+  v1::Instance instance;
+  *instance.mutable_spec() = spec;
+  ASSIGN_OR_RETURN(const BootPolicy policy, Resolve(*instance.mutable_spec()));
+  const placement::Decision decision =
+      placement::Place(ToHostViews(view_.ForPlacement()), ToPlacementRequest(instance, policy));
+  v1::ScheduleExplainReply reply;
+  reply.set_chosen(decision.chosen);
+  *reply.mutable_boot() = policy.requested;
+  for (const placement::HostVerdict& verdict : decision.hosts) {
+    v1::ScheduleExplainReply::HostVerdict& out = *reply.add_hosts();
+    out.set_host(verdict.host);
+    out.set_fits(verdict.fits());
+    out.set_requirement(verdict.requirement);
+    out.set_detail(verdict.detail);
+    out.set_score(verdict.score);
+  }
+  return reply;
+}
+
+}  // namespace vallum::controller

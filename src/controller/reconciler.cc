@@ -1,0 +1,205 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "controller/reconciler.h"
+
+#include <chrono>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <utility>
+
+#include "controller/reconciler_impl.h"
+
+namespace vallum::controller {
+namespace {
+
+constexpr std::chrono::milliseconds kTick{1000};
+
+}  // namespace
+
+Reconciler::Impl::Impl(const Options& options, const Parts& parts)
+    : options_(options), parts_(parts), scheduler_(parts.resources, parts.view, parts.metrics) {}
+
+Reconciler::Impl::~Impl() { Stop(); }
+
+Result<void> Reconciler::Impl::Start(Gateway& gateway) {
+  gateway_ = &gateway;
+  started_ = parts_.clock.Monotonic();
+  last_housekeeping_ = started_;
+  ASSIGN_OR_RETURN(subscription_,
+                   parts_.view.Subscribe(0, [this](const Change& change) { OnChange(change); }));
+  // Everything is looked at once: whatever an earlier controller left half done is found here.
+  Note([&](Notes& notes) {
+    for (const auto& instance : parts_.view.All<v1::Instance>()) {
+      name_of_uid_[instance->metadata().uid()] = instance->metadata().name();
+      notes.instances.insert(instance->metadata().name());
+    }
+    for (const auto& host : parts_.view.All<v1::Host>()) {
+      notes.hosts.insert(host->metadata().name());
+    }
+    for (const auto& operation : parts_.view.All<v1::Operation>()) {
+      if (operation->state() == v1::OPERATION_RUNNING &&
+          operation->target().starts_with("instances/")) {
+        notes.instances.insert(operation->target().substr(operation->target().find('/') + 1));
+      }
+    }
+  });
+  thread_ = std::thread([this] { Run(); });
+  return Ok();
+}
+
+void Reconciler::Impl::Stop() {
+  if (!thread_.joinable()) {
+    return;
+  }
+  parts_.view.Unsubscribe(subscription_);
+  {
+    const std::lock_guard lock(mutex_);
+    stopping_ = true;
+  }
+  wake_.notify_one();
+  thread_.join();
+}
+
+void Reconciler::Impl::OnChange(const Change& change) {
+  if (change.kind != Kind::kInstance && change.kind != Kind::kHost) {
+    return;
+  }
+  Note([&](Notes& notes) {
+    if (change.kind == Kind::kHost) {
+      notes.hosts.insert(change.name);
+      return;
+    }
+    const std::string& uid = MetadataOf(*change.resource).uid();
+    if (change.what == Change::What::kPut) {
+      name_of_uid_[uid] = change.name;
+    } else {
+      name_of_uid_.erase(uid);
+    }
+    notes.instances.insert(change.name);
+  });
+}
+
+void Reconciler::Impl::Run() {
+  auto next_tick = std::chrono::steady_clock::now() + kTick;
+  while (true) {
+    Notes notes;
+    {
+      std::unique_lock lock(mutex_);
+      wake_.wait_until(lock, next_tick, [&] { return stopping_ || !notes_.empty(); });
+      if (stopping_) {
+        return;
+      }
+      notes = std::exchange(notes_, Notes{});
+    }
+    if (std::chrono::steady_clock::now() >= next_tick) {
+      notes.tick = true;
+      next_tick = std::chrono::steady_clock::now() + kTick;
+    }
+    parts_.metrics.reconcile_queue.store(
+        static_cast<int64_t>(notes.instances.size() + notes.hosts.size() + notes.reports.size()));
+    Work(std::move(notes));
+  }
+}
+
+void Reconciler::Impl::Work(Notes notes) {
+  for (const auto& [host, hello] : notes.hellos) {
+    if (Failed(Greet(host, hello))) {
+      // The agent repeats everything when it dials again.
+      gateway_->Disconnect(host);
+    }
+  }
+  for (const auto& [host, capabilities] : notes.capabilities) {
+    static_cast<void>(Failed(StoreCapabilities(host, capabilities)));
+  }
+  for (const auto& [host, disk_free] : notes.heartbeats) {
+    static_cast<void>(Failed(StoreHeartbeat(host, disk_free)));
+  }
+  for (const auto& [key, report] : notes.reports) {
+    if (Failed(ApplyReport(key.first, report))) {
+      // Kept unless a later one came: the agent does not repeat it within a session.
+      Note([&, k = key, r = report](Notes& later) { later.reports.try_emplace(k, r); });
+    }
+  }
+  if (notes.tick) {
+    notes.instances.merge(std::exchange(retry_instances_, {}));
+    notes.hosts.merge(std::exchange(retry_hosts_, {}));
+    CheckClock();
+    KeepHouse();
+  }
+  for (const std::string& host : notes.hosts) {
+    if (Failed(ReconcileHost(host))) {
+      retry_hosts_.insert(host);
+    }
+  }
+  if (notes.tick || !notes.hosts.empty()) {
+    notes.instances.insert(pending_.begin(), pending_.end());
+  }
+  for (const std::string& name : notes.instances) {
+    parts_.metrics.reconciles_total.fetch_add(1);
+    if (Failed(ReconcileInstance(name))) {
+      retry_instances_.insert(name);
+    }
+  }
+}
+
+bool Reconciler::Impl::Failed(const Result<void>& result) {
+  // What does not exist any more needs nothing any more.
+  if (result.has_value() || result.error().code() == ErrorCode::kNotFound) {
+    return false;
+  }
+  parts_.metrics.reconcile_errors_total.fetch_add(1);
+  if (options_.on_error) {
+    options_.on_error(result.error());
+  }
+  return true;
+}
+
+void Reconciler::Impl::Tell(std::string_view kind, std::string_view severity,
+                            const std::string& object, const std::string& message,
+                            const std::string& tenant) {
+  const Result<v1::Event> appended = parts_.events.Append({.kind = std::string(kind),
+                                                           .severity = std::string(severity),
+                                                           .object = object,
+                                                           .user = {},
+                                                           .message = message,
+                                                           .tenant = tenant});
+  if (!appended.has_value()) {
+    static_cast<void>(Failed(appended.error()));
+  }
+}
+
+Reconciler::Reconciler(const Options& options, const Parts& parts)
+    : impl_(std::make_unique<Impl>(options, parts)) {}
+Reconciler::~Reconciler() = default;
+Result<void> Reconciler::Start(Gateway& gateway) { return impl_->Start(gateway); }
+void Reconciler::Stop() { impl_->Stop(); }
+
+void Reconciler::Tick() {
+  impl_->Note([](Impl::Notes& notes) { notes.tick = true; });
+}
+
+void Reconciler::OnHello(const std::string& host, v1::Hello hello) {
+  impl_->Note([&](Impl::Notes& notes) {
+    // Reports of an earlier session say less than the Hello of this one.
+    std::erase_if(notes.reports, [&](const auto& item) { return item.first.first == host; });
+    notes.hellos[host] = std::move(hello);
+  });
+}
+
+void Reconciler::OnReport(const std::string& host, v1::InstanceReport report) {
+  impl_->Note([&](Impl::Notes& notes) { notes.reports[{host, report.uid()}] = std::move(report); });
+}
+
+void Reconciler::OnHeartbeat(const std::string& host, const v1::Heartbeat& heartbeat) {
+  impl_->Note([&](Impl::Notes& notes) { notes.heartbeats[host] = heartbeat.disk_free_bytes(); });
+}
+
+void Reconciler::OnCapabilities(const std::string& host, v1::HostCapabilities capabilities) {
+  impl_->Note([&](Impl::Notes& notes) { notes.capabilities[host] = std::move(capabilities); });
+}
+
+void Reconciler::OnGone(const std::string& host) {
+  impl_->Note([&](Impl::Notes& notes) { notes.hosts.insert(host); });
+}
+
+}  // namespace vallum::controller

@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <condition_variable>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <set>
+#include <string>
+#include <thread>
+#include <utility>
+
+#include "controller/reconciler.h"
+
+// The inside of reconciler*.cc; nobody else includes it.
+namespace vallum::controller {
+
+class Reconciler::Impl {
+ public:
+  Impl(const Options& options, const Parts& parts);
+  ~Impl();
+
+  Result<void> Start(Gateway& gateway);
+  void Stop();
+
+  // What is to be looked at; written by any thread, taken by the worker.
+  struct Notes {
+    std::map<std::string, v1::Hello> hellos;                                    // by host
+    std::map<std::pair<std::string, std::string>, v1::InstanceReport> reports;  // host, uid: latest
+    std::map<std::string, v1::HostCapabilities> capabilities;
+    std::map<std::string, int64_t> heartbeats;  // disk_free_bytes
+    std::set<std::string> instances;
+    std::set<std::string> hosts;
+    bool tick = false;
+    bool empty() const {
+      return hellos.empty() && reports.empty() && capabilities.empty() && heartbeats.empty() &&
+             instances.empty() && hosts.empty() && !tick;
+    }
+  };
+  // Changes the notes and wakes the worker.
+  template <typename F>
+  void Note(F change) {
+    {
+      const std::lock_guard lock(mutex_);
+      change(notes_);
+    }
+    wake_.notify_one();
+  }
+
+ private:
+  using Write = ResourceStore::Change;
+  struct Seen {
+    MonotonicTime last;
+    bool greeted = false;
+  };
+
+  void Run();
+  void OnChange(const Change& change);
+  void Work(Notes notes);
+  // Counts and reports a failure; true if the step should be tried again.
+  bool Failed(const Result<void>& result);
+  void Tell(std::string_view kind, std::string_view severity, const std::string& object,
+            const std::string& message, const std::string& tenant = {});
+
+  // reconciler_hosts.cc
+  Result<void> Greet(const std::string& host, const v1::Hello& hello);
+  Result<void> StoreCapabilities(const std::string& host, const v1::HostCapabilities& capabilities);
+  Result<void> StoreHeartbeat(const std::string& host, int64_t disk_free_bytes);
+  Result<void> ReconcileHost(const std::string& name);
+  Result<void> SetHostState(const v1::Host& host, v1::HostState state, const std::string& reason);
+  Result<void> MarkUnknown(const v1::Host& host);
+  Result<void> SettleUnreported(const std::string& host, const v1::Hello& hello);
+  void Saw(const std::string& host);
+  void CheckClock();
+  void KeepHouse();
+
+  // reconciler_instances.cc
+  Result<void> ReconcileInstance(const std::string& name);
+  Result<void> Place(const v1::Instance& instance);
+  Result<void> Refused(const v1::Instance& instance, const Error& error);
+  Result<void> ApplyReport(const std::string& host, const v1::InstanceReport& report);
+  Result<void> ApplyGone(const v1::Instance& instance, const v1::InstanceReport& report);
+  void TellTransition(const v1::Instance& before, const v1::Instance& after);
+  Result<void> CloseOperations(const v1::Instance& instance);
+  Result<void> CloseOrphans(const std::string& name, const std::string& uid);
+  Result<void> CloseOperation(const v1::Instance& instance, const v1::Operation& operation);
+  v1::DesiredInstance Desired(const v1::Instance& instance) const;
+  std::shared_ptr<const v1::Instance> FindByUid(const std::string& uid);
+
+  const Options options_;
+  Parts parts_;
+  Scheduler scheduler_;
+  Gateway* gateway_ = nullptr;
+  View::SubscriptionId subscription_ = 0;
+  std::thread thread_;
+
+  std::mutex mutex_;  // guards the members up to the next comment
+  std::condition_variable wake_;
+  Notes notes_;
+  std::map<std::string, std::string> name_of_uid_;
+  bool stopping_ = false;
+
+  // Of the worker alone.
+  MonotonicTime started_;
+  MonotonicTime last_housekeeping_;
+  std::map<std::string, Seen> seen_;
+  std::set<std::string> pending_;  // instances that no host could take
+  std::set<std::string> retry_instances_;
+  std::set<std::string> retry_hosts_;
+};
+
+// True when the instance's disk and state once were on its host and are no longer.
+bool IsLost(const v1::Instance& instance);
+
+}  // namespace vallum::controller
