@@ -1,0 +1,487 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <fcntl.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <future>
+#include <mutex>
+#include <sstream>
+#include <thread>
+
+#include "cli/commands.h"
+#include "cli/context.h"
+#include "http/testing.h"
+#include "tls/file.h"
+
+namespace vallum::cli {
+namespace {
+
+using http::Method;
+using http::Request;
+using http::Response;
+using testing::HasSubstr;
+
+class FakeClock final : public Clock {
+ public:
+  WallTime Now() const override { return std::chrono::system_clock::from_time_t(1'800'000'000); }
+  MonotonicTime Monotonic() const override { return {}; }
+};
+
+// ---- rendering ----
+
+const WallTime kNow = std::chrono::system_clock::from_time_t(1'800'000'000);
+
+TEST(Age, IsShortAndReadsBothWays) {
+  EXPECT_EQ(FriendlyAge("2027-01-15T07:59:48Z", kNow), "12s ago");
+  EXPECT_EQ(FriendlyAge("2027-01-15T07:57:00.123Z", kNow), "3m ago");
+  EXPECT_EQ(FriendlyAge("2027-01-13T08:00:00Z", kNow), "2d ago");
+  EXPECT_EQ(FriendlyAge("2027-01-15T09:00:00Z", kNow), "in 1h");
+  EXPECT_EQ(FriendlyAge("soon", kNow), "soon");
+}
+
+TEST(Enum, LosesItsPrefix) {
+  EXPECT_EQ(FriendlyEnum("INSTANCE_RUNNING"), "running");
+  EXPECT_EQ(FriendlyEnum("BOOT_MODE_SECURE"), "secure");
+  EXPECT_EQ(FriendlyEnum("BOOT_VERIFIED"), "verified");
+  EXPECT_EQ(FriendlyEnum("HOST_STATE_UNSPECIFIED"), "-");
+  EXPECT_EQ(FriendlyEnum(""), "-");
+}
+
+const std::vector<Column> kColumns = {{"NAME", "name"},
+                                      {"SIZE", "size", Style::kBytes},
+                                      {"N", "n", Style::kNumber},
+                                      {"OK", "ok", Style::kBool},
+                                      {"MORE", "more", Style::kText, true}};
+
+std::string RenderAs(OutputFormat format, const Json& item) {
+  return Render(format, kColumns, {item}, Json{{"items", {item}}}, kNow);
+}
+
+TEST(Render, TableAlignsAndShowsDefaults) {
+  EXPECT_EQ(RenderAs(OutputFormat::kTable, {{"name", "a-long-name"}, {"size", "1048576"}}),
+            "NAME         SIZE   N  OK\n"
+            "a-long-name  1 MiB  0  no\n");
+}
+
+TEST(Render, WideAddsColumns) {
+  EXPECT_THAT(RenderAs(OutputFormat::kWide, {{"name", "a"}, {"more", "x"}}), HasSubstr("MORE"));
+}
+
+TEST(Render, TerminalSequencesOfOthersAreMadePrintable) {
+  const std::string table = RenderAs(OutputFormat::kTable, {{"name", "a\x1b[2Jb\nc"}});
+  EXPECT_EQ(table.find('\x1b'), std::string::npos);
+  EXPECT_EQ(std::count(table.begin(), table.end(), '\n'), 2);
+}
+
+TEST(Render, CsvQuotesAndKeepsRawValues) {
+  EXPECT_EQ(RenderAs(OutputFormat::kCsv,
+                     {{"name", "a,\"b\""}, {"size", "1024"}, {"ok", true}, {"more", "x"}}),
+            "NAME,SIZE,N,OK,MORE\r\n\"a,\"\"b\"\"\",1024,0,true,x\r\n");
+}
+
+TEST(Render, YamlKeepsTextThatLooksLikeOtherThings) {
+  EXPECT_EQ(ToYaml({{"a", "no"}, {"b", 3}, {"c", {"x"}}}), "a: \"no\"\nb: 3\nc:\n  - \"x\"\n");
+}
+
+TEST(Render, JsonIsTheServersDocument) {
+  EXPECT_EQ(Json::parse(RenderAs(OutputFormat::kJson, {{"name", "a"}}))["items"][0]["name"], "a");
+}
+
+// ---- contexts ----
+
+class CliTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    dir_ = std::filesystem::temp_directory_path() / ("vallum-cli-" + NewUid());
+    std::filesystem::create_directory(dir_);
+  }
+  void TearDown() override {
+    server_.reset();
+    std::filesystem::remove_all(dir_);
+  }
+
+  void Serve(http::Router router) {
+    server_ = std::make_unique<http::TestServer>(std::move(router));
+    Write("ca.pem", server_->ca_pem(), 0644);
+    Write("token", "s3cret\n", 0600);
+    ASSERT_EQ(Vallum({"context", "add", "test", "--server", server_->url(), "--ca", Path("ca.pem"),
+                      "--token-file", Path("token")}),
+              0)
+        << err_.str();
+    out_.str("");
+  }
+  std::string Path(const std::string& name) const { return dir_ / name; }
+  void Write(const std::string& name, const std::string& content, mode_t mode) {
+    ASSERT_TRUE(tls::WriteFileAtomically(Path(name), AsBytes(content), mode).has_value());
+  }
+  int Vallum(const std::vector<std::string>& args) {
+    out_.str("");
+    err_.str("");
+    Environment environment;
+    environment.variable = [this](const char* name) -> std::optional<std::string> {
+      if (std::string_view(name) == "VALLUM_CONFIG_DIR") return Path("config");
+      return std::nullopt;
+    };
+    environment.out = &out_;
+    environment.err = &err_;
+    environment.in_fd = in_fd_;
+    environment.out_fd = out_fd_;
+    environment.clock = &clock_;
+    return cli::Run(args, std::move(environment));
+  }
+
+  // A handler that records the request and gives a canned answer.
+  http::Handler Canned(int status, const Json& answer) {
+    return [this, status, body = answer.dump()](const Request& request) {
+      const std::lock_guard lock(mutex_);
+      last_ = request;
+      return Response::Json(status, body);
+    };
+  }
+  Json LastBody() { return Json::parse(last_.body); }
+
+  FakeClock clock_;
+  std::filesystem::path dir_;
+  std::unique_ptr<http::TestServer> server_;
+  std::ostringstream out_;
+  std::ostringstream err_;
+  int in_fd_ = 0;
+  int out_fd_ = 1;
+  std::mutex mutex_;
+  Request last_;
+};
+
+TEST_F(CliTest, TokenIsKeptApartFromTheContextAndForItsOwnerOnly) {
+  Serve({});
+  struct stat info = {};
+  ASSERT_EQ(::stat(Path("config/test.token").c_str(), &info), 0);
+  EXPECT_EQ(info.st_mode & 0777, 0600U);
+  EXPECT_EQ(AsText(*tls::ReadSmallFile(Path("config/config.toml"))).find("s3cret"),
+            std::string::npos);
+}
+
+TEST_F(CliTest, TokenFileOthersCanReadIsRefused) {
+  Serve({});
+  Write("open", "s3cret", 0644);
+  EXPECT_EQ(Vallum({"pool", "list", "--token-file", Path("open")}), 5);
+  EXPECT_THAT(err_.str(), HasSubstr("fix: chmod 600"));
+}
+
+TEST_F(CliTest, ContextsAreListedChosenAndRemoved) {
+  Serve({});
+  EXPECT_EQ(Vallum({"context", "add", "other", "--server", "https://h:1", "--ca", Path("ca.pem")}),
+            0);
+  EXPECT_EQ(Vallum({"context", "use", "other"}), 0);
+  EXPECT_EQ(Vallum({"context", "list", "-o", "csv"}), 0);
+  EXPECT_THAT(out_.str(), HasSubstr("other,https://h:1,true"));
+  EXPECT_EQ(Vallum({"context", "remove", "test"}), 0);
+  EXPECT_FALSE(std::filesystem::exists(Path("config/test.token")));
+  EXPECT_EQ(Vallum({"context", "use", "test"}), 3);
+}
+
+TEST_F(CliTest, DamagedConfigurationNamesTheLine) {
+  std::filesystem::create_directory(Path("config"));
+  Write("config/config.toml", "current = 'a'\n[[[", 0600);
+  EXPECT_EQ(Vallum({"context", "list"}), 1);
+  EXPECT_THAT(err_.str(), HasSubstr("line 2"));
+}
+
+// ---- arguments and exit codes ----
+
+TEST_F(CliTest, ArgumentErrorsAreBadInput) {
+  EXPECT_EQ(Vallum({}), 2);
+  EXPECT_EQ(Vallum({"nonsense"}), 2);
+  EXPECT_EQ(Vallum({"instance", "create", "web1"}), 2);
+  EXPECT_EQ(Vallum({"pool", "list", "-o", "xml"}), 2);
+  EXPECT_THAT(err_.str(), HasSubstr("fix: use -o table"));
+  EXPECT_EQ(Vallum({"pool", "list"}), 2);
+  EXPECT_THAT(err_.str(), HasSubstr("vallum context add"));
+}
+
+TEST_F(CliTest, ServersRefusalsBecomeExitCodes) {
+  http::Router router;
+  router.Add(Method::kGet, "/v1/pools/{name}", [](const Request& request) {
+    const std::string name = *request.Param("name");
+    if (name == "conflict") return http::ProblemResponse(Conflict("x").WithFix("do\x1b[2J y"));
+    if (name == "denied") return http::ProblemResponse(401, Denied("x"));
+    if (name == "busy") return http::ProblemResponse(Unavailable("x"));
+    if (name == "broken") return http::ProblemResponse(Internal("x"));
+    return http::ProblemResponse(NotFound("x"));
+  });
+  Serve(std::move(router));
+  EXPECT_EQ(Vallum({"pool", "show", "missing"}), 3);
+  EXPECT_EQ(Vallum({"pool", "show", "conflict"}), 4);
+  EXPECT_THAT(err_.str(), HasSubstr("error: x\nfix: do\\x1b"));
+  EXPECT_EQ(Vallum({"pool", "show", "denied"}), 5);
+  EXPECT_EQ(Vallum({"pool", "show", "busy"}), 6);
+  EXPECT_EQ(Vallum({"pool", "show", "broken"}), 1);
+}
+
+TEST_F(CliTest, UnreachableControllerIsUnavailable) {
+  Serve({});
+  server_->server().Stop(std::chrono::milliseconds(0));
+  EXPECT_EQ(Vallum({"pool", "list"}), 6);
+}
+
+// ---- resources ----
+
+TEST_F(CliTest, ListReadsAllPagesWithTheToken) {
+  http::Router router;
+  router.Add(Method::kGet, "/v1/instances", [this](const Request& request) {
+    last_ = request;
+    const bool second = request.Query("page") == "p/2";
+    Json answer = {{"items",
+                    {{{"metadata", {{"name", second ? "b" : "a"}}},
+                      {"status", {{"phase", "INSTANCE_RUNNING"}}}}}}};
+    if (!second) answer["nextPage"] = "p/2";
+    return Response::Json(200, answer.dump());
+  });
+  Serve(std::move(router));
+  ASSERT_EQ(Vallum({"instance", "list", "--labels", "a=b,c=d"}), 0) << err_.str();
+  EXPECT_THAT(out_.str(), HasSubstr("a     running"));
+  EXPECT_THAT(out_.str(), HasSubstr("b     running"));
+  EXPECT_EQ(last_.headers.Get("Authorization"), "Bearer s3cret");
+  EXPECT_EQ(last_.Query("labels"), "a=b,c=d");
+}
+
+TEST_F(CliTest, SetSendsAMergePatchOfLabels) {
+  http::Router router;
+  router.Add(Method::kPatch, "/v1/pools/{name}", Canned(200, Json::object()));
+  Serve(std::move(router));
+  ASSERT_EQ(Vallum({"pool", "set", "gold", "tier=1", "old-"}), 0) << err_.str();
+  EXPECT_EQ(last_.body, R"({"metadata":{"labels":{"tier":"1","old":null}}})");
+  EXPECT_EQ(last_.headers.Get("Content-Type"), "application/merge-patch+json");
+}
+
+TEST_F(CliTest, InstanceCreateSendsWhatWasAskedAndWaits) {
+  http::Router router;
+  const Json operation = {{"metadata", {{"name", "op1"}}}, {"kind", "instance.create"}};
+  Json done = operation;
+  done["state"] = "OPERATION_DONE";
+  Json running = operation;
+  running["state"] = "OPERATION_RUNNING";
+  router.Add(Method::kPost, "/v1/instances", Canned(202, running));
+  router.Add(Method::kGet, "/v1/operations/{name}",
+             [done](const Request&) { return Response::Json(200, done.dump()); });
+  Serve(std::move(router));
+  Write("user-data", "#cloud-config\n", 0644);
+  ASSERT_EQ(Vallum({"instance", "create", "web1", "--image", "debian", "--flavor", "small",
+                    "--boot-type", "UEFI", "--boot-mode", "secure", "--secure-boot", "required",
+                    "--network", "bridge=br0", "--user-data", Path("user-data"), "--wait"}),
+            0)
+      << err_.str();
+  const Json body = LastBody();
+  EXPECT_EQ(TextAt(body, "metadata.name"), "web1");
+  EXPECT_EQ(TextAt(body, "spec.boot.type"), "BOOT_TYPE_UEFI");
+  EXPECT_EQ(TextAt(body, "spec.boot.mode"), "BOOT_MODE_SECURE");
+  EXPECT_EQ(TextAt(body, "spec.properties.os_secure_boot"), "required");
+  EXPECT_EQ(TextAt(body["spec"]["networks"][0], "bridge"), "br0");
+  EXPECT_EQ(TextAt(body, "spec.seed.userData"), "#cloud-config\n");
+  EXPECT_EQ(out_.str(), "create instance web1: done\n");
+}
+
+TEST_F(CliTest, FailedOperationIsItsError) {
+  http::Router router;
+  router.Add(Method::kPost, "/v1/instances/{name}/start",
+             Canned(202, {{"metadata", {{"name", "op1"}}},
+                          {"state", "OPERATION_FAILED"},
+                          {"error", {{"code", "denied"}, {"detail", "no"}, {"fix", "do this"}}}}));
+  Serve(std::move(router));
+  EXPECT_EQ(Vallum({"instance", "start", "web1", "--wait"}), 5);
+  EXPECT_EQ(err_.str(), "error: no\nfix: do this\n");
+}
+
+TEST_F(CliTest, PrivateSshKeyIsRefusedBeforeAnythingIsSent) {
+  Serve({});
+  Write("id", "-----BEGIN OPENSSH PRIVATE KEY-----\n", 0600);
+  EXPECT_EQ(
+      Vallum({"instance", "create", "a", "--image", "i", "--flavor", "f", "--ssh-key", Path("id")}),
+      2);
+  EXPECT_THAT(err_.str(), HasSubstr("id.pub"));
+}
+
+TEST(Describe, InstanceShowsRequestedEffectiveAndMeasured) {
+  const Json instance = {
+      {"metadata", {{"name", "web1"}}},
+      {"status",
+       {{"phase", "INSTANCE_RUNNING"},
+        {"boot",
+         {{"requested", {{"type", "BOOT_TYPE_UEFI"}, {"mode", "BOOT_MODE_SECURE"}}},
+          {"effective", {{"firmware", "/x.fd"}, {"smm", true}}},
+          {"measured", {{"verdict", "BOOT_DIVERGED"}, {"reasons", {"PCR 7 differs\x1b[2J"}}}}}}}}};
+  const std::string text = DescribeInstance(instance, kNow);
+  EXPECT_THAT(text, HasSubstr("uefi/secure"));
+  EXPECT_THAT(text, HasSubstr("smm           on"));
+  EXPECT_THAT(text, HasSubstr("diverged"));
+  EXPECT_THAT(text, HasSubstr("PCR 7 differs\\x1b"));
+}
+
+// ---- images, tokens, console ----
+
+class Count final : public http::UploadSink {
+ public:
+  explicit Count(std::string* out) : out_(out) {}
+  Result<void> Write(ByteView chunk) override {
+    out_->append(AsText(chunk));
+    return Ok();
+  }
+  Response Finish() override {
+    return Response::Json(200, R"({"status":{"state":"IMAGE_READY","facts":["one fact"]}})");
+  }
+
+ private:
+  std::string* out_;
+};
+
+TEST_F(CliTest, ImportGoesOnWhereAnEarlierOneBrokeOff) {
+  std::string received;
+  std::string offset;
+  http::Router router;
+  router.Add(Method::kPost, "/v1/images",
+             [](const Request&) { return http::ProblemResponse(Conflict("exists")); });
+  router.Add(Method::kGet, "/v1/images/{name}",
+             Canned(200, {{"spec", {{"expectedSizeBytes", "10"}}},
+                          {"status", {{"state", "IMAGE_PENDING"}, {"receivedBytes", "4"}}}}));
+  router.AddUpload(
+      Method::kPut, "/v1/images/{name}/content",
+      [&](const Request& request) -> std::variant<Response, std::unique_ptr<http::UploadSink>> {
+        offset = *request.Query("offset") + "/" + *request.Query("total");
+        return std::make_unique<Count>(&received);
+      });
+  Serve(std::move(router));
+  Write("a.qcow2", "0123456789", 0644);
+  ASSERT_EQ(Vallum({"image", "import", Path("a.qcow2"), "--name", "a", "--wait"}), 0) << err_.str();
+  EXPECT_EQ(received, "456789");
+  EXPECT_EQ(offset, "4/10");
+  EXPECT_EQ(out_.str(), "image a imported: ready\n  one fact\n");
+}
+
+TEST_F(CliTest, ImportOfAnotherFileUnderATakenNameIsAConflict) {
+  http::Router router;
+  router.Add(Method::kPost, "/v1/images",
+             [](const Request&) { return http::ProblemResponse(Conflict("exists")); });
+  router.Add(Method::kGet, "/v1/images/{name}",
+             Canned(200, {{"spec", {{"expectedSizeBytes", "11"}}},
+                          {"status", {{"state", "IMAGE_PENDING"}}}}));
+  Serve(std::move(router));
+  Write("a.qcow2", "0123456789", 0644);
+  EXPECT_EQ(Vallum({"image", "import", Path("a.qcow2"), "--name", "a"}), 4);
+}
+
+TEST_F(CliTest, ImageWithoutADeclaredFormatIsRefused) {
+  Write("disk.img", "x", 0644);
+  EXPECT_EQ(Vallum({"image", "inspect", Path("disk.img")}), 2);
+  EXPECT_THAT(err_.str(), HasSubstr("--disk-format"));
+}
+
+TEST_F(CliTest, InspectNeedsNoServer) {
+  Write("blob", std::string(4096, 'x'), 0644);
+  EXPECT_EQ(Vallum({"image", "inspect", Path("blob"), "--disk-format", "raw"}), 0) << err_.str();
+  EXPECT_EQ(Vallum({"image", "inspect", Path("blob"), "--disk-format", "qcow2"}), 2);
+}
+
+TEST_F(CliTest, TokenSecretGoesToAFileForItsOwnerOnly) {
+  http::Router router;
+  router.Add(
+      Method::kPost, "/v1/tokens",
+      Canned(201, {{"metadata", {{"name", "j"}}}, {"status", {{"secret", "vallum-join-v1.abc"}}}}));
+  Serve(std::move(router));
+  ASSERT_EQ(Vallum({"token", "create", "j", "--role", "join", "--out", Path("join")}), 0);
+  EXPECT_EQ(TextAt(LastBody(), "spec.role"), "ROLE_JOIN");
+  EXPECT_EQ(AsText(*tls::ReadSmallFile(Path("join"))), "vallum-join-v1.abc\n");
+  EXPECT_EQ(out_.str().find("abc"), std::string::npos);
+  struct stat info = {};
+  ASSERT_EQ(::stat(Path("join").c_str(), &info), 0);
+  EXPECT_EQ(info.st_mode & 0777, 0600U);
+  EXPECT_EQ(Vallum({"token", "create", "j", "--role", "king"}), 2);
+}
+
+TEST_F(CliTest, ConsoleCarriesBytesUntilDetached) {
+  std::promise<std::string> typed;
+  std::thread guest;
+  http::Router router;
+  router.Add(Method::kPost, "/v1/instances/{name}/console",
+             Canned(200, {{"token", "once"}, {"protocol", "serial"}}));
+  router.Add(Method::kGet, "/v1/consoles/{token}", [&](const Request&) {
+    return Response::Upgrade([&](std::shared_ptr<http::WebSocket> socket) {
+      guest = std::thread([&, socket] {
+        const auto keys = socket->Receive(std::chrono::seconds(20));
+        typed.set_value(keys.has_value() && keys->has_value() ? std::string(AsText(**keys)) : "");
+        static_cast<void>(socket->Send(AsBytes("login: "), std::chrono::seconds(5)));
+        // Until the client is gone.
+        while (socket->Receive(std::chrono::seconds(20)).has_value()) {
+        }
+      });
+    });
+  });
+  Serve(std::move(router));
+  int keys[2];
+  int screen[2];
+  ASSERT_EQ(::pipe(keys), 0);
+  ASSERT_EQ(::pipe(screen), 0);
+  in_fd_ = keys[0];
+  out_fd_ = screen[1];
+  ASSERT_EQ(::write(keys[1], "root", 4), 4);
+  std::thread user([&] {
+    char text[7];
+    // The prompt is seen, then the user detaches.
+    size_t got = 0;
+    while (got < sizeof text) {
+      const ssize_t count = ::read(screen[0], text + got, sizeof text - got);
+      if (count <= 0) break;
+      got += static_cast<size_t>(count);
+    }
+    EXPECT_EQ(std::string_view(text, got), "login: ");
+    EXPECT_EQ(::write(keys[1], "\x1d", 1), 1);
+  });
+  EXPECT_EQ(Vallum({"console", "web1"}), 0) << err_.str();
+  user.join();
+  guest.join();
+  EXPECT_EQ(typed.get_future().get(), "root");
+  EXPECT_THAT(err_.str(), HasSubstr("detached"));
+  for (const int fd : {keys[0], keys[1], screen[0], screen[1]}) ::close(fd);
+}
+
+// ---- generated pages ----
+
+TEST_F(CliTest, CompletionsKnowEveryCommand) {
+  for (const char* shell : {"bash", "zsh", "fish"}) {
+    ASSERT_EQ(Vallum({"completion", shell}), 0);
+    EXPECT_THAT(out_.str(), HasSubstr("import")) << shell;
+  }
+  EXPECT_EQ(Vallum({"completion", "tcsh"}), 2);
+}
+
+TEST_F(CliTest, BashCompletionOffersSubcommandsAndOptions) {
+  ASSERT_EQ(Vallum({"completion", "bash"}), 0);
+  Write("complete.sh",
+        out_.str() +
+            "COMP_WORDS=(vallum instance create --wa); COMP_CWORD=3; _vallum\n"
+            "echo \"${COMPREPLY[@]}\"\n"
+            "COMP_WORDS=(vallum -o json inst); COMP_CWORD=3; _vallum\n"
+            "echo \"${COMPREPLY[@]}\"\n",
+        0644);
+  std::FILE* pipe = ::popen(("bash " + Path("complete.sh")).c_str(), "r");
+  ASSERT_NE(pipe, nullptr);
+  char text[256] = {};
+  const size_t count = std::fread(text, 1, sizeof text - 1, pipe);
+  ::pclose(pipe);
+  EXPECT_EQ(std::string_view(text, count), "--wait\ninstance\n");
+}
+
+TEST_F(CliTest, ManualPageDescribesEveryCommand) {
+  ASSERT_EQ(Vallum({"man"}), 0);
+  EXPECT_THAT(out_.str(), HasSubstr(".SS vallum instance create"));
+  EXPECT_THAT(out_.str(), HasSubstr("EXIT STATUS"));
+}
+
+TEST_F(CliTest, HelpIsOfTheCommandThatWasNamed) {
+  EXPECT_EQ(Vallum({"instance", "create", "--help"}), 0);
+  EXPECT_THAT(out_.str(), HasSubstr("--boot-mode"));
+}
+
+}  // namespace
+}  // namespace vallum::cli
