@@ -18,6 +18,7 @@ void AddHostCommands(CLI::App* group, Tool* tool);
 void AddImageCommands(CLI::App* group, Tool* tool);
 void AddFlavorCommands(CLI::App* group, Tool* tool);
 void AddInstanceCommands(CLI::App* group, Tool* tool);
+void AddWaitCommand(CLI::App* group, Tool* tool);  // instance wait
 void AddTokenCommands(CLI::App* group, Tool* tool);
 void AddContextCommands(CLI::App* app, Tool* tool);
 void AddScheduleCommands(CLI::App* app, Tool* tool);

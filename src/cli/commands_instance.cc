@@ -227,6 +227,7 @@ void AddInstanceCommands(CLI::App* group, Tool* tool) {
   create->get_option("--flavor")->required();
   create->add_flag("--wait", options->wait, "Return when it runs");
   create->callback([=] { tool->action = [=] { return Create(tool, *options); }; });
+  AddWaitCommand(group, tool);
   AddAction(group, tool, "start", "Start a stopped one");
   AddAction(group, tool, "stop", "Ask the guest to shut down");
   AddAction(group, tool, "reboot", "Reset it");

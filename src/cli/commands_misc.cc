@@ -124,7 +124,7 @@ void AddFlavorCommands(CLI::App* group, Tool* tool) {
   create->add_option("--vcpus", options->vcpus, "Virtual CPUs")->required();
   create->add_option("--memory", options->memory, "Such as 512M or 4G")->required();
   create->add_option("--disk", options->disk, "Size of the root disk (default: the image's)");
-  create->add_option("--property", options->properties,
+  create->add_option("--extra-spec,--property", options->properties,
                      "Extra spec such as os:secure_boot=required; repeatable");
   create->add_option("--description", options->description, "For people");
   create->add_option("--label", options->labels, "key=value; repeatable");

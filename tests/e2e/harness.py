@@ -72,7 +72,7 @@ class Deployment:
         self.dir.chmod(0o711)
         self.port = free_port()
         self.agent_port = free_port()
-        self.environment = dict(os.environ, VALLUM_CONFIG=str(self.dir / "cli/config.toml"), HOME=str(self.dir))
+        self.environment = dict(os.environ, VALLUM_CONFIG_DIR=str(self.dir / "cli"), HOME=str(self.dir))
         self.agents = {}
         self.controller = None
 
@@ -103,14 +103,14 @@ class Deployment:
         self.until(lambda: token.exists() and token.stat().st_size > 0, "the controller wrote its admin token")
         self.vallum(
             "context", "add", "test", "--server", f"https://127.0.0.1:{self.port}",
-            "--ca", str(self.dir / "controller/ca.pem"), "--token-file", str(token), "--force",
+            "--ca", str(self.dir / "controller/ca.pem"), "--token-file", str(token),
         )
         self.vallum("context", "use", "test")
         self.until(lambda: self.try_vallum("pool", "list")[0] == 0, "the controller answers")
 
     def add_agent(self, name="host1", options=(), wait=True):
         token = self.dir / f"{name}.join"
-        self.vallum("token", "create", "--role", "join", "--pool", "default", "--out", str(token))
+        self.vallum("token", "create", f"join-{name}", "--role", "join", "--pool", "default", "--out", str(token))
         self.agents[name] = Daemon(
             "vallum-agent",
             [
@@ -160,7 +160,7 @@ class Deployment:
 
     def wait_verdict(self, name):
         """Waits until the boot of an instance has a verdict and returns its `measured`."""
-        self.try_vallum("instance", "wait", name, "--for", "boot-verdict", "--timeout", f"{BOOT_TIMEOUT}s",
+        self.try_vallum("instance", "wait", name, "--for", "boot-verdict", "--timeout", str(BOOT_TIMEOUT),
                         timeout=BOOT_TIMEOUT + 10)
         return self.get("instance", name)["status"]["boot"]["measured"]
 

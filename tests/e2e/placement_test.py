@@ -58,7 +58,7 @@ class PlacementTest(harness.EndToEndTest):
         d = self.deployment
         code, _, err = d.try_vallum(
             "instance", "create", "secure", "--image", "debian12", "--flavor", "tiny", "--secure-boot", "required",
-            "--wait", "--timeout", "10s",
+            "--wait", "--timeout", "10",
         )
         self.assertNotEqual(code, 0)
         status = d.get("instance", "secure")["status"]

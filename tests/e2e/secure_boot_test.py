@@ -64,7 +64,7 @@ class SecureBootTest(harness.EndToEndTest):
         self.assertTrue(any(re.search("Security Violation|Access Denied", r) for r in measured["reasons"]), measured)
         self.assertNotIn("vallum-guest:", d.serial(name))
         self.assertRegex(d.vallum("instance", "show", name), "(?i)refused")
-        code, _, err = d.try_vallum("instance", "wait", name, "--for", "boot-verdict", "--timeout", "10s")
+        code, _, err = d.try_vallum("instance", "wait", name, "--for", "boot-verdict", "--timeout", "10")
         self.assertNotEqual(code, 0, err)
 
     def test_one_changed_byte_of_grub_is_refused_and_said(self):
