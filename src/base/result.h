@@ -37,7 +37,7 @@ namespace internal {
 // Carries an error out of RETURN_IF_ERROR and ASSIGN_OR_RETURN, with an optional context line.
 class ErrorReturn {
  public:
-  explicit ErrorReturn(Error&& error) : error_(std::move(error)) {}
+  explicit ErrorReturn(Error error) : error_(std::move(error)) {}
   ErrorReturn&& context(std::string line) && {
     static_cast<void>(std::move(error_).Context(std::move(line)));  // adds in place
     return std::move(*this);
