@@ -1,0 +1,159 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "agent/agent.h"
+
+#include <grpcpp/grpcpp.h>
+#include <unistd.h>
+
+#include <utility>
+
+#include "agent/gateway.h"
+#include "agent/state_files.h"
+#include "base/text.h"
+
+namespace vallum::agent {
+namespace {
+
+// The inspector is installed beside the agent's other programs.
+std::string InspectorBeside(const std::string& vtpm_program) {
+  return (std::filesystem::path(vtpm_program).parent_path() / "vallum-inspect").string();
+}
+
+}  // namespace
+
+Agent::Agent(AgentConfig config, const Clock& clock, LogSink log)
+    : config_(std::move(config)), clock_(clock), log_(std::move(log)) {}
+
+Agent::~Agent() = default;
+
+Result<std::unique_ptr<Agent>> Agent::Open(const AgentConfig& config, const Clock& clock,
+                                           LogSink log) {
+  ASSIGN_OR_RETURN(AgentConfig checked, ValidateConfig(config));
+  std::unique_ptr<Agent> agent(new Agent(std::move(checked), clock, std::move(log)));
+  RETURN_IF_ERROR(agent->OpenState());
+  RETURN_IF_ERROR(agent->Join());
+  RETURN_IF_ERROR(agent->StartServices());
+  return agent;
+}
+
+Result<void> Agent::OpenState() {
+  // Others may pass through, to reach an instance's own files, but not list.
+  RETURN_IF_ERROR(MakeDirectory(config_.state_dir, 0711));
+  RETURN_IF_ERROR(MakeDirectory(config_.state_dir / "instances", 0711));
+  RETURN_IF_ERROR(MakeDirectory(config_.run_dir, 0711));
+  RETURN_IF_ERROR(MakeDirectory(config_.run_dir / "instances", 0711));
+  auto lock = store::FileLock::Acquire(config_.state_dir / "agent.lock");
+  if (!lock) {
+    if (lock.error().code() != ErrorCode::kConflict) {
+      return std::move(lock).error();
+    }
+    return std::move(lock)
+        .error()
+        .Context("another vallum-agent uses state directory " + config_.state_dir.string())
+        .WithFix("stop that agent, or give this one a --state-dir of its own");
+  }
+  lock_ = std::make_unique<store::FileLock>(*std::move(lock));
+  return Ok();
+}
+
+Result<void> Agent::Join() {
+  auto stored = LoadIdentity(config_.state_dir, config_.host);
+  IdentityHealth health;
+  if (stored) {
+    health = CheckIdentity(*stored, clock_.Now());
+  }
+  if (stored && health.valid) {
+    identity_ = *std::move(stored);
+    log_(health.renew_soon ? LogLevel::kWarning : LogLevel::kInfo, health.detail);
+    return Ok();
+  }
+  if (config_.join_token_file) {
+    ASSIGN_OR_RETURN(const JoinToken token, ReadJoinTokenFile(*config_.join_token_file));
+    ASSIGN_OR_RETURN(identity_, Enrol(config_.state_dir, config_.host, token, clock_));
+    log_(LogLevel::kInfo, "joined " + identity_.endpoint + " as " + identity_.host + ", pool " +
+                              Printable(identity_.pool, 70) + "; " +
+                              CheckIdentity(identity_, clock_.Now()).detail);
+    return Ok();
+  }
+  if (!stored) {
+    return std::move(stored).error();
+  }
+  return Denied(health.detail)
+      .WithFix("start vallum-agent once with --join-token-file; running guests are not touched");
+}
+
+Result<void> Agent::StartServices() {
+  ASSIGN_OR_RETURN_CONTEXT(facts_, ProbeFacts(config_), "finding out what this host can run");
+  const bool is_root = geteuid() == 0;
+  if (is_root) {
+    ASSIGN_OR_RETURN(users_, UserAllocator::Open(config_));
+  }
+  const std::filesystem::path blob_dir = config_.state_dir / "blobs";
+  store::BlobStoreOptions blob_options;
+  blob_options.directory = blob_dir;
+  ASSIGN_OR_RETURN(blobs_, store::BlobStore::Open(blob_options, clock_));
+  auto channel = MakeChannel(identity_);
+  std::optional<gid_t> readers;
+  if (users_) {
+    readers = users_->image_group();
+  }
+  images::ConfinedInspector::Options inspector;
+  inspector.program = InspectorBeside(config_.vtpm_program);
+  images_ = std::make_unique<ImageCache>(*blobs_, blob_dir, channel,
+                                         images::ConfinedInspector(inspector), readers);
+  instances_ = std::make_unique<InstanceManager>(
+      InstanceServices{config_, facts_, *images_, users_.get(), board_, clock_});
+  const size_t adopted = instances_->Uids().size();
+  if (adopted > 0) {
+    log_(LogLevel::kInfo, "taking over " + std::to_string(adopted) + " instances");
+  }
+  consoles_ = std::make_unique<ConsoleRelay>(channel);
+  session_ = std::make_unique<Session>(channel, board_, *this);
+  return Ok();
+}
+
+void Agent::Run() { session_->Run(); }
+
+void Agent::Stop() { session_->Stop(); }
+
+v1::HostCapabilities Agent::Capabilities() {
+  v1::HostCapabilities capabilities = MakeCapabilities(facts_);
+  capabilities.set_disk_free_bytes(static_cast<int64_t>(DiskFree(config_.state_dir)));
+  const IdentityHealth health = CheckIdentity(identity_, clock_.Now());
+  v1::Probe& probe = *capabilities.add_probes();
+  probe.set_name("agent-certificate");
+  probe.set_ok(health.valid && !health.renew_soon);
+  probe.set_detail(health.detail);
+  return capabilities;
+}
+
+v1::Heartbeat Agent::MakeHeartbeat() {
+  v1::Heartbeat heartbeat;
+  heartbeat.set_disk_free_bytes(static_cast<int64_t>(DiskFree(config_.state_dir)));
+  return heartbeat;
+}
+
+void Agent::OnDesiredState(const v1::DesiredState& desired) { instances_->SetDesired(desired); }
+
+void Agent::OnDesiredInstance(const v1::DesiredInstance& desired) {
+  instances_->SetDesired(desired);
+}
+
+void Agent::OnOpenConsole(const v1::OpenConsole& request) {
+  consoles_->Open(request.session_id(), instances_->Serial(request.instance_uid()));
+}
+
+void Agent::OnConnected() {
+  const IdentityHealth health = CheckIdentity(identity_, clock_.Now());
+  log_(health.renew_soon ? LogLevel::kWarning : LogLevel::kInfo,
+       "connected to " + identity_.endpoint +
+           (health.renew_soon ? "; " + health.detail : std::string()));
+}
+
+void Agent::OnDisconnected(const Error& reason) {
+  const IdentityHealth health = CheckIdentity(identity_, clock_.Now());
+  log_(LogLevel::kWarning, "not connected to " + identity_.endpoint + ": " + reason.Describe() +
+                               (health.valid ? "" : "; " + health.detail) +
+                               "; instances keep running, trying again");
+}
+
+}  // namespace vallum::agent

@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <condition_variable>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <thread>
+
+#include "agent/capabilities.h"
+#include "agent/config.h"
+#include "agent/console_relay.h"
+#include "agent/identity.h"
+#include "agent/image_cache.h"
+#include "agent/instance_manager.h"
+#include "agent/report_board.h"
+#include "agent/session.h"
+#include "agent/user_allocator.h"
+#include "base/clock.h"
+#include "base/result.h"
+#include "store/blob_store.h"
+#include "store/file.h"
+
+namespace vallum::agent {
+
+enum class LogLevel { kInfo, kWarning, kError };
+// Where the daemon's log lines go. Thread-safe.
+using LogSink = std::function<void(LogLevel, const std::string&)>;
+
+// One host's agent: opens its state, adopts what runs, and serves its controller until stopped.
+class Agent final : public SessionHandler {
+ public:
+  // Takes the state directory, joins if that is still to be done, and adopts running instances.
+  //   clock: outlives the agent.
+  // Errors: kConflict (another agent has the state directory), kNotFound (not joined, and no join
+  // token), kDenied (certificate expired), kCorrupt, those of Enrol, ProbeFacts and the file
+  // system.
+  static Result<std::unique_ptr<Agent>> Open(const AgentConfig& config, const Clock& clock,
+                                             LogSink log);
+  ~Agent() override;
+  Agent(const Agent&) = delete;
+  Agent& operator=(const Agent&) = delete;
+
+  // Serves until Stop(). Guests keep running afterwards.
+  void Run();
+  // May be called from any thread.
+  void Stop();
+
+ private:
+  Agent(AgentConfig config, const Clock& clock, LogSink log);
+  Result<void> OpenState();
+  Result<void> Join();
+  Result<void> StartServices();
+
+  v1::HostCapabilities Capabilities() override;
+  v1::Heartbeat MakeHeartbeat() override;
+  void OnDesiredState(const v1::DesiredState& desired) override;
+  void OnDesiredInstance(const v1::DesiredInstance& desired) override;
+  void OnOpenConsole(const v1::OpenConsole& request) override;
+  void OnConnected() override;
+  void OnDisconnected(const Error& reason) override;
+
+  const AgentConfig config_;
+  const Clock& clock_;
+  const LogSink log_;
+  std::unique_ptr<store::FileLock> lock_;
+  Identity identity_;
+  HostFacts facts_;
+  ReportBoard board_;
+  std::unique_ptr<store::BlobStore> blobs_;
+  std::unique_ptr<UserAllocator> users_;
+  std::unique_ptr<ImageCache> images_;
+  std::unique_ptr<InstanceManager> instances_;
+  std::unique_ptr<ConsoleRelay> consoles_;
+  std::unique_ptr<Session> session_;
+};
+
+}  // namespace vallum::agent

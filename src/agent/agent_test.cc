@@ -1,0 +1,259 @@
+// SPDX-License-Identifier: Apache-2.0
+// The agent as a program, with real QEMU and swtpm, against a controller over real gRPC and TLS.
+#include "agent/agent.h"
+
+#include <gtest/gtest.h>
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <fstream>
+#include <string>
+#include <vector>
+
+#include "agent/fake_gateway.h"
+#include "agent/state_files.h"
+#include "agent/test_support.h"
+
+namespace vallum::agent {
+namespace {
+
+constexpr size_t kDiskSize = size_t{1} << 20U;
+constexpr const char* kOther = "5b5b5b5b-1b1b-4c2c-8d3d-4e4e4e4e4e4e";
+
+// Numbers of the processes whose command line names the text.
+std::vector<pid_t> ProcessesNaming(const std::string& text) {
+  std::vector<pid_t> found;
+  std::error_code failure;
+  for (const auto& entry : std::filesystem::directory_iterator("/proc", failure)) {
+    std::ifstream file(entry.path() / "cmdline");
+    std::string line;
+    std::getline(file, line);
+    if (line.find(text) != std::string::npos && line.find("vallum-agent") == std::string::npos) {
+      found.push_back(static_cast<pid_t>(std::stol("0" + entry.path().filename().string())));
+    }
+  }
+  std::sort(found.begin(), found.end());
+  return found;
+}
+
+class AgentTest : public testing::Test {
+ protected:
+  AgentTest() : gateway_(dir_.path() / "ca"), disk_(kDiskSize, 'v') {
+    std::filesystem::create_directories(State());
+    WriteToken(gateway_.JoinToken());
+    gateway_.AddBlob(Digest(), disk_);
+  }
+  ~AgentTest() override {
+    KillAgent();
+    for (const pid_t pid : ProcessesNaming(dir_.path().string())) {
+      kill(pid, SIGKILL);
+    }
+  }
+
+  std::filesystem::path State() const { return dir_.path() / "s"; }
+  std::filesystem::path Token() const { return dir_.path() / "token"; }
+  std::string Digest() const { return ToHex(Sha256(AsBytes(disk_))); }
+  void WriteToken(const std::string& text) {
+    ASSERT_TRUE(WriteFileAtomically(Token(), AsBytes(text), 0600));
+  }
+
+  void StartAgent(std::vector<std::string> more = {}) {
+    std::vector<std::string> words = {std::string(VALLUM_BIN_DIR) + "/vallum-agent",
+                                      "--state-dir",
+                                      State().string(),
+                                      "--run-dir",
+                                      (dir_.path() / "r").string(),
+                                      "--name",
+                                      "node1",
+                                      "--join-token-file",
+                                      Token().string()};
+    words.insert(words.end(), more.begin(), more.end());
+    agent_ = fork();
+    ASSERT_GE(agent_, 0);
+    if (agent_ == 0) {
+      std::vector<char*> argv;
+      for (std::string& word : words) {
+        argv.push_back(word.data());
+      }
+      argv.push_back(nullptr);
+      execv(argv[0], argv.data());
+      _exit(127);
+    }
+  }
+  void KillAgent() {
+    if (agent_ > 0) {
+      kill(agent_, SIGKILL);
+      waitpid(agent_, nullptr, 0);
+      agent_ = -1;
+    }
+  }
+
+  v1::DesiredInstance Instance(const std::string& uid, v1::BootType type, v1::BootMode mode) const {
+    v1::DesiredInstance desired;
+    desired.set_uid(uid);
+    desired.set_name("web1");
+    desired.set_generation(1);
+    desired.mutable_spec()->set_image("tiny");
+    desired.mutable_spec()->set_power(v1::POWER_RUNNING);
+    desired.mutable_spec()->set_vcpus(1);
+    desired.mutable_spec()->set_memory_bytes(int64_t{128} << 20);
+    desired.mutable_boot()->set_type(type);
+    desired.mutable_boot()->set_mode(mode);
+    desired.set_image_sha256(Digest());
+    desired.set_image_size_bytes(kDiskSize);
+    desired.set_image_virtual_size_bytes(kDiskSize);
+    desired.set_image_format("raw");
+    return desired;
+  }
+  std::optional<v1::InstanceReport> WaitForPhase(const std::string& uid, v1::InstancePhase phase) {
+    return gateway_.WaitFor(uid, [phase](const v1::InstanceReport& report) {
+      return report.status().phase() == phase;
+    });
+  }
+
+  const TempDir dir_;
+  FakeGateway gateway_;
+  const std::string disk_;
+  pid_t agent_ = -1;
+};
+
+bool IsGone(const v1::InstanceReport& report) { return report.gone(); }
+
+TEST_F(AgentTest, GuestSurvivesAKilledAgentAndIsAdoptedAndRemoved) {
+  auto desired = Instance(kUid, v1::BOOT_TYPE_BIOS, v1::BOOT_MODE_LEGACY);
+  gateway_.Want(desired);
+  gateway_.BreakNextTransferAfter(size_t{256} << 10U);
+  StartAgent();
+  const auto running = WaitForPhase(kUid, v1::INSTANCE_RUNNING);
+  ASSERT_TRUE(running);
+  EXPECT_EQ(gateway_.peer_name(), "node1");
+  const auto offsets = gateway_.transfer_offsets();
+  ASSERT_EQ(offsets.size(), 2U) << "one broken transfer, one that goes on";
+  EXPECT_GT(offsets[1], 0);
+  ASSERT_TRUE(gateway_.WaitFor(kUid, [](const v1::InstanceReport& report) {
+    return report.status().boot().measured().verdict() == v1::BOOT_UNMEASURED;
+  }));
+  const auto before = ProcessesNaming(kUid);
+  ASSERT_FALSE(before.empty());
+
+  KillAgent();
+  EXPECT_EQ(ProcessesNaming(kUid), before);
+  StartAgent();  // its token is spent: it must not be needed
+  ASSERT_TRUE(gateway_.WaitForHellos(2));
+  const auto adopted = WaitForPhase(kUid, v1::INSTANCE_RUNNING);
+  ASSERT_TRUE(adopted);
+  EXPECT_EQ(gateway_.enrolments(), 1);
+  EXPECT_EQ(adopted->status().started_at().seconds(), running->status().started_at().seconds());
+  EXPECT_EQ(ProcessesNaming(kUid), before);
+  gateway_.OpenConsole("console-1", kUid);
+  EXPECT_TRUE(gateway_.WaitForConsole("console-1"));
+
+  desired.set_generation(2);
+  desired.mutable_spec()->set_power(v1::POWER_STOPPED);
+  desired.mutable_spec()->set_force_stop(true);
+  gateway_.Want(desired);
+  const auto stopped = WaitForPhase(kUid, v1::INSTANCE_STOPPED);
+  ASSERT_TRUE(stopped);
+  EXPECT_FALSE(stopped->status().last_exit().empty());
+
+  desired.set_remove(true);
+  gateway_.Want(desired);
+  ASSERT_TRUE(gateway_.WaitFor(kUid, IsGone));
+  EXPECT_TRUE(ProcessesNaming(kUid).empty());
+  EXPECT_FALSE(std::filesystem::exists(State() / "instances" / kUid));
+  EXPECT_FALSE(std::filesystem::exists(dir_.path() / "r/instances" / kUid));
+}
+
+TEST_F(AgentTest, FirmwareIsMeasuredWhileItRuns) {
+  gateway_.Want(Instance(kUid, v1::BOOT_TYPE_UEFI, v1::BOOT_MODE_LEGACY));
+  StartAgent();
+  const auto report = gateway_.WaitFor(kUid, [](const v1::InstanceReport& seen) {
+    return seen.status().boot().measured().secure_boot() == v1::SECURE_BOOT_OFF &&
+           !seen.status().boot().measured().pcr7_computed().empty();
+  });
+  ASSERT_TRUE(report);
+  const v1::BootMeasured& measured = report->status().boot().measured();
+  EXPECT_EQ(measured.tpm_resets(), 1);
+  EXPECT_GT(measured.extends(), 0);
+  const auto agreed = gateway_.WaitFor(kUid, [](const v1::InstanceReport& seen) {
+    const v1::BootMeasured& now = seen.status().boot().measured();
+    return !now.pcrs().empty() && now.pcr7_measured() == now.pcr7_computed() &&
+           now.pcrs(7).digest() == now.pcr7_measured();
+  });
+  EXPECT_TRUE(agreed) << "the TPM's own PCR 7 is what was recorded and computed";
+}
+
+TEST_F(AgentTest, HostWithoutSecureFirmwareRefusesSecureAndSaysWhy) {
+  const auto empty = dir_.path() / "no-firmware";
+  std::filesystem::create_directories(empty);
+  gateway_.Want(Instance(kUid, v1::BOOT_TYPE_UEFI, v1::BOOT_MODE_SECURE));
+  StartAgent({"--firmware-dir", empty.string()});
+  const auto failed = WaitForPhase(kUid, v1::INSTANCE_FAILED);
+  ASSERT_TRUE(failed);
+  EXPECT_NE(failed->status().reason().find("firmware"), std::string::npos);
+  for (const std::string& trait : gateway_.capabilities().traits()) {
+    EXPECT_NE(trait, kTraitSecureBoot);
+    EXPECT_NE(trait, kTraitUefi);
+  }
+}
+
+TEST_F(AgentTest, DamagedStateOfOneInstanceHoldsUpNoOther) {
+  gateway_.Want(Instance(kOther, v1::BOOT_TYPE_BIOS, v1::BOOT_MODE_LEGACY));
+  const auto directory = State() / "instances" / kUid;
+  std::filesystem::create_directories(directory);
+  ASSERT_TRUE(WriteFileAtomically(directory / "instance.pb", AsBytes("rubbish"), 0600));
+  StartAgent();
+  ASSERT_TRUE(WaitForPhase(kOther, v1::INSTANCE_RUNNING));
+  const auto failed = WaitForPhase(kUid, v1::INSTANCE_FAILED);
+  ASSERT_TRUE(failed);
+  EXPECT_NE(failed->status().reason().find("damaged"), std::string::npos);
+  auto remove = Instance(kUid, v1::BOOT_TYPE_BIOS, v1::BOOT_MODE_LEGACY);
+  remove.set_remove(true);
+  gateway_.Want(remove);
+  EXPECT_TRUE(gateway_.WaitFor(kUid, IsGone));
+  EXPECT_FALSE(std::filesystem::exists(directory));
+}
+
+TEST_F(AgentTest, SecondAgentOnOneStateDirectoryIsRefused) {
+  StartAgent();
+  ASSERT_TRUE(gateway_.WaitForHellos(1));
+  AgentConfig config = MakeConfig(State());
+  const SystemClock clock;
+  const auto second = Agent::Open(config, clock, [](LogLevel, const std::string&) {});
+  ASSERT_FALSE(second);
+  EXPECT_EQ(second.error().code(), ErrorCode::kConflict);
+}
+
+TEST_F(AgentTest, UnjoinedHostSaysHowToJoinAndSpentTokenIsDenied) {
+  AgentConfig config = MakeConfig(State());
+  const SystemClock clock;
+  const auto sink = [](LogLevel, const std::string&) {};
+  const auto unjoined = Agent::Open(config, clock, sink);
+  ASSERT_FALSE(unjoined);
+  EXPECT_EQ(unjoined.error().code(), ErrorCode::kNotFound);
+  EXPECT_NE(unjoined.error().fix().find("join"), std::string::npos);
+  const auto token = ReadJoinTokenFile(Token());
+  ASSERT_TRUE(token);
+  const auto other = dir_.path() / "other";
+  const auto first = Enrol(other, "node1", *token, clock);
+  ASSERT_TRUE(first) << first.error().Describe();
+  config.join_token_file = Token();
+  const auto spent = Agent::Open(config, clock, sink);
+  ASSERT_FALSE(spent);
+  EXPECT_EQ(spent.error().code(), ErrorCode::kDenied);
+
+  const auto loaded = LoadIdentity(other, "node1");
+  ASSERT_TRUE(loaded) << loaded.error().Describe();
+  EXPECT_TRUE(CheckIdentity(*loaded, clock.Now()).valid);
+  const auto later = clock.Now() + std::chrono::hours(24 * 31);
+  EXPECT_FALSE(CheckIdentity(*loaded, later).valid);
+  EXPECT_NE(CheckIdentity(*loaded, later).detail.find("expired"), std::string::npos);
+  EXPECT_FALSE(LoadIdentity(other, "node2"));
+  std::filesystem::remove(other / "identity/agent.key");
+  EXPECT_EQ(LoadIdentity(other, "node1").error().code(), ErrorCode::kCorrupt);
+}
+
+}  // namespace
+}  // namespace vallum::agent

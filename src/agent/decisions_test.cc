@@ -1,0 +1,403 @@
+// SPDX-License-Identifier: Apache-2.0
+// Pure decisions of the agent: reconcile, refusal scanner, traits, launch plan, join token,
+// backoff.
+#include <gtest/gtest.h>
+
+#include <set>
+#include <string>
+
+#include "agent/backoff.h"
+#include "agent/boot_judge.h"
+#include "agent/capabilities.h"
+#include "agent/join_token.h"
+#include "agent/launch_plan.h"
+#include "agent/reconcile.h"
+#include "agent/refusal_scanner.h"
+#include "agent/report_board.h"
+#include "agent/test_support.h"
+#include "measure/event_digest.h"
+
+namespace vallum::agent {
+namespace {
+
+v1::DesiredInstance Desired(v1::PowerState power, int64_t generation = 1) {
+  v1::DesiredInstance desired;
+  desired.set_uid(kUid);
+  desired.set_generation(generation);
+  desired.mutable_spec()->set_power(power);
+  return desired;
+}
+v1::InstanceStatus Status(v1::InstancePhase phase, int64_t observed = 1) {
+  v1::InstanceStatus status;
+  status.set_phase(phase);
+  status.set_observed_generation(observed);
+  return status;
+}
+
+TEST(Reconcile, NewInstanceIsStartedAndStoppedOneIsLeft) {
+  EXPECT_EQ(DecideStep(Desired(v1::POWER_RUNNING), {}, Presence::kAbsent), Step::kStart);
+  EXPECT_EQ(DecideStep(Desired(v1::POWER_STOPPED), {}, Presence::kAbsent), Step::kNothing);
+}
+
+TEST(Reconcile, EndedGuestIsStartedOnlyWhenAskedAnew) {
+  for (const auto phase : {v1::INSTANCE_CRASHED, v1::INSTANCE_FAILED, v1::INSTANCE_STOPPED}) {
+    EXPECT_EQ(DecideStep(Desired(v1::POWER_RUNNING, 1), Status(phase), Presence::kAbsent),
+              Step::kNothing);
+    EXPECT_EQ(DecideStep(Desired(v1::POWER_RUNNING, 2), Status(phase), Presence::kAbsent),
+              Step::kStart);
+  }
+}
+
+TEST(Reconcile, StopWaitsForTheGuestUnlessForcedOrUnableToFollow) {
+  const auto running = Status(v1::INSTANCE_RUNNING);
+  auto stop = Desired(v1::POWER_STOPPED, 2);
+  EXPECT_EQ(DecideStep(stop, running, Presence::kRunning), Step::kStop);
+  EXPECT_EQ(DecideStep(stop, running, Presence::kPaused), Step::kForceStop);
+  EXPECT_EQ(DecideStep(stop, running, Presence::kPanicked), Step::kForceStop);
+  stop.mutable_spec()->set_force_stop(true);
+  EXPECT_EQ(DecideStep(stop, running, Presence::kRunning), Step::kForceStop);
+  EXPECT_TRUE(WantsForcedEnd(stop));
+}
+
+TEST(Reconcile, RebootCountAndPauseAreFollowed) {
+  auto reboot = Desired(v1::POWER_RUNNING, 2);
+  reboot.mutable_spec()->set_reboot_count(1);
+  EXPECT_EQ(DecideStep(reboot, Status(v1::INSTANCE_RUNNING), Presence::kRunning), Step::kReboot);
+  EXPECT_EQ(DecideStep(Desired(v1::POWER_PAUSED), Status(v1::INSTANCE_RUNNING), Presence::kRunning),
+            Step::kPause);
+  EXPECT_EQ(DecideStep(Desired(v1::POWER_RUNNING), Status(v1::INSTANCE_PAUSED), Presence::kPaused),
+            Step::kResume);
+}
+
+TEST(Reconcile, RemovalComesBeforeEverything) {
+  auto desired = Desired(v1::POWER_RUNNING);
+  desired.set_remove(true);
+  for (const auto presence : {Presence::kAbsent, Presence::kRunning, Presence::kPanicked}) {
+    EXPECT_EQ(DecideStep(desired, Status(v1::INSTANCE_FAILED), presence), Step::kRemove);
+  }
+  EXPECT_TRUE(WantsForcedEnd(desired));
+}
+
+constexpr std::string_view kRefusal =
+    "BdsDxe: failed to load Boot0001 \"UEFI Misc Device\" from PciRoot(0x0)/Pci(0x3,0x0): Access "
+    "Denied\r\n";
+
+TEST(RefusalScanner, FindsTheLineInAnyPiecesAndThroughEscapes) {
+  for (size_t piece = 1; piece < kRefusal.size(); ++piece) {
+    RefusalScanner scanner;
+    std::optional<FirmwareRefusal> found;
+    const std::string text = "\x1b[2J\x1b[01;01H\x1b[=3h" + std::string(kRefusal);
+    for (size_t at = 0; at < text.size(); at += piece) {
+      if (auto now = scanner.Feed(AsBytes(text.substr(at, piece))); now) {
+        found = now;
+      }
+    }
+    ASSERT_TRUE(found) << piece;
+    EXPECT_EQ(found->cause, "Access Denied");
+    EXPECT_EQ(found->boot_option, "Boot0001 \"UEFI Misc Device\" from PciRoot(0x0)/Pci(0x3,0x0)");
+  }
+}
+
+TEST(RefusalScanner, OtherFailuresAndOtherSpeakersAreNoRefusal) {
+  for (const char* line :
+       {"BdsDxe: failed to load Boot0001 \"x\" from PciRoot(0x0): Not Found\r\n",
+        "BdsDxe: loading Boot0001 \"Access Denied\" from PciRoot(0x0)\r\n",
+        "BdsDxe: failed to load Boot0001 \"Access Denied\" from Pci: Time out\r\n",
+        "login: Access Denied\r\n", "Access Denied\r\n"}) {
+    RefusalScanner scanner;
+    EXPECT_FALSE(scanner.Feed(AsBytes(line))) << line;
+  }
+}
+
+TEST(RefusalScanner, SaysNothingOnceTheGuestSpeaksForItself) {
+  RefusalScanner scanner;
+  scanner.Disarm();
+  EXPECT_FALSE(scanner.Feed(AsBytes(kRefusal)));
+  scanner.Reset();
+  EXPECT_TRUE(scanner.Feed(AsBytes(kRefusal)));
+}
+
+TEST(RefusalScanner, EndlessLineIsBounded) {
+  RefusalScanner scanner;
+  const std::string megabyte(size_t{1} << 20U, 'x');
+  EXPECT_FALSE(scanner.Feed(AsBytes(megabyte)));
+  EXPECT_FALSE(scanner.Feed(AsBytes("\n")));
+  EXPECT_TRUE(scanner.Feed(AsBytes(kRefusal)));
+}
+
+firmware::FirmwareDescriptor UefiDescriptor(const std::string& source, bool secure) {
+  firmware::FirmwareDescriptor descriptor;
+  descriptor.source = source;
+  descriptor.interfaces = {firmware::FirmwareInterface::kUefi};
+  descriptor.mapping.executable = {"/fw/" + source, "raw"};
+  descriptor.mapping.nvram_template = {"/fw/vars-" + source, "raw"};
+  descriptor.targets = {{"x86_64", {"pc-q35-*"}}};
+  if (secure) {
+    descriptor.features = {"secure-boot", "requires-smm", "enrolled-keys"};
+  }
+  return descriptor;
+}
+
+// A host that can do everything.
+HostFacts FullHost() {
+  HostFacts facts;
+  facts.probes.qemu_version = "7.2.22";
+  for (const auto name : {vm::kProbeQemu, vm::kProbeTcg, vm::kProbeTcgSmm, vm::kProbeSwtpm}) {
+    facts.probes.probes.push_back(vm::Probe{std::string(name), true, "works"});
+  }
+  for (const char* name : {"object:tpm-emulator", "device:tpm-crb", "device:tpm-tis"}) {
+    facts.probes.probes.push_back(vm::Probe{name, true, ""});
+  }
+  facts.firmware = {{UefiDescriptor("secure", true), "aa"},
+                    {UefiDescriptor("plain", false), "bb"},
+                    {firmware::BuiltinBios(), ""}};
+  facts.bridges = {"br0"};
+  facts.may_make_taps = true;
+  return facts;
+}
+
+void Fail(HostFacts& facts, std::string_view name) {
+  for (vm::Probe& probe : facts.probes.probes) {
+    if (probe.name == name) {
+      probe.ok = false;
+      probe.detail = "does not work";
+    }
+  }
+}
+
+std::set<std::string> Traits(const HostFacts& facts) {
+  const v1::HostCapabilities capabilities = MakeCapabilities(facts);
+  return {capabilities.traits().begin(), capabilities.traits().end()};
+}
+
+TEST(Capabilities, FullHostHasEveryTraitButKvm) {
+  EXPECT_EQ(
+      Traits(FullHost()),
+      (std::set<std::string>{kTraitSecureBoot, kTraitTpm20, kTraitTpmTis, kTraitTpmCrb, kTraitTcg,
+                             kTraitSmm, kTraitUefi, kTraitBios, kTraitNetUser, kTraitNetBridge}));
+}
+
+TEST(Capabilities, WithoutSmmThereIsNoSecureBoot) {
+  HostFacts facts = FullHost();
+  Fail(facts, vm::kProbeTcgSmm);
+  const auto traits = Traits(facts);
+  EXPECT_FALSE(traits.contains(kTraitSmm));
+  EXPECT_FALSE(traits.contains(kTraitSecureBoot));
+  EXPECT_TRUE(traits.contains(kTraitUefi));
+}
+
+TEST(Capabilities, WithoutSecureFirmwareAProbeSaysWhy) {
+  HostFacts facts = FullHost();
+  facts.firmware.erase(facts.firmware.begin());
+  const v1::HostCapabilities capabilities = MakeCapabilities(facts);
+  EXPECT_FALSE(Traits(facts).contains(kTraitSecureBoot));
+  bool said = false;
+  for (const v1::Probe& probe : capabilities.probes()) {
+    said |= probe.name() == "firmware-secure-boot" && !probe.ok() && !probe.detail().empty();
+  }
+  EXPECT_TRUE(said);
+}
+
+TEST(Capabilities, WithoutSwtpmThereIsNoTpm) {
+  HostFacts facts = FullHost();
+  Fail(facts, vm::kProbeSwtpm);
+  const auto traits = Traits(facts);
+  EXPECT_FALSE(traits.contains(kTraitTpm20));
+  EXPECT_FALSE(traits.contains(kTraitTpmCrb));
+}
+
+v1::DesiredInstance Bootable(v1::BootType type, v1::BootMode mode) {
+  v1::DesiredInstance desired = Desired(v1::POWER_RUNNING);
+  desired.set_name("web1");
+  desired.mutable_spec()->set_vcpus(1);
+  desired.mutable_spec()->set_memory_bytes(int64_t{256} << 20);
+  desired.mutable_boot()->set_type(type);
+  desired.mutable_boot()->set_mode(mode);
+  desired.set_image_format("raw");
+  desired.set_image_virtual_size_bytes(1 << 20);
+  return desired;
+}
+
+TEST(LaunchPlan, SecureGetsSecureFirmwareWithSmm) {
+  const auto plan = PlanLaunch(Bootable(v1::BOOT_TYPE_UEFI, v1::BOOT_MODE_SECURE), FullHost());
+  ASSERT_TRUE(plan) << plan.error().Describe();
+  EXPECT_EQ(plan->effective.firmware(), "/fw/secure");
+  EXPECT_EQ(plan->effective.firmware_sha256(), "aa");
+  EXPECT_TRUE(plan->effective.smm());
+  EXPECT_EQ(plan->effective.key_set(), "microsoft");
+  EXPECT_EQ(plan->effective.machine(), "pc-q35-7.2");
+  EXPECT_EQ(plan->variable_template, "/fw/vars-secure");
+}
+
+TEST(LaunchPlan, SecureIsNeverDowngraded) {
+  const auto secure = Bootable(v1::BOOT_TYPE_UEFI, v1::BOOT_MODE_SECURE);
+  HostFacts no_smm = FullHost();
+  Fail(no_smm, vm::kProbeTcgSmm);
+  HostFacts no_firmware = FullHost();
+  no_firmware.firmware.erase(no_firmware.firmware.begin());
+  HostFacts no_tpm = FullHost();
+  Fail(no_tpm, vm::kProbeSwtpm);
+  for (const HostFacts& facts : {no_smm, no_firmware, no_tpm}) {
+    const auto plan = PlanLaunch(secure, facts);
+    ASSERT_FALSE(plan);
+    EXPECT_FALSE(plan.error().Describe().empty());
+  }
+  EXPECT_FALSE(PlanLaunch(Bootable(v1::BOOT_TYPE_BIOS, v1::BOOT_MODE_SECURE), FullHost()));
+  auto without_tpm = secure;
+  without_tpm.mutable_spec()->set_tpm_model("none");
+  EXPECT_FALSE(PlanLaunch(without_tpm, FullHost()));
+}
+
+TEST(LaunchPlan, ChangedModeAsksForAnotherVariableStore) {
+  const auto secure = PlanLaunch(Bootable(v1::BOOT_TYPE_UEFI, v1::BOOT_MODE_SECURE), FullHost());
+  const auto legacy = PlanLaunch(Bootable(v1::BOOT_TYPE_UEFI, v1::BOOT_MODE_LEGACY), FullHost());
+  ASSERT_TRUE(secure && legacy);
+  EXPECT_NE(VariableOrigin(*secure), VariableOrigin(*legacy));
+  EXPECT_EQ(legacy->effective.firmware(), "/fw/plain");
+}
+
+TEST(LaunchPlan, UnknownNetworkAndTooSmallDiskAreRefused) {
+  auto desired = Bootable(v1::BOOT_TYPE_BIOS, v1::BOOT_MODE_LEGACY);
+  const auto plan = PlanLaunch(desired, FullHost());
+  ASSERT_TRUE(plan);
+  const AgentConfig config = MakeConfig("/tmp/x");
+  desired.mutable_spec()->add_networks()->set_type("carrier-pigeon");
+  EXPECT_FALSE(MakeVmSpec(config, desired, plan->effective, {"/blob", std::nullopt}));
+  desired.mutable_spec()->set_disk_bytes(4096);
+  EXPECT_FALSE(RootDiskSize(desired));
+}
+
+TEST(LaunchPlan, MacIsStableLocalAndDifferentForEachNetwork) {
+  EXPECT_EQ(DeriveMac(kUid, 0), DeriveMac(kUid, 0));
+  EXPECT_NE(DeriveMac(kUid, 0), DeriveMac(kUid, 1));
+  EXPECT_EQ(DeriveMac(kUid, 0).substr(0, 9), "52:54:00:");
+  EXPECT_EQ(DeriveMac(kUid, 0).size(), 17U);
+}
+
+TEST(JoinToken, WellFormedOneParses) {
+  const std::string json =
+      R"({"endpoint":"127.0.0.1:7444","secret":"s3cret","ca":"-----BEGIN CERTIFICATE-----\nx\n"})";
+  const auto token = ParseJoinToken("  vallum-join-v1." + ToBase64Url(AsBytes(json)) + "\n");
+  ASSERT_TRUE(token) << token.error().Describe();
+  EXPECT_EQ(token->endpoint, "127.0.0.1:7444");
+  EXPECT_EQ(AsText(token->secret.Reveal(SecretAccess("test"))), "s3cret");
+}
+
+TEST(JoinToken, DamagedOneIsRefusedWithoutQuotingTheSecret) {
+  const std::string json =
+      R"({"endpoint":"no port","secret":"s3cret","ca":"-----BEGIN CERTIFICATE-----"})";
+  for (const std::string& text :
+       {std::string(), std::string("vallum-join-v2.abc"), std::string("vallum-join-v1.!!"),
+        std::string("vallum-join-v1.") + ToBase64Url(AsBytes("{}")),
+        std::string("vallum-join-v1.") + ToBase64Url(AsBytes(json))}) {
+    const auto token = ParseJoinToken(text);
+    ASSERT_FALSE(token) << text;
+    EXPECT_EQ(token.error().code(), ErrorCode::kInvalidInput);
+    EXPECT_EQ(token.error().DebugString().find("s3cret"), std::string::npos);
+  }
+}
+
+TEST(Backoff, GrowsIsBoundedAndIsSpread) {
+  for (int failures = 1; failures < 100; ++failures) {
+    for (const uint32_t random : {0U, 12345U, 0xffffffffU}) {
+      const auto delay = ReconnectDelay(failures, random);
+      EXPECT_GE(delay.count(), 500);
+      EXPECT_LE(delay.count(), 30000);
+    }
+  }
+  EXPECT_GT(ReconnectDelay(5, 0), ReconnectDelay(1, 0));
+  EXPECT_NE(ReconnectDelay(3, 1), ReconnectDelay(3, 2));
+}
+
+v1::InstanceReport Report(const std::string& uid, v1::InstancePhase phase) {
+  v1::InstanceReport report;
+  report.set_uid(uid);
+  report.mutable_status()->set_phase(phase);
+  return report;
+}
+
+TEST(ReportBoard, OnlyTheLatestReportOfAnInstanceIsKept) {
+  ReportBoard board;
+  const auto past = std::chrono::steady_clock::now();
+  for (int i = 0; i < 1000; ++i) {
+    board.Put(Report("a", i % 2 == 0 ? v1::INSTANCE_STARTING : v1::INSTANCE_RUNNING));
+  }
+  const auto report = board.TakeNext(past);
+  ASSERT_TRUE(report);
+  EXPECT_EQ(report->status().phase(), v1::INSTANCE_RUNNING);
+  EXPECT_FALSE(board.TakeNext(past));
+  board.Put(Report("a", v1::INSTANCE_RUNNING));
+  EXPECT_FALSE(board.TakeNext(past)) << "nothing changed";
+  EXPECT_EQ(board.TakeAll().size(), 1U) << "Hello tells everything again";
+}
+
+TEST(ReportBoard, GoneInstanceIsToldOnceAndForgotten) {
+  ReportBoard board;
+  v1::InstanceReport gone;
+  gone.set_uid("a");
+  gone.set_gone(true);
+  board.Put(gone);
+  EXPECT_EQ(board.TakeAll().size(), 1U);
+  EXPECT_TRUE(board.TakeAll().empty());
+}
+
+measure::ExtendLog Boot(bool left_firmware) {
+  measure::ExtendLog log;
+  const auto bank = HashAlgorithm::kSha256;
+  log.Append(WallTime(), measure::TpmReset{});
+  log.Append(WallTime(), measure::TpmStartup{measure::StartupType::kClear, 0});
+  log.Append(WallTime(),
+             measure::PcrExtend{PcrIndex::Of<7>(), bank, measure::SeparatorDigest(bank)});
+  if (left_firmware) {
+    log.Append(WallTime(),
+               measure::PcrExtend{PcrIndex::Of<5>(), bank,
+                                  measure::ActionDigest(bank, "Exit Boot Services Invocation")});
+  }
+  return log;
+}
+
+TEST(BootJudge, ProgressIsReadFromTheRecord) {
+  const BootProgress early = ReadProgress(Boot(false));
+  EXPECT_TRUE(early.configuration_done);
+  EXPECT_FALSE(early.left_firmware);
+  EXPECT_EQ(early.tpm_resets, 1);
+  EXPECT_TRUE(ReadProgress(Boot(true)).left_firmware);
+}
+
+TEST(BootJudge, RefusalCountsOnlyWhileTheFirmwareSpeaks) {
+  BootEvidence evidence;
+  evidence.refusal = FirmwareRefusal{"Boot0001", "Access Denied"};
+  evidence.progress = ReadProgress(Boot(false));
+  const v1::BootMeasured refused = JudgeBoot(evidence);
+  EXPECT_EQ(refused.verdict(), v1::BOOT_REFUSED);
+  ASSERT_EQ(refused.reasons_size(), 1);
+  EXPECT_NE(refused.reasons(0).find("Boot0001"), std::string::npos);
+  evidence.progress = ReadProgress(Boot(true));
+  EXPECT_NE(JudgeBoot(evidence).verdict(), v1::BOOT_REFUSED);
+}
+
+TEST(BootJudge, WithoutAReadableVariableStoreNothingIsVerified) {
+  BootEvidence evidence;
+  evidence.progress = ReadProgress(Boot(true));
+  evidence.store_problem = "vars.fd is damaged";
+  const v1::BootMeasured judged = JudgeBoot(evidence);
+  EXPECT_EQ(judged.verdict(), v1::BOOT_DIVERGED);
+  ASSERT_GT(judged.reasons_size(), 0);
+  EXPECT_NE(judged.reasons(0).find("vars.fd is damaged"), std::string::npos);
+}
+
+TEST(BootJudge, NothingMeasuredYetIsPending) {
+  EXPECT_EQ(JudgeBoot(BootEvidence{}).verdict(), v1::BOOT_PENDING);
+}
+
+TEST(BootJudge, BiosAndMissingTpmAreUnmeasured) {
+  v1::BootEffective effective;
+  effective.set_type(v1::BOOT_TYPE_BIOS);
+  EXPECT_EQ(UnmeasuredBoot(effective).verdict(), v1::BOOT_UNMEASURED);
+  EXPECT_EQ(UnmeasuredBoot(effective).secure_boot(), v1::SECURE_BOOT_OFF);
+  effective.set_type(v1::BOOT_TYPE_UEFI);
+  EXPECT_EQ(UnmeasuredBoot(effective).secure_boot(), v1::SECURE_BOOT_UNKNOWN);
+}
+
+}  // namespace
+}  // namespace vallum::agent

@@ -1,0 +1,221 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "agent/fake_gateway.h"
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+#include <utility>
+
+#include "base/bytes.h"
+#include "base/check.h"
+
+namespace vallum::agent {
+namespace {
+
+constexpr std::chrono::seconds kPatience{60};
+constexpr const char* kSecret = "s3cret";
+
+}  // namespace
+
+FakeGateway::FakeGateway(const std::filesystem::path& directory) {
+  auto authority = tls::CertificateAuthority::LoadOrCreate(directory, clock_);
+  CHECK(authority.has_value());
+  authority_ = *std::move(authority);
+  auto credentials = authority_->IssueServer({{"localhost"}, {"127.0.0.1"}});
+  CHECK(credentials.has_value());
+  grpc::SslServerCredentialsOptions options(GRPC_SSL_REQUEST_CLIENT_CERTIFICATE_AND_VERIFY);
+  options.pem_root_certs = authority_->certificate_pem();
+  options.pem_key_cert_pairs.push_back(
+      {std::string(AsText(credentials->private_key_pem.Reveal(SecretAccess("test server")))),
+       credentials->certificate_pem});
+  grpc::ServerBuilder builder;
+  builder.AddListeningPort("127.0.0.1:0", grpc::SslServerCredentials(options), &port_);
+  builder.RegisterService(this);
+  server_ = builder.BuildAndStart();
+  CHECK(server_ != nullptr);
+}
+
+FakeGateway::~FakeGateway() {
+  server_->Shutdown(std::chrono::system_clock::now());
+  server_->Wait();
+}
+
+std::string FakeGateway::JoinToken() const {
+  const nlohmann::json json = {{"endpoint", "127.0.0.1:" + std::to_string(port_)},
+                               {"secret", kSecret},
+                               {"ca", authority_->certificate_pem()}};
+  return "vallum-join-v1." + ToBase64Url(AsBytes(json.dump()));
+}
+
+void FakeGateway::Want(const v1::DesiredInstance& desired) {
+  const std::lock_guard lock(mutex_);
+  desired_[desired.uid()] = desired;
+  if (stream_ != nullptr) {
+    v1::ControllerMessage message;
+    *message.mutable_instance() = desired;
+    stream_->Write(message);
+  }
+}
+
+void FakeGateway::OpenConsole(const std::string& session, const std::string& uid) {
+  const std::lock_guard lock(mutex_);
+  v1::ControllerMessage message;
+  message.mutable_open_console()->set_session_id(session);
+  message.mutable_open_console()->set_instance_uid(uid);
+  CHECK(stream_ != nullptr);
+  stream_->Write(message);
+}
+
+void FakeGateway::AddBlob(const std::string& sha256, std::string content) {
+  const std::lock_guard lock(mutex_);
+  blobs_[sha256] = std::move(content);
+}
+
+void FakeGateway::BreakNextTransferAfter(size_t bytes) {
+  const std::lock_guard lock(mutex_);
+  break_after_ = bytes;
+}
+
+std::vector<int64_t> FakeGateway::transfer_offsets() {
+  const std::lock_guard lock(mutex_);
+  return offsets_;
+}
+
+int FakeGateway::enrolments() {
+  const std::lock_guard lock(mutex_);
+  return enrolments_;
+}
+
+std::string FakeGateway::peer_name() {
+  const std::lock_guard lock(mutex_);
+  return peer_name_;
+}
+
+v1::HostCapabilities FakeGateway::capabilities() {
+  const std::lock_guard lock(mutex_);
+  return capabilities_;
+}
+
+std::optional<v1::InstanceReport> FakeGateway::WaitFor(
+    const std::string& uid, const std::function<bool(const v1::InstanceReport&)>& fits) {
+  std::unique_lock lock(mutex_);
+  const auto there = [&] {
+    const auto found = reports_.find(uid);
+    return found != reports_.end() && fits(found->second);
+  };
+  if (!changed_.wait_for(lock, kPatience, there)) {
+    std::fprintf(stderr, "last report: %s\n", reports_[uid].ShortDebugString().c_str());
+    return std::nullopt;
+  }
+  return reports_[uid];
+}
+
+bool FakeGateway::WaitForHellos(int count) {
+  std::unique_lock lock(mutex_);
+  return changed_.wait_for(lock, kPatience, [&] { return hellos_ >= count; });
+}
+
+bool FakeGateway::WaitForConsole(const std::string& session) {
+  std::unique_lock lock(mutex_);
+  return changed_.wait_for(lock, kPatience, [&] {
+    return std::find(consoles_.begin(), consoles_.end(), session) != consoles_.end();
+  });
+}
+
+grpc::Status FakeGateway::Enroll(grpc::ServerContext*, const v1::EnrollRequest* request,
+                                 v1::EnrollReply* reply) {
+  const std::lock_guard lock(mutex_);
+  if (request->token() != kSecret || enrolments_ > 0) {
+    return {grpc::StatusCode::UNAUTHENTICATED, "the join token is used"};
+  }
+  auto certificate = authority_->IssueAgent(AsBytes(request->csr_der()), request->host_name());
+  if (!certificate) {
+    return {grpc::StatusCode::INVALID_ARGUMENT, certificate.error().Describe()};
+  }
+  ++enrolments_;
+  reply->set_certificate_pem(*certificate);
+  reply->set_ca_pem(authority_->certificate_pem());
+  reply->set_pool("default");
+  return grpc::Status::OK;
+}
+
+void FakeGateway::Take(const v1::InstanceReport& report) {
+  reports_[report.uid()] = report;
+  changed_.notify_all();
+}
+
+grpc::Status FakeGateway::Session(grpc::ServerContext* context, Stream* stream) {
+  const auto names = context->auth_context()->FindPropertyValues("x509_common_name");
+  if (names.empty()) {
+    return {grpc::StatusCode::UNAUTHENTICATED, "no client certificate"};
+  }
+  v1::AgentMessage message;
+  if (!stream->Read(&message) || !message.has_hello()) {
+    return {grpc::StatusCode::INVALID_ARGUMENT, "no Hello"};
+  }
+  {
+    const std::lock_guard lock(mutex_);
+    peer_name_ = std::string(names[0].data(), names[0].size());
+    v1::ControllerMessage answer;
+    answer.mutable_welcome()->set_heartbeat_seconds(1);
+    stream->Write(answer);
+    for (const auto& [uid, desired] : desired_) {
+      *answer.mutable_desired()->add_instances() = desired;
+    }
+    stream->Write(answer);
+    stream_ = stream;
+    ++hellos_;
+    capabilities_ = message.hello().capabilities();
+    for (const v1::InstanceReport& report : message.hello().instances()) {
+      Take(report);
+    }
+    changed_.notify_all();
+  }
+  while (stream->Read(&message)) {
+    const std::lock_guard lock(mutex_);
+    if (message.has_report()) {
+      Take(message.report());
+    }
+  }
+  const std::lock_guard lock(mutex_);
+  if (stream_ == stream) {
+    stream_ = nullptr;
+  }
+  return grpc::Status::OK;
+}
+
+grpc::Status FakeGateway::FetchBlob(grpc::ServerContext*, const v1::FetchBlobRequest* request,
+                                    grpc::ServerWriter<v1::BlobChunk>* writer) {
+  std::string content;
+  size_t limit = 0;
+  {
+    const std::lock_guard lock(mutex_);
+    offsets_.push_back(request->offset());
+    content = blobs_[request->sha256()];
+    limit = std::exchange(break_after_, 0);
+  }
+  constexpr size_t kChunk = size_t{64} << 10U;
+  v1::BlobChunk chunk;
+  size_t sent = 0;
+  for (auto at = static_cast<size_t>(request->offset()); at < content.size(); at += kChunk) {
+    chunk.set_data(content.substr(at, kChunk));
+    writer->Write(chunk);
+    sent += chunk.data().size();
+    if (limit != 0 && sent >= limit) {
+      return {grpc::StatusCode::UNAVAILABLE, "broken on purpose"};
+    }
+  }
+  return grpc::Status::OK;
+}
+
+grpc::Status FakeGateway::Console(
+    grpc::ServerContext*, grpc::ServerReaderWriter<v1::ConsoleFrame, v1::ConsoleFrame>* stream) {
+  v1::ConsoleFrame frame;
+  if (stream->Read(&frame)) {
+    const std::lock_guard lock(mutex_);
+    consoles_.push_back(frame.session_id() + (frame.error().empty() ? "" : ": refused"));
+    changed_.notify_all();
+  }
+  return grpc::Status::OK;
+}
+
+}  // namespace vallum::agent

@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <grpcpp/grpcpp.h>
+
+#include <chrono>
+#include <condition_variable>
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/clock.h"
+#include "tls/authority.h"
+#include "vallum/v1/agent.grpc.pb.h"
+
+namespace vallum::agent {
+
+// A controller that speaks the real protocol over real TLS and remembers what it was told.
+class FakeGateway final : public v1::AgentGateway::Service {
+ public:
+  explicit FakeGateway(const std::filesystem::path& directory);
+  ~FakeGateway() override;
+
+  std::string JoinToken() const;
+  // Sets what an instance shall be, and says so if an agent is connected.
+  void Want(const v1::DesiredInstance& desired);
+  void OpenConsole(const std::string& session, const std::string& uid);
+  void AddBlob(const std::string& sha256, std::string content);
+  // The next transfer ends with an error after so many bytes.
+  void BreakNextTransferAfter(size_t bytes);
+  std::vector<int64_t> transfer_offsets();
+  int enrolments();
+  // The transport's view of who connected last.
+  std::string peer_name();
+  v1::HostCapabilities capabilities();
+
+  // Waits for a report that fits; the last one, or nothing after a minute.
+  std::optional<v1::InstanceReport> WaitFor(
+      const std::string& uid, const std::function<bool(const v1::InstanceReport&)>& fits);
+  bool WaitForHellos(int count);
+  bool WaitForConsole(const std::string& session);
+
+  grpc::Status Enroll(grpc::ServerContext*, const v1::EnrollRequest* request,
+                      v1::EnrollReply* reply) override;
+  grpc::Status Session(grpc::ServerContext* context,
+                       grpc::ServerReaderWriter<v1::ControllerMessage, v1::AgentMessage>*) override;
+  grpc::Status FetchBlob(grpc::ServerContext*, const v1::FetchBlobRequest* request,
+                         grpc::ServerWriter<v1::BlobChunk>* writer) override;
+  grpc::Status Console(grpc::ServerContext*,
+                       grpc::ServerReaderWriter<v1::ConsoleFrame, v1::ConsoleFrame>*) override;
+
+ private:
+  using Stream = grpc::ServerReaderWriter<v1::ControllerMessage, v1::AgentMessage>;
+  void Take(const v1::InstanceReport& report);
+
+  const SystemClock clock_;
+  std::unique_ptr<tls::CertificateAuthority> authority_;
+  std::unique_ptr<grpc::Server> server_;
+  int port_ = 0;
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  Stream* stream_ = nullptr;
+  std::map<std::string, v1::DesiredInstance> desired_;
+  std::map<std::string, v1::InstanceReport> reports_;
+  std::map<std::string, std::string> blobs_;
+  std::vector<int64_t> offsets_;
+  std::vector<std::string> consoles_;
+  size_t break_after_ = 0;
+  int enrolments_ = 0;
+  int hellos_ = 0;
+  std::string peer_name_;
+  v1::HostCapabilities capabilities_;
+};
+
+}  // namespace vallum::agent

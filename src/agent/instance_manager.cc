@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "agent/instance_manager.h"
+
+#include <system_error>
+#include <utility>
+#include <vector>
+
+#include "base/ids.h"
+#include "base/text.h"
+
+namespace vallum::agent {
+
+InstanceManager::InstanceManager(const InstanceServices& services) : services_(services) {
+  std::error_code failure;
+  const std::filesystem::path directory = services.config.state_dir / "instances";
+  for (const auto& entry : std::filesystem::directory_iterator(directory, failure)) {
+    const std::string uid = entry.path().filename().string();
+    if (!IsUid(uid)) {
+      continue;  // not ours: left alone
+    }
+    StoredInstance stored = LoadInstance(MakeInstancePaths(services.config, uid), uid);
+    workers_.emplace(uid, std::make_unique<InstanceWorker>(uid, std::move(stored), services_));
+  }
+}
+
+void InstanceManager::DropGone() {
+  std::erase_if(workers_, [](const auto& entry) { return entry.second->gone(); });
+}
+
+void InstanceManager::SetDesired(const v1::DesiredState& desired) {
+  for (const v1::DesiredInstance& instance : desired.instances()) {
+    SetDesired(instance);
+  }
+}
+
+void InstanceManager::SetDesired(const v1::DesiredInstance& desired) {
+  v1::InstanceReport refusal;
+  refusal.set_uid(desired.uid());
+  {
+    const std::lock_guard lock(mutex_);
+    DropGone();
+    const auto found = workers_.find(desired.uid());
+    if (found != workers_.end()) {
+      found->second->SetDesired(desired);
+      return;
+    }
+    // The uid becomes part of paths.
+    if (IsUid(desired.uid()) && !desired.remove()) {
+      auto worker = std::make_unique<InstanceWorker>(desired.uid(), StoredInstance{}, services_);
+      worker->SetDesired(desired);
+      workers_.emplace(desired.uid(), std::move(worker));
+      return;
+    }
+  }
+  if (desired.remove()) {
+    refusal.set_gone(true);  // nothing of it is here
+  } else {
+    refusal.mutable_status()->set_phase(v1::INSTANCE_FAILED);
+    refusal.mutable_status()->set_reason("instance uid '" + Printable(desired.uid(), 60) +
+                                         "' is not a uid");
+  }
+  services_.board.Put(std::move(refusal));
+}
+
+Result<std::shared_ptr<SerialHub>> InstanceManager::Serial(const std::string& uid) {
+  const std::lock_guard lock(mutex_);
+  const auto found = workers_.find(uid);
+  if (found == workers_.end()) {
+    return NotFound("this host has no instance " + Printable(uid, 60));
+  }
+  auto hub = found->second->serial();
+  if (!hub) {
+    return NotFound("the instance does not run, so it has no console")
+        .WithFix("start the instance");
+  }
+  return hub;
+}
+
+std::vector<std::string> InstanceManager::Uids() {
+  const std::lock_guard lock(mutex_);
+  std::vector<std::string> uids;
+  for (const auto& [uid, worker] : workers_) {
+    uids.push_back(uid);
+  }
+  return uids;
+}
+
+}  // namespace vallum::agent

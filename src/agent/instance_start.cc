@@ -1,0 +1,292 @@
+// SPDX-License-Identifier: Apache-2.0
+// The part of InstanceWorker that begins and ends the life of a guest.
+#include <sys/stat.h>
+
+#include <future>
+#include <utility>
+
+#include "agent/backoff.h"
+#include "agent/instance_worker.h"
+#include "agent/messages.h"
+#include "agent/state_files.h"
+#include "base/text.h"
+
+namespace vallum::agent {
+namespace {
+
+constexpr size_t kReasonLimit = 1000;
+constexpr std::chrono::milliseconds kStopPoll{100};
+
+bool WasAlive(v1::InstancePhase phase) {
+  return phase == v1::INSTANCE_RUNNING || phase == v1::INSTANCE_PAUSED ||
+         phase == v1::INSTANCE_STARTING || phase == v1::INSTANCE_STOPPING ||
+         phase == v1::INSTANCE_DELETING;
+}
+
+}  // namespace
+
+Result<std::optional<vm::RunAs>> InstanceWorker::User(const v1::BootEffective& effective) {
+  if (services_.users == nullptr) {
+    return std::optional<vm::RunAs>();
+  }
+  ASSIGN_OR_RETURN(const uid_t user, services_.users->Allocate(uid_));
+  vm::RunAs run_as;
+  run_as.uid = user;
+  run_as.gid = user;
+  run_as.groups = {services_.users->image_group()};
+  struct stat kvm{};
+  if (effective.accelerator() == "kvm" && stat("/dev/kvm", &kvm) == 0) {
+    run_as.groups.push_back(kvm.st_gid);
+  }
+  return std::optional<vm::RunAs>(std::move(run_as));
+}
+
+void InstanceWorker::AdoptRunning() {
+  const auto wanted = desired();
+  const v1::InstanceStatus before = status();
+  if (!wanted || !before.has_boot() || !before.boot().has_effective()) {
+    return;
+  }
+  const v1::BootEffective& effective = before.boot().effective();
+  auto user = User(effective);
+  if (!user) {
+    return StartFailed(*wanted, user.error());
+  }
+  const std::filesystem::path image =
+      services_.config.state_dir / "blobs" / wanted->image_sha256();  // not opened when adopting
+  auto spec = MakeVmSpec(services_.config, *wanted, effective, LaunchFiles{image.string(), *user});
+  if (!spec) {
+    return StartFailed(*wanted, spec.error());
+  }
+  auto runner = vm::InstanceRunner::Adopt(*spec, MakeCallback());
+  if (runner) {
+    Attach(*std::move(runner), *wanted);
+    return;
+  }
+  if (runner.error().code() != ErrorCode::kNotFound) {
+    static_cast<void>(vm::InstanceRunner::CleanUp(*spec));
+  }
+  if (!WasAlive(before.phase()) || before.phase() == v1::INSTANCE_STARTING) {
+    static_cast<void>(vm::InstanceRunner::CleanUp(*spec));
+    return;
+  }
+  vm::ExitReport exit = vm::InstanceRunner::ExitReportFromLogs(*spec);
+  if (LoadBootId(paths_) != CurrentBootId()) {
+    exit.cause = vm::ExitCause::kCrashed;
+    exit.process_status = "the host was restarted";
+    exit.last_lines.clear();
+  }
+  static_cast<void>(vm::InstanceRunner::CleanUp(*spec));
+  Ended(exit);
+}
+
+Result<LaunchFiles> InstanceWorker::FetchImage(const v1::DesiredInstance& desired,
+                                               const std::stop_token& stop) {
+  ImageRequest request;
+  request.sha256 = desired.image_sha256();
+  request.size = static_cast<uint64_t>(std::max<int64_t>(desired.image_size_bytes(), 0));
+  request.format = desired.image_format();
+  int last_percent = -1;
+  const auto progress = [&](uint64_t done, uint64_t total) {
+    const int percent = total == 0 ? 0 : static_cast<int>(done * 100 / total);
+    if (percent == last_percent) {
+      return;
+    }
+    last_percent = percent;
+    Update(Durability::kReportOnly, [&](v1::InstanceStatus& status) {
+      status.set_progress_percent(percent);
+      status.set_progress_message("fetching image " + desired.spec().image());
+    });
+  };
+  ASSIGN_OR_RETURN(const std::filesystem::path path, services_.images.Get(request, progress, stop));
+  return LaunchFiles{path.string(), std::nullopt};
+}
+
+Result<void> InstanceWorker::Start(const v1::DesiredInstance& desired,
+                                   const std::stop_token& stop) {
+  Update(Durability::kStored, [&](v1::InstanceStatus& status) {
+    status.set_phase(v1::INSTANCE_STARTING);
+    ClearReasonOf(status);
+    status.set_progress_percent(0);
+    status.clear_boot();
+    *status.mutable_boot()->mutable_requested() = desired.boot();
+  });
+  ASSIGN_OR_RETURN(const LaunchPlan plan, PlanLaunch(desired, services_.facts));
+  ASSIGN_OR_RETURN(LaunchFiles files, FetchImage(desired, stop));
+  ASSIGN_OR_RETURN(files.user, User(plan.effective));
+  ASSIGN_OR_RETURN(const std::string rebuilt, PrepareFiles(paths_, desired, plan, files.user));
+  ASSIGN_OR_RETURN(vm::VmSpec spec, MakeVmSpec(services_.config, desired, plan.effective, files));
+  RETURN_IF_ERROR(StoreBootId(paths_));
+  Update(Durability::kStored, [&](v1::InstanceStatus& status) {
+    *status.mutable_boot()->mutable_effective() = plan.effective;
+    status.set_progress_percent(100);
+    status.set_progress_message("starting the guest");
+  });
+  // What an agent that died in the middle of a start left behind would be in the way.
+  RETURN_IF_ERROR(vm::InstanceRunner::CleanUp(spec));
+  ASSIGN_OR_RETURN(auto runner, vm::InstanceRunner::Start(std::move(spec), MakeCallback()));
+  failures_ = 0;
+  Update(Durability::kStored, [&](v1::InstanceStatus& status) {
+    status.set_phase(v1::INSTANCE_RUNNING);
+    status.set_reason(rebuilt);
+    status.clear_last_exit();
+    status.clear_progress_percent();
+    status.clear_progress_message();
+    *status.mutable_started_at() = ToTimestamp(services_.clock.Now());
+    status.set_observed_generation(desired.generation());
+    status.set_observed_reboot_count(desired.spec().reboot_count());
+  });
+  Attach(std::move(runner), desired);
+  return Ok();
+}
+
+void InstanceWorker::StartFailed(const v1::DesiredInstance& desired, const Error& error) {
+  const bool try_again = error.code() == ErrorCode::kUnavailable;
+  Update(Durability::kStored, [&](v1::InstanceStatus& status) {
+    status.set_reason(Printable(error.Describe(), kReasonLimit));
+    status.set_fix(Printable(error.fix(), kReasonLimit));
+    status.clear_progress_percent();
+    status.clear_progress_message();
+    if (try_again) {
+      status.set_phase(v1::INSTANCE_STARTING);
+      status.set_progress_message("waiting to try again");
+      return;
+    }
+    status.set_phase(v1::INSTANCE_FAILED);
+    status.set_observed_generation(desired.generation());
+    status.set_observed_reboot_count(desired.spec().reboot_count());
+  });
+  if (try_again) {
+    retry_at_ = std::chrono::steady_clock::now() + ReconnectDelay(++failures_, 0);
+  }
+}
+
+void InstanceWorker::Attach(std::unique_ptr<vm::InstanceRunner> runner,
+                            const v1::DesiredInstance& desired) {
+  runner_ = std::move(runner);
+  const vm::VmPaths paths = vm::MakeVmPaths(runner_->spec());
+  const v1::InstanceStatus now = status();
+  const v1::BootEffective& effective = now.boot().effective();
+  const auto publish = [this](const v1::BootMeasured& measured) {
+    const bool keep = measured.verdict() != v1::BOOT_PENDING;
+    Update(keep ? Durability::kStored : Durability::kReportOnly, [&](v1::InstanceStatus& status) {
+      *status.mutable_boot()->mutable_measured() = measured;
+    });
+  };
+  const bool measured = effective.type() == v1::BOOT_TYPE_UEFI && effective.tpm_model() != "none";
+  if (measured) {
+    BootMonitorOptions options;
+    options.control_socket = paths.vtpm_control_socket;
+    options.variables_path = paths_.variables.string();
+    options.mode = effective.mode();
+    options.binaries = ToMeasureBinaries(desired);
+    options.previous = now.boot().measured();
+    if (!now.boot().has_measured()) {
+      v1::BootMeasured pending;
+      pending.set_verdict(v1::BOOT_PENDING);
+      pending.set_secure_boot(v1::SECURE_BOOT_UNKNOWN);
+      publish(pending);
+    }
+    monitor_ = std::make_unique<BootMonitor>(std::move(options), services_.clock, publish);
+  } else if (!now.boot().has_measured()) {
+    v1::BootMeasured unmeasured = UnmeasuredBoot(effective);
+    *unmeasured.mutable_measured_at() = ToTimestamp(services_.clock.Now());
+    publish(unmeasured);
+  }
+  BootMonitor* const monitor = monitor_.get();
+  auto hub = SerialHub::Connect(paths.serial_socket, paths.serial_log, [monitor](ByteView output) {
+    if (monitor != nullptr) {
+      monitor->OnSerial(output);
+    }
+  });
+  const std::lock_guard lock(mutex_);
+  // Without its console the guest still runs; OpenConsole says why there is none.
+  serial_ = hub ? std::shared_ptr<SerialHub>(*std::move(hub)) : nullptr;
+}
+
+void InstanceWorker::Detach() {
+  std::shared_ptr<SerialHub> hub;
+  {
+    const std::lock_guard lock(mutex_);
+    hub = std::move(serial_);
+    serial_.reset();
+    events_.clear();
+  }
+  // The hub calls the monitor, so it ends first; a console that still holds it only reads.
+  if (hub) {
+    hub->Close();
+  }
+  monitor_.reset();
+  runner_.reset();
+}
+
+Result<vm::ExitReport> InstanceWorker::StopInterruptibly(std::chrono::milliseconds grace) {
+  auto stopping = std::async(std::launch::async, [this, grace] { return runner_->Stop(grace); });
+  while (stopping.wait_for(kStopPoll) != std::future_status::ready) {
+    const auto wanted = desired();
+    if (wanted && WantsForcedEnd(*wanted)) {
+      static_cast<void>(runner_->ForceStop());
+    }
+  }
+  return stopping.get();
+}
+
+void InstanceWorker::Stop(const v1::DesiredInstance& desired, Step step) {
+  Update(Durability::kStored, [](v1::InstanceStatus& status) {
+    status.set_phase(v1::INSTANCE_STOPPING);
+    ClearReasonOf(status);
+  });
+  const bool force = step == Step::kForceStop;
+  auto exit = force ? runner_->ForceStop() : StopInterruptibly(StopGrace(desired.spec()));
+  if (exit) {
+    Ended(*exit);
+  }
+  Update(Durability::kStored, [&](v1::InstanceStatus& status) {
+    status.set_observed_generation(desired.generation());
+    status.set_observed_reboot_count(desired.spec().reboot_count());
+    if (!exit) {
+      status.set_reason(Printable(exit.error().Describe(), kReasonLimit));
+      status.set_fix(exit.error().fix());
+      return;
+    }
+    status.set_phase(v1::INSTANCE_STOPPED);
+    ClearReasonOf(status);
+  });
+  if (!exit) {
+    retry_at_ = std::chrono::steady_clock::now() + ReconnectDelay(++failures_, 0);
+  }
+}
+
+void InstanceWorker::Remove(const v1::DesiredInstance& desired) {
+  Update(Durability::kStored,
+         [](v1::InstanceStatus& status) { status.set_phase(v1::INSTANCE_DELETING); });
+  auto removed = [&]() -> Result<void> {
+    if (runner_ != nullptr) {
+      RETURN_IF_ERROR(runner_->ForceStop());
+      Detach();
+    }
+    vm::VmSpec remains;
+    remains.uid = uid_;
+    remains.run_dir = paths_.run_dir.string();
+    remains.log_dir = paths_.log_dir.string();
+    RETURN_IF_ERROR(vm::InstanceRunner::CleanUp(remains));
+    RETURN_IF_ERROR(RemoveFiles(paths_));
+    return services_.users == nullptr ? Ok() : services_.users->Release(uid_);
+  }();
+  if (!removed) {
+    Update(Durability::kReportOnly, [&](v1::InstanceStatus& status) {
+      status.set_reason(Printable(removed.error().Describe(), kReasonLimit));
+      status.set_fix(removed.error().fix());
+      status.set_observed_generation(desired.generation());
+    });
+    retry_at_ = std::chrono::steady_clock::now() + ReconnectDelay(++failures_, 0);
+    return;
+  }
+  v1::InstanceReport report;
+  report.set_uid(uid_);
+  report.set_gone(true);
+  services_.board.Put(std::move(report));
+  gone_ = true;
+}
+
+}  // namespace vallum::agent

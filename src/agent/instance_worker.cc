@@ -1,0 +1,331 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "agent/instance_worker.h"
+
+#include <utility>
+
+#include "agent/backoff.h"
+#include "agent/messages.h"
+#include "agent/state_files.h"
+#include "base/text.h"
+
+namespace vallum::agent {
+namespace {
+
+constexpr size_t kReasonLimit = 1000;
+
+void SetReason(v1::InstanceStatus& status, const Error& error) {
+  status.set_reason(Printable(error.Describe(), kReasonLimit));
+  status.set_fix(Printable(error.fix(), kReasonLimit));
+}
+
+}  // namespace
+
+InstanceWorker::InstanceWorker(std::string uid, StoredInstance stored,
+                               const InstanceServices& services)
+    : uid_(std::move(uid)),
+      services_(services),
+      paths_(MakeInstancePaths(services.config, uid_)),
+      desired_(std::move(stored.desired)),
+      desired_is_stored_(desired_.has_value()),
+      damage_(std::move(stored.problem)) {
+  if (stored.status) {
+    status_ = *std::move(stored.status);
+  }
+  if (!damage_.empty()) {
+    status_.set_phase(v1::INSTANCE_FAILED);
+    status_.set_reason(Printable(damage_, kReasonLimit));
+    status_.set_fix("delete the instance, or restore its state files from a backup");
+  }
+  thread_ = std::jthread([this](const std::stop_token& stop) { Run(stop); });
+}
+
+InstanceWorker::~InstanceWorker() {
+  thread_.request_stop();
+  thread_.join();
+  Detach();
+}
+
+void InstanceWorker::SetDesired(const v1::DesiredInstance& desired) {
+  const std::lock_guard lock(mutex_);
+  if (desired_ && SameMessage(*desired_, desired)) {
+    return;  // a reconnect says everything again
+  }
+  desired_ = desired;
+  desired_is_stored_ = false;
+  dirty_ = true;
+  changed_.notify_all();
+}
+
+std::shared_ptr<SerialHub> InstanceWorker::serial() const {
+  const std::lock_guard lock(mutex_);
+  return serial_;
+}
+
+v1::InstanceStatus InstanceWorker::status() const {
+  const std::lock_guard lock(mutex_);
+  return status_;
+}
+
+std::optional<v1::DesiredInstance> InstanceWorker::desired() const {
+  const std::lock_guard lock(mutex_);
+  return desired_;
+}
+
+void InstanceWorker::Update(Durability durability, const Change& change) {
+  const std::lock_guard order(report_mutex_);
+  v1::InstanceReport report;
+  report.set_uid(uid_);
+  {
+    const std::lock_guard lock(mutex_);
+    change(status_);
+    *report.mutable_status() = status_;
+    report.mutable_status()->set_host(services_.config.host);
+  }
+  // A status that could not be stored is still the truth of this process: it is reported with the
+  // trouble, and stored at the next change.
+  if (durability == Durability::kStored && damage_.empty()) {
+    if (auto stored = StoreStatus(paths_, report.status()); !stored) {
+      report.mutable_status()->set_reason(
+          Printable(stored.error().Describe() + "; " + report.status().reason(), kReasonLimit));
+    }
+  }
+  services_.board.Put(std::move(report));
+}
+
+void InstanceWorker::Run(const std::stop_token& stop) {
+  AdoptRunning();
+  Update(Durability::kReportOnly, [](v1::InstanceStatus&) {});
+  while (!stop.stop_requested() && !gone_) {
+    TakeEvents();
+    if (!Advance(stop)) {
+      Wait(stop);
+    }
+  }
+}
+
+void InstanceWorker::Wait(const std::stop_token& stop) {
+  std::unique_lock lock(mutex_);
+  const auto woken = [this] { return dirty_ || !events_.empty(); };
+  if (retry_at_ == std::chrono::steady_clock::time_point::max()) {
+    changed_.wait(lock, stop, woken);
+  } else {
+    changed_.wait_until(lock, stop, retry_at_, woken);
+  }
+  retry_at_ = std::chrono::steady_clock::time_point::max();
+  dirty_ = false;
+}
+
+vm::EventCallback InstanceWorker::MakeCallback() {
+  return [this](const vm::InstanceEvent& event) {
+    const std::lock_guard lock(mutex_);
+    events_.push_back(event);
+    changed_.notify_all();
+  };
+}
+
+void InstanceWorker::TakeEvents() {
+  while (true) {
+    std::optional<vm::InstanceEvent> event;
+    {
+      const std::lock_guard lock(mutex_);
+      if (events_.empty()) {
+        return;
+      }
+      event = std::move(events_.front());
+      events_.pop_front();
+    }
+    HandleEvent(*event);
+  }
+}
+
+void InstanceWorker::HandleEvent(const vm::InstanceEvent& event) {
+  if (runner_ == nullptr) {
+    return;  // of a run that is over and accounted for
+  }
+  switch (event.kind) {
+    case vm::EventKind::kRunning:
+    case vm::EventKind::kReset:
+      Update(Durability::kStored, [](v1::InstanceStatus& status) {
+        if (status.phase() != v1::INSTANCE_RUNNING) {
+          status.set_phase(v1::INSTANCE_RUNNING);
+          ClearReasonOf(status);
+        }
+      });
+      return;
+    case vm::EventKind::kPaused:
+      Update(Durability::kStored,
+             [](v1::InstanceStatus& status) { status.set_phase(v1::INSTANCE_PAUSED); });
+      return;
+    case vm::EventKind::kGuestPanicked:
+      Update(Durability::kStored, [&](v1::InstanceStatus& status) {
+        status.set_phase(v1::INSTANCE_PAUSED);
+        status.set_reason(Printable("the guest panicked and is kept as it is; " + event.detail));
+        status.set_fix("look at its console, then reboot or stop it");
+      });
+      return;
+    case vm::EventKind::kIoError:
+      Update(Durability::kStored, [&](v1::InstanceStatus& status) {
+        status.set_phase(v1::INSTANCE_PAUSED);
+        status.set_reason(
+            Printable("paused because the host cannot write its disk; " + event.detail));
+        status.set_fix("free space on the host, then resume the instance");
+      });
+      return;
+    case vm::EventKind::kVtpmLost:
+      Update(Durability::kStored, [&](v1::InstanceStatus& status) {
+        status.set_reason(Printable("the instance has lost its vTPM; " + event.detail));
+        status.set_fix("stop and start the instance");
+      });
+      return;
+    case vm::EventKind::kExited:
+      Ended(event.exit.value_or(vm::ExitReport{}));
+      return;
+  }
+}
+
+void InstanceWorker::Ended(const vm::ExitReport& exit) {
+  Detach();
+  const std::string words = Printable(exit.Describe(), kReasonLimit);
+  Update(Durability::kStored, [&](v1::InstanceStatus& status) {
+    status.set_last_exit(words);
+    status.clear_started_at();
+    ClearReasonOf(status);
+    if (exit.cause == vm::ExitCause::kCrashed) {
+      status.set_phase(v1::INSTANCE_CRASHED);
+      status.set_reason(words);
+      status.set_fix("start the instance again");
+    } else {
+      status.set_phase(v1::INSTANCE_STOPPED);
+      if (exit.cause == vm::ExitCause::kGuestShutdown) {
+        status.set_reason("the guest powered itself off");
+      }
+    }
+  });
+}
+
+Presence InstanceWorker::CurrentPresence() const {
+  if (runner_ == nullptr) {
+    return Presence::kAbsent;
+  }
+  switch (runner_->state()) {
+    case vm::RunState::kRunning:
+      return Presence::kRunning;
+    case vm::RunState::kPaused:
+      return Presence::kPaused;
+    case vm::RunState::kPanicked:
+      return Presence::kPanicked;
+    case vm::RunState::kIoError:
+      return Presence::kIoError;
+    case vm::RunState::kExited:
+      return Presence::kRunning;  // its last event is on its way and is handled first
+  }
+  return Presence::kRunning;
+}
+
+bool InstanceWorker::Advance(const std::stop_token& stop) {
+  const auto wanted = desired();
+  if (!wanted || retry_at_ != std::chrono::steady_clock::time_point::max()) {
+    return false;
+  }
+  if (runner_ != nullptr && runner_->state() == vm::RunState::kExited) {
+    return false;
+  }
+  if (!damage_.empty() && !wanted->remove()) {
+    return false;
+  }
+  const Step step = DecideStep(*wanted, status(), CurrentPresence());
+  if (step == Step::kNothing) {
+    Settle(*wanted);
+    return false;
+  }
+  bool stored = false;
+  {
+    const std::lock_guard lock(mutex_);
+    stored = desired_is_stored_;
+  }
+  if (!stored && damage_.empty()) {
+    // Before acting: an agent that dies in the middle knows afterwards what it was doing.
+    if (auto written = StoreDesired(paths_, *wanted); !written && step != Step::kRemove) {
+      StartFailed(*wanted, written.error());
+      return false;
+    }
+  }
+  DoStep(step, *wanted, stop);
+  return true;
+}
+
+void InstanceWorker::Settle(const v1::DesiredInstance& desired) {
+  bool stored = false;
+  {
+    const std::lock_guard lock(mutex_);
+    stored = desired_is_stored_;
+  }
+  if (!stored) {
+    stored = StoreDesired(paths_, desired).has_value();
+    const std::lock_guard lock(mutex_);
+    desired_is_stored_ = stored && desired_ && SameMessage(*desired_, desired);
+  }
+  const v1::InstanceStatus now = status();
+  if (now.observed_generation() == desired.generation() &&
+      now.phase() != v1::INSTANCE_PHASE_UNSPECIFIED && now.phase() != v1::INSTANCE_STOPPING) {
+    return;
+  }
+  Update(Durability::kStored, [&](v1::InstanceStatus& status) {
+    status.set_observed_generation(desired.generation());
+    if (runner_ == nullptr &&
+        (status.phase() == v1::INSTANCE_PHASE_UNSPECIFIED ||
+         status.phase() == v1::INSTANCE_STARTING || status.phase() == v1::INSTANCE_STOPPING ||
+         status.phase() == v1::INSTANCE_FAILED || status.phase() == v1::INSTANCE_CRASHED)) {
+      status.set_phase(v1::INSTANCE_STOPPED);
+      ClearReasonOf(status);
+    }
+  });
+}
+
+void InstanceWorker::DoStep(Step step, const v1::DesiredInstance& desired,
+                            const std::stop_token& stop) {
+  Result<void> done;
+  switch (step) {
+    case Step::kNothing:
+      return;
+    case Step::kRemove:
+      Remove(desired);
+      return;
+    case Step::kStart:
+      done = Start(desired, stop);
+      if (!done && !stop.stop_requested()) {
+        StartFailed(desired, done.error());
+      }
+      return;
+    case Step::kStop:
+    case Step::kForceStop:
+      Stop(desired, step);
+      return;
+    case Step::kReboot:
+      done = runner_->Reboot(std::chrono::milliseconds(0));
+      break;
+    case Step::kPause:
+      done = runner_->Pause();
+      break;
+    case Step::kResume:
+      done = runner_->Resume();
+      break;
+  }
+  Update(Durability::kStored, [&](v1::InstanceStatus& status) {
+    status.set_observed_reboot_count(desired.spec().reboot_count());
+    status.set_observed_generation(desired.generation());
+    if (!done) {
+      SetReason(status,
+                std::move(done).error().Context("trying to " + std::string(StepName(step))));
+      return;
+    }
+    ClearReasonOf(status);
+    status.set_phase(step == Step::kPause ? v1::INSTANCE_PAUSED : v1::INSTANCE_RUNNING);
+  });
+  if (!done) {
+    // Asked again at once, it would fail again at once.
+    retry_at_ = std::chrono::steady_clock::now() + ReconnectDelay(++failures_, 0);
+  }
+}
+
+}  // namespace vallum::agent

@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <stop_token>
+#include <string>
+#include <thread>
+
+#include "agent/boot_monitor.h"
+#include "agent/capabilities.h"
+#include "agent/config.h"
+#include "agent/image_cache.h"
+#include "agent/instance_files.h"
+#include "agent/launch_plan.h"
+#include "agent/reconcile.h"
+#include "agent/report_board.h"
+#include "agent/serial_hub.h"
+#include "agent/user_allocator.h"
+#include "base/clock.h"
+#include "vm/instance_runner.h"
+
+namespace vallum::agent {
+
+// What all instances of a host share; everything outlives the workers.
+struct InstanceServices {
+  const AgentConfig& config;
+  const HostFacts& facts;
+  ImageCache& images;
+  UserAllocator* users;  // nullptr: the agent is not root, instances run as its own user
+  ReportBoard& board;
+  const Clock& clock;
+};
+
+// Makes one instance what it shall be, step by step, and reports what it is. Owns the thread that
+// does it; destroying it leaves the guest running. Public methods return at once and may be called
+// from any thread.
+class InstanceWorker {
+ public:
+  // Adopts what runs of the instance.
+  //   stored: what an earlier agent left, or nothing for a new instance.
+  InstanceWorker(std::string uid, StoredInstance stored, const InstanceServices& services);
+  ~InstanceWorker();
+  InstanceWorker(const InstanceWorker&) = delete;
+  InstanceWorker& operator=(const InstanceWorker&) = delete;
+
+  void SetDesired(const v1::DesiredInstance& desired);
+  // The serial line of the running guest; empty when none runs.
+  std::shared_ptr<SerialHub> serial() const;
+  // True once every trace is removed.
+  bool gone() const { return gone_; }
+
+ private:
+  using Change = std::function<void(v1::InstanceStatus&)>;
+  enum class Durability { kReportOnly, kStored };
+
+  void Run(const std::stop_token& stop);
+  void AdoptRunning();
+  // Does one step; false when there was nothing to do.
+  bool Advance(const std::stop_token& stop);
+  void DoStep(Step step, const v1::DesiredInstance& desired, const std::stop_token& stop);
+  Result<void> Start(const v1::DesiredInstance& desired, const std::stop_token& stop);
+  Result<LaunchFiles> FetchImage(const v1::DesiredInstance& desired, const std::stop_token& stop);
+  Result<std::optional<vm::RunAs>> User(const v1::BootEffective& effective);
+  void StartFailed(const v1::DesiredInstance& desired, const Error& error);
+  void Attach(std::unique_ptr<vm::InstanceRunner> runner, const v1::DesiredInstance& desired);
+  void Detach();
+  void Stop(const v1::DesiredInstance& desired, Step step);
+  void Ended(const vm::ExitReport& exit);
+  void Remove(const v1::DesiredInstance& desired);
+  void Settle(const v1::DesiredInstance& desired);
+  void HandleEvent(const vm::InstanceEvent& event);
+  void TakeEvents();
+  Presence CurrentPresence() const;
+  vm::EventCallback MakeCallback();
+  void Wait(const std::stop_token& stop);
+  void Update(Durability durability, const Change& change);
+  v1::InstanceStatus status() const;
+  std::optional<v1::DesiredInstance> desired() const;
+  // Runs a call that may take long, and ends the guest by force if that is what is wanted
+  // meanwhile.
+  Result<vm::ExitReport> StopInterruptibly(std::chrono::milliseconds grace);
+
+  const std::string uid_;
+  const InstanceServices services_;
+  const InstancePaths paths_;
+
+  mutable std::mutex mutex_;
+  std::condition_variable_any changed_;
+  std::optional<v1::DesiredInstance> desired_;  // guarded by mutex_, as the next five
+  v1::InstanceStatus status_;
+  std::deque<vm::InstanceEvent> events_;
+  std::shared_ptr<SerialHub> serial_;
+  bool dirty_ = true;
+  bool desired_is_stored_ = false;
+  std::mutex report_mutex_;  // keeps stored and reported status in the order of the changes
+
+  // The worker's thread only.
+  std::unique_ptr<vm::InstanceRunner> runner_;
+  std::unique_ptr<BootMonitor> monitor_;
+  std::chrono::steady_clock::time_point retry_at_ = std::chrono::steady_clock::time_point::max();
+  int failures_ = 0;
+  std::string damage_;  // of the state files, kept from the start
+
+  std::atomic<bool> gone_ = false;
+  std::jthread thread_;
+};
+
+}  // namespace vallum::agent

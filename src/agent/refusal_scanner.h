@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <optional>
+#include <string>
+
+#include "base/bytes.h"
+
+namespace vallum::agent {
+
+// A boot option that the firmware refused.
+struct FirmwareRefusal {
+  std::string
+      boot_option;  // "Boot0001 \"UEFI QEMU HARDDISK\" from PciRoot(0x0)/..."; untrusted, printable
+  std::string cause;  // "Security Violation", "Access Denied"
+  bool operator==(const FirmwareRefusal&) const = default;
+};
+
+// Finds the line by which EDK2's boot manager says that it refused a loader, in a stream of serial
+// output: "BdsDxe: failed to load Boot0001 ... : Access Denied". Terminal escapes are dropped, a
+// line may arrive in any pieces, and a line is kept up to 1 KiB only. Not thread-safe.
+class RefusalScanner {
+ public:
+  // Returns the last refusal in this piece, if there is one.
+  std::optional<FirmwareRefusal> Feed(ByteView piece);
+  // Forgets what it saw: the machine was reset.
+  void Reset();
+  // From now on finds nothing: a boot loader runs, and what it prints is the guest's own word.
+  void Disarm() { armed_ = false; }
+  bool armed() const { return armed_; }
+
+ private:
+  enum class Escape { kNone, kStart, kSequence };
+  void FeedByte(char c, std::optional<FirmwareRefusal>& found);
+  std::optional<FirmwareRefusal> MatchLine() const;
+
+  std::string line_;
+  Escape escape_ = Escape::kNone;
+  bool armed_ = true;
+};
+
+}  // namespace vallum::agent
