@@ -48,8 +48,8 @@ class ConsoleGrants {
 
   struct Grant {
     std::string instance_name;
-    std::string instance_uid;
-    Principal principal;
+    std::string instance_uid = {};
+    Principal principal = {};
   };
   // Makes a grant; reply.token is 32 random bytes, base64url; reply.url is "/v1/consoles/<token>".
   // Errors: kExhausted (kMaximum are waiting).

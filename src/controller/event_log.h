@@ -22,12 +22,12 @@ class EventLog {
   EventLog(store::Store& store, const Clock& clock) : store_(store), clock_(clock) {}
 
   struct Entry {
-    std::string kind;      // "instance.started", "token.denied", ...
-    std::string severity;  // "info", "warning", "error"
-    std::string object;    // "instances/web1"
-    std::string user;      // empty: the system itself
-    std::string message;   // one sentence; no secrets
-    std::string tenant;    // whose object it is
+    std::string kind;           // "instance.started", "token.denied", ...
+    std::string severity = {};  // "info", "warning", "error"
+    std::string object = {};    // "instances/web1"
+    std::string user = {};      // empty: the system itself
+    std::string message = {};   // one sentence; no secrets
+    std::string tenant = {};    // whose object it is
   };
   // Errors: the store's; kConflict (too many others append). Returns the event as stored.
   Result<v1::Event> Append(const Entry& entry);

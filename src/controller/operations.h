@@ -19,9 +19,9 @@ class Operations {
   struct Target {
     Kind kind = Kind::kInstance;
     std::string name;
-    std::string uid;
+    std::string uid = {};
     int64_t generation = 0;
-    std::string tenant;
+    std::string tenant = {};
   };
   // A running operation that is not stored yet, for a Txn that also changes the target.
   //   kind: "instance.create", ...; user: Principal::name.

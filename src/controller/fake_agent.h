@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <grpcpp/grpcpp.h>
+
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "base/result.h"
+#include "vallum/v1/agent.grpc.pb.h"
+
+namespace vallum::controller {
+
+// An agent without guests: speaks the real protocol over real TLS and says what the test wants.
+class FakeAgent {
+ public:
+  //   port: the gateway's, on localhost.
+  FakeAgent(std::string host, int port, std::string ca_pem);
+  ~FakeAgent();
+  FakeAgent(const FakeAgent&) = delete;
+  FakeAgent& operator=(const FakeAgent&) = delete;
+
+  // Asks for a certificate for its own key; keeps the reply.
+  grpc::Status Enroll(const std::string& secret);
+  // Takes the identity of another agent, as a thief or a restart would.
+  void TakeIdentityOf(const FakeAgent& other);
+  // As another host, with the certificate that this agent has.
+  grpc::Status EnrollAs(const std::string& host, const std::string& secret);
+
+  // Opens the session and says Hello; returns once the desired state is here.
+  Result<v1::DesiredState> Connect(const v1::Hello& hello);
+  void Disconnect();
+  // The next message; empty: the stream has ended.
+  std::optional<v1::ControllerMessage> Next();
+  // The next message about an instance for which the test has a use.
+  std::optional<v1::DesiredInstance> NextInstance();
+  void Report(const v1::InstanceReport& report);
+  void Beat();
+  grpc::Status FetchBlob(const std::string& sha256, int64_t offset, std::string& out);
+
+  struct ConsoleCall {
+    grpc::ClientContext context;
+    std::unique_ptr<grpc::ClientReaderWriter<v1::ConsoleFrame, v1::ConsoleFrame>> stream;
+  };
+  std::unique_ptr<ConsoleCall> OpenConsole(const std::string& session_id);
+
+  // A host that can do Secure Boot, with memory for `gib` GiB of instances.
+  static v1::Hello MakeHello(int64_t gib = 64);
+  static v1::InstanceReport MakeReport(const v1::DesiredInstance& desired, v1::InstancePhase phase);
+
+ private:
+  std::unique_ptr<v1::AgentGateway::Stub> Dial() const;
+
+  std::string host_;
+  int port_;
+  std::string ca_pem_;
+  std::string key_pem_;
+  std::string csr_der_;
+  std::string certificate_pem_;
+  std::unique_ptr<v1::AgentGateway::Stub> stub_;
+  std::unique_ptr<grpc::ClientContext> context_;
+  std::unique_ptr<grpc::ClientReaderWriter<v1::AgentMessage, v1::ControllerMessage>> stream_;
+};
+
+}  // namespace vallum::controller

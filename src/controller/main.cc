@@ -1,0 +1,161 @@
+// SPDX-License-Identifier: Apache-2.0
+// vallum-controller: parses its flags, opens what it stands on, and waits for the end.
+#include <signal.h>
+#include <spdlog/sinks/stdout_sinks.h>
+#include <spdlog/spdlog.h>
+#include <sys/stat.h>
+
+#include <CLI/CLI.hpp>
+#include <ctime>
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/clock.h"
+#include "base/text.h"
+#include "controller/controller.h"
+#include "store/blob_store.h"
+#include "store/sqlite_store.h"
+#include "tls/authority.h"
+
+namespace vallum::controller {
+namespace {
+
+struct Flags {
+  std::string state_dir = "/var/lib/vallum-controller";
+  std::string listen = "127.0.0.1:7443";
+  std::string agent_listen = "0.0.0.0:7444";
+  std::string advertise = "localhost";
+  std::vector<std::string> names;
+};
+
+void AddFlags(CLI::App& app, Flags& flags) {
+  app.set_config("--config", "", "TOML file with the same names as these flags");
+  app.add_option("--state-dir", flags.state_dir, "where everything is kept")->capture_default_str();
+  app.add_option("--listen", flags.listen, "address:port of the REST API")->capture_default_str();
+  app.add_option("--agent-listen", flags.agent_listen, "address:port that agents dial")
+      ->capture_default_str();
+  app.add_option("--advertise", flags.advertise,
+                 "name or address, with or without :port, that agents are told to dial")
+      ->capture_default_str();
+  app.add_option("--tls-name", flags.names, "further names and addresses in the TLS certificate");
+}
+
+bool IsAddress(const std::string& name) {
+  return name.find(':') != std::string::npos ||
+         name.find_first_not_of("0123456789.") == std::string::npos;
+}
+
+// The name without the port; "[::1]:7444" and "host:7444" have one.
+std::string HostOf(const std::string& endpoint) {
+  if (endpoint.starts_with('[')) {
+    return endpoint.substr(1, endpoint.find(']') - 1);
+  }
+  const size_t colon = endpoint.find(':');
+  const bool one_colon = colon != std::string::npos && colon == endpoint.rfind(':');
+  return one_colon ? endpoint.substr(0, colon) : endpoint;
+}
+
+tls::ServerNames ServerNamesOf(const Flags& flags) {
+  tls::ServerNames names{.dns_names = {"localhost"}, .ip_addresses = {"127.0.0.1", "::1"}};
+  std::vector<std::string> more = flags.names;
+  more.push_back(HostOf(flags.advertise));
+  for (const std::string& name : more) {
+    std::vector<std::string>& list = IsAddress(name) ? names.ip_addresses : names.dns_names;
+    if (std::find(list.begin(), list.end(), name) == list.end()) {
+      list.push_back(name);
+    }
+  }
+  return names;
+}
+
+std::string EndpointOf(const Flags& flags) {
+  const std::string host = HostOf(flags.advertise);
+  if (host.size() != flags.advertise.size()) {
+    return flags.advertise;
+  }
+  const std::string port = flags.agent_listen.substr(flags.agent_listen.rfind(':') + 1);
+  return (host.find(':') == std::string::npos ? host : "[" + host + "]") + ":" + port;
+}
+
+Controller::Options OptionsOf(const Flags& flags) {
+  Controller::Options options;
+  options.state_dir = flags.state_dir;
+  options.gateway.listen = flags.agent_listen;
+  options.gateway.names = ServerNamesOf(flags);
+  options.agent_endpoint = EndpointOf(flags);
+  options.reconciler.on_error = [](const Error& error) {
+    spdlog::warn("will be tried again: {}", error.DebugString());
+  };
+  return options;
+}
+
+Result<void> MakeStateDir(const std::filesystem::path& dir) {
+  std::error_code error;
+  std::filesystem::create_directories(dir.parent_path(), error);
+  if (mkdir(dir.c_str(), 0700) != 0 && errno != EEXIST) {
+    return ErrnoError(errno, "making " + dir.string());
+  }
+  return Ok();
+}
+
+// Waits for SIGTERM or SIGINT. Errors: kUnavailable (the store's watch has ended: a restart reads
+// everything anew, and nothing that was acknowledged is lost).
+Result<void> WaitForEnd(const sigset_t& signals, const View& view) {
+  while (view.healthy()) {
+    const timespec limit{.tv_sec = 1, .tv_nsec = 0};
+    if (sigtimedwait(&signals, nullptr, &limit) > 0) {
+      return Ok();
+    }
+  }
+  return Unavailable("the controller no longer follows its store").WithFix("start it again");
+}
+
+Result<void> Run(const Flags& flags, const sigset_t& signals) {
+  const SystemClock clock;
+  const std::filesystem::path dir = flags.state_dir;
+  RETURN_IF_ERROR(MakeStateDir(dir));
+  ASSIGN_OR_RETURN(const auto store, store::SqliteStore::Open({.path = dir / "store.db"}, clock));
+  ASSIGN_OR_RETURN(const auto blobs, store::BlobStore::Open({.directory = dir / "blobs"}, clock));
+  ASSIGN_OR_RETURN(const auto authority,
+                   tls::CertificateAuthority::LoadOrCreate(dir / "ca", clock));
+  ASSIGN_OR_RETURN(
+      const auto controller,
+      Controller::Start(
+          OptionsOf(flags),
+          {.store = *store, .blobs = *blobs, .authority = *authority, .clock = clock}));
+  spdlog::info("agents are served on port {}; the admin token is in {}",
+               controller->gateway().port(), (dir / "admin.token").string());
+  RETURN_IF_ERROR(WaitForEnd(signals, controller->view()));
+  spdlog::info("stopping; instances go on running");
+  return Ok();
+}
+
+int Main(int argc, char** argv) {
+  CLI::App app("Vallum's controller: API, state and scheduling", "vallum-controller");
+  Flags flags;
+  AddFlags(app, flags);
+  CLI11_PARSE(app, argc, argv);
+  spdlog::set_default_logger(spdlog::stderr_logger_mt("vallum-controller"));
+  // Before any thread is made, so that none of them is interrupted.
+  sigset_t signals;
+  sigemptyset(&signals);
+  sigaddset(&signals, SIGTERM);
+  sigaddset(&signals, SIGINT);
+  pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+  const Result<void> done = Run(flags, signals);
+  if (!done.has_value()) {
+    spdlog::error("{}", done.error().DebugString());
+    if (!done.error().fix().empty()) {
+      spdlog::error("to fix it: {}", done.error().fix());
+    }
+    return 1;
+  }
+  return 0;
+}
+
+}  // namespace
+}  // namespace vallum::controller
+
+int main(int argc, char** argv) { return vallum::controller::Main(argc, argv); }
