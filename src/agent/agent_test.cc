@@ -193,7 +193,9 @@ TEST_F(AgentTest, HostWithoutSecureFirmwareRefusesSecureAndSaysWhy) {
   const auto failed = WaitForPhase(kUid, v1::INSTANCE_FAILED);
   ASSERT_TRUE(failed);
   EXPECT_NE(failed->status().reason().find("firmware"), std::string::npos);
-  for (const std::string& trait : gateway_.capabilities().traits()) {
+  const v1::HostCapabilities capabilities = gateway_.capabilities();
+  ASSERT_GT(capabilities.traits_size(), 0);
+  for (const std::string& trait : capabilities.traits()) {
     EXPECT_NE(trait, kTraitSecureBoot);
     EXPECT_NE(trait, kTraitUefi);
   }

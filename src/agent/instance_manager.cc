@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "agent/instance_manager.h"
 
+#include <chrono>
 #include <system_error>
 #include <utility>
 #include <vector>
@@ -9,6 +10,11 @@
 #include "base/text.h"
 
 namespace vallum::agent {
+namespace {
+
+constexpr std::chrono::seconds kAdoptionLimit{3};
+
+}  // namespace
 
 InstanceManager::InstanceManager(const InstanceServices& services) : services_(services) {
   std::error_code failure;
@@ -20,6 +26,11 @@ InstanceManager::InstanceManager(const InstanceServices& services) : services_(s
     }
     StoredInstance stored = LoadInstance(MakeInstancePaths(services.config, uid), uid);
     workers_.emplace(uid, std::make_unique<InstanceWorker>(uid, std::move(stored), services_));
+  }
+  // All adopt at once; one that does not answer delays the first Hello by no more than this.
+  const auto deadline = std::chrono::steady_clock::now() + kAdoptionLimit;
+  for (const auto& [uid, worker] : workers_) {
+    static_cast<void>(worker->WaitUntilAdopted(deadline));
   }
 }
 

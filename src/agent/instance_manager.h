@@ -17,7 +17,8 @@ namespace vallum::agent {
 class InstanceManager {
  public:
   // Adopts what an earlier agent left in the state directory. A directory that cannot be read
-  // becomes an instance that is FAILED, with the reason; the others go on.
+  // becomes an instance that is FAILED, with the reason; the others go on. Blocks until all are
+  // adopted, for at most 3 s.
   explicit InstanceManager(const InstanceServices& services);
 
   // Everything this host shall have. Instances that are not in the list are kept as they are.

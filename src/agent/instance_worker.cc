@@ -36,6 +36,8 @@ InstanceWorker::InstanceWorker(std::string uid, StoredInstance stored,
     status_.set_reason(Printable(damage_, kReasonLimit));
     status_.set_fix("delete the instance, or restore its state files from a backup");
   }
+  // Hello names every instance that there is state of, also one whose adoption takes its time.
+  Update(Durability::kReportOnly, [](v1::InstanceStatus&) {});
   thread_ = std::jthread([this](const std::stop_token& stop) { Run(stop); });
 }
 
@@ -59,6 +61,11 @@ void InstanceWorker::SetDesired(const v1::DesiredInstance& desired) {
 std::shared_ptr<SerialHub> InstanceWorker::serial() const {
   const std::lock_guard lock(mutex_);
   return serial_;
+}
+
+bool InstanceWorker::WaitUntilAdopted(std::chrono::steady_clock::time_point deadline) {
+  std::unique_lock lock(mutex_);
+  return changed_.wait_until(lock, deadline, [this] { return adopted_; });
 }
 
 v1::InstanceStatus InstanceWorker::status() const {
@@ -94,7 +101,11 @@ void InstanceWorker::Update(Durability durability, const Change& change) {
 
 void InstanceWorker::Run(const std::stop_token& stop) {
   AdoptRunning();
-  Update(Durability::kReportOnly, [](v1::InstanceStatus&) {});
+  {
+    const std::lock_guard lock(mutex_);
+    adopted_ = true;
+    changed_.notify_all();
+  }
   while (!stop.stop_requested() && !gone_) {
     TakeEvents();
     if (!Advance(stop)) {

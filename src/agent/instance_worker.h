@@ -2,6 +2,7 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <deque>
 #include <functional>
@@ -52,6 +53,8 @@ class InstanceWorker {
   void SetDesired(const v1::DesiredInstance& desired);
   // The serial line of the running guest; empty when none runs.
   std::shared_ptr<SerialHub> serial() const;
+  // Waits until it is known what runs of the instance; false when that takes longer.
+  bool WaitUntilAdopted(std::chrono::steady_clock::time_point deadline);
   // True once every trace is removed.
   bool gone() const { return gone_; }
 
@@ -92,11 +95,12 @@ class InstanceWorker {
 
   mutable std::mutex mutex_;
   std::condition_variable_any changed_;
-  std::optional<v1::DesiredInstance> desired_;  // guarded by mutex_, as the next five
+  std::optional<v1::DesiredInstance> desired_;  // guarded by mutex_, as the next six
   v1::InstanceStatus status_;
   std::deque<vm::InstanceEvent> events_;
   std::shared_ptr<SerialHub> serial_;
   bool dirty_ = true;
+  bool adopted_ = false;
   bool desired_is_stored_ = false;
   std::mutex report_mutex_;  // keeps stored and reported status in the order of the changes
 
