@@ -25,8 +25,7 @@ grpc::Status ToGrpcStatus(const Error& error);
 class ConsoleLink;
 class ConsoleReactor;
 class SessionReactor;
-
-// Counts the calls that are under way, so that the gateway goes away after the last of them.
+// Counts calls under way: the gateway goes away after the last of them.
 class LiveCalls {
  public:
   void Add();
@@ -111,7 +110,7 @@ class SessionReactor final
   void OnDone() override;
 
  private:
-  // Bytes of messages that wait: an agent that does not read is dropped.
+  // An agent that does not read is dropped.
   static constexpr size_t kMaxWaiting = 10'000;
   void Handle();
   void FinishIfIdle();  // with mutex_ held
@@ -156,8 +155,7 @@ class ConsoleLink final : public ConsolePipe, public std::enable_shared_from_thi
   void OnDone();
 
  private:
-  struct Wakeup;
-  // With mutex_ held.
+  struct Wakeup;  // the rest: with mutex_ held
   void EndLocked(const std::string& reason);
   void Pump();
   Wakeup Due();
