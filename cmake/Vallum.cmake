@@ -104,7 +104,8 @@ function(vallum_test component)
   # gtest's macros expand to code that trips these two.
   target_compile_options(${target} PRIVATE -Wno-null-dereference)
   gtest_discover_tests(${target} TEST_PREFIX "${component}." DISCOVERY_MODE PRE_TEST
-    DISCOVERY_TIMEOUT 60 PROPERTIES TIMEOUT 120)
+    DISCOVERY_TIMEOUT 60 PROPERTIES TIMEOUT 120
+    ENVIRONMENT "TSAN_OPTIONS=suppressions=${PROJECT_SOURCE_DIR}/cmake/tsan.supp")
 endfunction()
 
 # vallum_test_program(<component> <name> SOURCES ... [LIBS libs...]) makes build/bin/test/<name>, a program that only
