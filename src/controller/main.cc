@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // vallum-controller: parses its flags, opens what it stands on, and waits for the end.
-#include <signal.h>
 #include <spdlog/sinks/stdout_sinks.h>
 #include <spdlog/spdlog.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 
 #include <CLI/CLI.hpp>
+#include <chrono>
+#include <csignal>
 #include <ctime>
 #include <filesystem>
 #include <memory>
@@ -15,9 +17,12 @@
 #include "base/clock.h"
 #include "base/text.h"
 #include "controller/controller.h"
+#include "controller/rest.h"
+#include "images/confined_inspector.h"
 #include "store/blob_store.h"
 #include "store/sqlite_store.h"
 #include "tls/authority.h"
+#include "tls/file.h"
 
 namespace vallum::controller {
 namespace {
@@ -28,7 +33,10 @@ struct Flags {
   std::string agent_listen = "0.0.0.0:7444";
   std::string advertise = "localhost";
   std::vector<std::string> names;
+  std::string inspector;
 };
+
+constexpr std::chrono::seconds kStopGrace{3};
 
 void AddFlags(CLI::App& app, Flags& flags) {
   app.set_config("--config", "", "TOML file with the same names as these flags");
@@ -40,6 +48,7 @@ void AddFlags(CLI::App& app, Flags& flags) {
                  "name or address, with or without :port, that agents are told to dial")
       ->capture_default_str();
   app.add_option("--tls-name", flags.names, "further names and addresses in the TLS certificate");
+  app.add_option("--inspector", flags.inspector, "vallum-inspect (default: beside this program)");
 }
 
 bool IsAddress(const std::string& name) {
@@ -77,6 +86,12 @@ std::string EndpointOf(const Flags& flags) {
   }
   const std::string port = flags.agent_listen.substr(flags.agent_listen.rfind(':') + 1);
   return (host.find(':') == std::string::npos ? host : "[" + host + "]") + ":" + port;
+}
+
+std::string InspectorOf(const Flags& flags) {
+  if (!flags.inspector.empty()) return flags.inspector;
+  std::error_code error;
+  return std::filesystem::read_symlink("/proc/self/exe", error).parent_path() / "vallum-inspect";
 }
 
 Controller::Options OptionsOf(const Flags& flags) {
@@ -120,16 +135,25 @@ Result<void> Run(const Flags& flags, const sigset_t& signals) {
   ASSIGN_OR_RETURN(const auto blobs, store::BlobStore::Open({.directory = dir / "blobs"}, clock));
   ASSIGN_OR_RETURN(const auto authority,
                    tls::CertificateAuthority::LoadOrCreate(dir / "ca", clock));
+  // For people, who hand it to their clients.
+  RETURN_IF_ERROR(
+      tls::WriteFileAtomically(dir / "ca.pem", AsBytes(authority->certificate_pem()), 0644));
+  const Controller::Options options = OptionsOf(flags);
+  ASSIGN_OR_RETURN(const tls::Credentials credentials,
+                   authority->IssueServer(options.gateway.names));
   ASSIGN_OR_RETURN(
       const auto controller,
       Controller::Start(
-          OptionsOf(flags),
-          {.store = *store, .blobs = *blobs, .authority = *authority, .clock = clock}));
-  spdlog::info("agents are served on port {}; the admin token is in {}",
-               controller->gateway().port(), (dir / "admin.token").string());
-  RETURN_IF_ERROR(WaitForEnd(signals, controller->view()));
+          options, {.store = *store, .blobs = *blobs, .authority = *authority, .clock = clock}));
+  const images::ConfinedInspector inspector({.program = InspectorOf(flags)});
+  ASSIGN_OR_RETURN(const auto rest, Rest::Start({.listen = flags.listen, .limits = {}}, *controller,
+                                                inspector, credentials));
+  spdlog::info("the API is served on port {}, agents on port {}; the admin token is in {}",
+               rest->port(), controller->gateway().port(), (dir / "admin.token").string());
+  const Result<void> ended = WaitForEnd(signals, controller->view());
   spdlog::info("stopping; instances go on running");
-  return Ok();
+  rest->Stop(kStopGrace);
+  return ended;
 }
 
 int Main(int argc, char** argv) {
@@ -137,6 +161,10 @@ int Main(int argc, char** argv) {
   Flags flags;
   AddFlags(app, flags);
   CLI11_PARSE(app, argc, argv);
+  // Tokens and keys pass through this process: no core dumps, and files for its user only.
+  prctl(PR_SET_DUMPABLE, 0);
+  umask(077);
+  std::signal(SIGPIPE, SIG_IGN);
   spdlog::set_default_logger(spdlog::stderr_logger_mt("vallum-controller"));
   // Before any thread is made, so that none of them is interrupted.
   sigset_t signals;

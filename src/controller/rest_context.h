@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <google/protobuf/descriptor.h>
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "base/result.h"
+#include "controller/controller.h"
+#include "controller/principal.h"
+#include "controller/resource_kind.h"
+#include "http/message.h"
+#include "images/confined_inspector.h"
+
+namespace vallum::controller {
+
+class ConsoleSessions;
+class WatchSessions;
+
+// What the handlers share; everything outlives the server.
+struct RestContext {
+  Controller& controller;
+  const images::ConfinedInspector& inspector;
+  WatchSessions& watches;
+  ConsoleSessions& consoles;
+};
+
+// Answers a request of somebody who is known; an error becomes a problem document.
+using ApiHandler = std::function<Result<http::Response>(const http::Request&, const Principal&)>;
+
+// One operation of the API: the router and /openapi.json are both made from these.
+struct ApiRoute {
+  http::Method method = http::Method::kGet;
+  std::string pattern;
+  std::string summary;
+  const google::protobuf::Descriptor* request = nullptr;  // nullptr: no body
+  const google::protobuf::Descriptor* reply = nullptr;    // nullptr: no content
+  int status = 200;
+  ApiHandler handler;  // empty: the route is added elsewhere and only described here
+  bool is_list = false;
+};
+
+std::vector<ApiRoute> ResourceRoutes(RestContext& context);
+std::vector<ApiRoute> InstanceRoutes(RestContext& context);
+
+// 200 with the resource and its ETag.
+Result<http::Response> ResourceResponse(int status, const google::protobuf::Message& resource);
+// 202 with the operation and its Location.
+Result<http::Response> AcceptedResponse(const v1::Operation& operation);
+
+// Finds a resource that the principal may see; one that it may not see does not exist for it.
+// Errors: kNotFound.
+Result<AnyResource> FindVisible(const RestContext& context, const Principal& principal, Kind kind,
+                                const std::string& name);
+
+// What clients see of a resource: tokens without digests, pools with their counts, uploads with
+// what arrived.
+std::unique_ptr<google::protobuf::Message> Shown(const RestContext& context, Kind kind,
+                                                 const google::protobuf::Message& resource);
+
+// Checks what people may write in a resource of a kind. Errors: kInvalidInput, naming the field.
+Result<void> ValidateResource(Kind kind, const google::protobuf::Message& resource);
+// Whether a resource may be deleted now. Errors: kConflict, naming what still uses it.
+Result<void> CheckUnused(const View& view, Kind kind, const google::protobuf::Message& resource);
+
+}  // namespace vallum::controller

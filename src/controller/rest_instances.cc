@@ -1,0 +1,184 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <cstdint>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "base/error.h"
+#include "base/result.h"
+#include "base/text.h"
+#include "controller/controller.h"
+#include "controller/instance_service.h"
+#include "controller/principal.h"
+#include "controller/rest_context.h"
+#include "controller/rest_json.h"
+#include "controller/rest_query.h"
+#include "http/message.h"
+
+namespace vallum::controller {
+namespace {
+
+using http::Request;
+using http::Response;
+
+Result<Response> Create(RestContext& context, const Request& request, const Principal& principal) {
+  v1::Instance instance;
+  RETURN_IF_ERROR(FromJson(request.body, instance));
+  // A tenant owns what it makes; others may make it for a tenant.
+  if (principal.role == v1::ROLE_TENANT) instance.mutable_metadata()->set_tenant(principal.tenant);
+  RETURN_IF_ERROR(
+      Authorize(principal, Verb::kCreate, Kind::kInstance, instance.metadata().tenant()));
+  RETURN_IF_ERROR(ValidateResource(Kind::kInstance, instance));
+  instance.clear_status();
+  ASSIGN_OR_RETURN(const InstanceService::Accepted accepted,
+                   context.controller.instances().Create(std::move(instance), principal));
+  return AcceptedResponse(accepted.operation);
+}
+
+// The instance of the path, if the principal may do this to it.
+Result<std::string> Target(RestContext& context, const Request& request, const Principal& principal,
+                           Verb verb) {
+  const std::string name = *request.Param("name");
+  ASSIGN_OR_RETURN(const AnyResource instance,
+                   FindVisible(context, principal, Kind::kInstance, name));
+  RETURN_IF_ERROR(Authorize(principal, verb, Kind::kInstance, MetadataOf(*instance).tenant()));
+  return name;
+}
+
+Result<Response> Replace(RestContext& context, const Request& request, const Principal& principal) {
+  ASSIGN_OR_RETURN(const std::string name, Target(context, request, principal, Verb::kUpdate));
+  ASSIGN_OR_RETURN(const int64_t if_match, ParseIfMatch(request.headers));
+  const auto current = context.controller.view().Get<v1::Instance>(name);
+  if (current == nullptr) return NotFound("there is no instance " + name);
+  v1::Instance updated;
+  if (request.method == http::Method::kPatch) {
+    updated = *current;
+    RETURN_IF_ERROR(ApplyMergePatch(request.body, updated));
+  } else {
+    RETURN_IF_ERROR(FromJson(request.body, updated));
+  }
+  if (updated.metadata().name() != name) {
+    return InvalidInput("metadata.name is not the path's \"" + name +
+                        "\"; names cannot be changed");
+  }
+  RETURN_IF_ERROR(ValidateResource(Kind::kInstance, updated));
+  const int64_t compare = if_match != 0 ? if_match : current->metadata().revision();
+  ASSIGN_OR_RETURN(const v1::Instance stored,
+                   context.controller.instances().Update(std::move(updated), compare));
+  return ResourceResponse(200, stored);
+}
+
+// {"force": true} or nothing.
+Result<StopKind> ParseStop(const std::string& body) {
+  if (Trim(body).empty()) return StopKind::kGraceful;
+  const nlohmann::json parsed = nlohmann::json::parse(body, nullptr, /*allow_exceptions=*/false);
+  if (!parsed.is_object() || parsed.size() > 1 ||
+      (parsed.size() == 1 && !(parsed.contains("force") && parsed["force"].is_boolean()))) {
+    return InvalidInput("the request's body is not valid")
+        .WithFix(R"(send {"force": true}, or nothing)");
+  }
+  return parsed.value("force", false) ? StopKind::kForce : StopKind::kGraceful;
+}
+
+using Action = Result<InstanceService::Accepted> (InstanceService::*)(std::string_view,
+                                                                      const Principal&,
+                                                                      store::Revision);
+
+ApiHandler Act(RestContext& context, Verb verb, Action action) {
+  return [&context, verb, action](const Request& request,
+                                  const Principal& principal) -> Result<Response> {
+    ASSIGN_OR_RETURN(const std::string name, Target(context, request, principal, verb));
+    ASSIGN_OR_RETURN(const int64_t if_match, ParseIfMatch(request.headers));
+    ASSIGN_OR_RETURN(const InstanceService::Accepted accepted,
+                     (context.controller.instances().*action)(name, principal, if_match));
+    return AcceptedResponse(accepted.operation);
+  };
+}
+
+Result<Response> Stop(RestContext& context, const Request& request, const Principal& principal) {
+  ASSIGN_OR_RETURN(const std::string name, Target(context, request, principal, Verb::kOperate));
+  ASSIGN_OR_RETURN(const StopKind kind, ParseStop(request.body));
+  ASSIGN_OR_RETURN(const int64_t if_match, ParseIfMatch(request.headers));
+  ASSIGN_OR_RETURN(const InstanceService::Accepted accepted,
+                   context.controller.instances().Stop(name, kind, principal, if_match));
+  return AcceptedResponse(accepted.operation);
+}
+
+Result<Response> GrantConsole(RestContext& context, const Request& request,
+                              const Principal& principal) {
+  ASSIGN_OR_RETURN(const std::string name, Target(context, request, principal, Verb::kConsole));
+  const auto instance = context.controller.view().Get<v1::Instance>(name);
+  if (instance == nullptr) return NotFound("there is no instance " + name);
+  const auto phase = instance->status().phase();
+  if (phase != v1::INSTANCE_RUNNING && phase != v1::INSTANCE_PAUSED) {
+    return Conflict("instance " + name + " does not run, so it has no console")
+        .WithFix("start it first");
+  }
+  ASSIGN_OR_RETURN(
+      const v1::ConsoleGrant grant,
+      context.controller.console_grants().Issue({name, instance->metadata().uid(), principal}));
+  ASSIGN_OR_RETURN(std::string body, ToJson(grant));
+  return Response::Json(201, std::move(body));
+}
+
+Result<Response> Explain(RestContext& context, const Request& request, const Principal& principal) {
+  RETURN_IF_ERROR(Authorize(principal, Verb::kExplain, Kind::kInstance, principal.tenant));
+  v1::ScheduleExplainRequest wanted;
+  RETURN_IF_ERROR(FromJson(request.body, wanted));
+  ASSIGN_OR_RETURN(const v1::ScheduleExplainReply reply,
+                   context.controller.instances().Explain(wanted.spec()));
+  ASSIGN_OR_RETURN(std::string body, ToJson(reply));
+  return Response::Json(200, std::move(body));
+}
+
+ApiHandler Bind(RestContext& context,
+                Result<Response> (*handler)(RestContext&, const Request&, const Principal&)) {
+  return [&context, handler](const Request& request, const Principal& principal) {
+    return handler(context, request, principal);
+  };
+}
+
+}  // namespace
+
+Result<Response> AcceptedResponse(const v1::Operation& operation) {
+  ASSIGN_OR_RETURN(Response response, ResourceResponse(202, operation));
+  response.headers.Set("Location", "/v1/operations/" + operation.metadata().name());
+  return response;
+}
+
+std::vector<ApiRoute> InstanceRoutes(RestContext& context) {
+  using http::Method;
+  const auto* instance = v1::Instance::descriptor();
+  const auto* operation = v1::Operation::descriptor();
+  const std::string all = "/v1/instances";
+  const std::string one = all + "/{name}";
+  return {
+      {Method::kPost, all, "Create an instance; the answer is its operation", instance, operation,
+       202, Bind(context, Create)},
+      {Method::kPut, one, "Replace labels and the changeable part of spec", instance, instance, 200,
+       Bind(context, Replace)},
+      {Method::kPatch, one, "Merge-patch labels and the changeable part of spec", instance,
+       instance, 200, Bind(context, Replace)},
+      {Method::kDelete, one, "Delete an instance and its disks", nullptr, operation, 202,
+       Act(context, Verb::kDelete, &InstanceService::Delete)},
+      {Method::kPost, one + "/start", "Start", nullptr, operation, 202,
+       Act(context, Verb::kOperate, &InstanceService::Start)},
+      {Method::kPost, one + "/stop", R"(Stop by the power button, or at once with {"force": true})",
+       nullptr, operation, 202, Bind(context, Stop)},
+      {Method::kPost, one + "/reboot", "Reset", nullptr, operation, 202,
+       Act(context, Verb::kOperate, &InstanceService::Reboot)},
+      {Method::kPost, one + "/pause", "Pause", nullptr, operation, 202,
+       Act(context, Verb::kOperate, &InstanceService::Pause)},
+      {Method::kPost, one + "/resume", "Resume", nullptr, operation, 202,
+       Act(context, Verb::kOperate, &InstanceService::Resume)},
+      {Method::kPost, one + "/console", "A ticket for the serial console, good once and for 600 s",
+       nullptr, v1::ConsoleGrant::descriptor(), 201, Bind(context, GrantConsole)},
+      {Method::kPost, "/v1/schedule/explain", "Where an instance would go, and why not elsewhere",
+       v1::ScheduleExplainRequest::descriptor(), v1::ScheduleExplainReply::descriptor(), 200,
+       Bind(context, Explain)},
+  };
+}
+
+}  // namespace vallum::controller

@@ -1,0 +1,314 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "controller/rest.h"
+
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
+#include <utility>
+
+#include "base/bytes.h"
+#include "base/secret_bytes.h"
+#include "controller/test_rig.h"
+#include "http/client.h"
+#include "images/confined_inspector.h"
+#include "store/file.h"
+#include "tls/authority.h"
+
+namespace vallum::controller {
+namespace {
+
+using http::Method;
+using nlohmann::json;
+
+constexpr std::chrono::seconds kPatience{20};
+
+// A controller with its REST API on a free port, and clients that speak real TLS to it.
+class RestTest : public testing::Test {
+ protected:
+  RestTest()
+      : authority_(*tls::CertificateAuthority::Create(rig_.dir() / "rest-ca", rig_.clock())) {
+    const tls::Credentials credentials = *authority_->IssueServer({{"localhost"}, {"127.0.0.1"}});
+    auto rest = Rest::Start({.listen = "127.0.0.1:0", .limits = {}}, rig_.controller(), inspector_,
+                            credentials);
+    EXPECT_TRUE(rest.has_value()) << rest.error().DebugString();
+    rest_ = *std::move(rest);
+    admin_ = ClientFor(v1::ROLE_ADMIN, "");
+  }
+
+  std::unique_ptr<http::Client> NewClient() {
+    auto client =
+        http::Client::Create({.server = "https://127.0.0.1:" + std::to_string(rest_->port()),
+                              .ca_pem = authority_->certificate_pem()});
+    EXPECT_TRUE(client.has_value());
+    return *std::move(client);
+  }
+
+  std::unique_ptr<http::Client> ClientFor(v1::Role role, const std::string& tenant) {
+    v1::TokenSpec spec;
+    spec.set_role(role);
+    spec.set_tenant(tenant);
+    const v1::Token token = *rig_.controller().tokens().Create("", spec);
+    std::unique_ptr<http::Client> client = NewClient();
+    client->SetBearerToken(SecretBytes(AsBytes(token.status().secret())));
+    return client;
+  }
+
+  static http::Response Send(http::Client& client, Method method, const std::string& target,
+                             const std::string& body = "", const std::string& if_match = "") {
+    http::ClientRequest request{.method = method, .target = target, .headers = {}, .body = body};
+    if (!if_match.empty()) request.headers.Set("If-Match", if_match);
+    auto response = client.Send(request);
+    EXPECT_TRUE(response.has_value()) << response.error().DebugString();
+    return response.has_value() ? *std::move(response) : http::Response{};
+  }
+  http::Response Admin(Method method, const std::string& target, const std::string& body = "",
+                       const std::string& if_match = "") {
+    return Send(*admin_, method, target, body, if_match);
+  }
+  static json Body(const http::Response& response) {
+    return json::parse(response.body, nullptr, false);
+  }
+
+  http::Response Upload(const std::string& target, const Bytes& content) {
+    const store::UniqueFd file(memfd_create("upload", MFD_CLOEXEC));
+    EXPECT_EQ(write(file.get(), content.data(), content.size()),
+              static_cast<ssize_t>(content.size()));
+    http::ClientRequest request{
+        .method = Method::kPut, .target = target, .headers = {}, .body = {}};
+    auto response = admin_->Upload(
+        request, {.fd = file.get(), .offset = 0, .length = content.size()}, [](uint64_t) {});
+    EXPECT_TRUE(response.has_value()) << response.error().DebugString();
+    return *std::move(response);
+  }
+
+  Rig rig_;
+  std::unique_ptr<tls::CertificateAuthority> authority_;
+  images::ConfinedInspector inspector_{
+      {.program = std::string(VALLUM_BIN_DIR) + "/vallum-inspect"}};
+  std::unique_ptr<Rest> rest_;
+  std::unique_ptr<http::Client> admin_;
+};
+
+constexpr const char* kBlob = R"({"metadata":{"name":"blob"},"spec":{"diskFormat":"raw"}})";
+
+TEST_F(RestTest, NoTokenIsA401ThatSaysHowToSendOne) {
+  const auto client = NewClient();
+  const http::Response response = Send(*client, Method::kGet, "/v1/pools");
+  EXPECT_EQ(response.status, 401);
+  EXPECT_TRUE(response.headers.Get("www-authenticate").has_value());
+  EXPECT_EQ(Body(response)["code"], "denied");
+  EXPECT_NE(Body(response)["fix"], "");
+}
+
+TEST_F(RestTest, WrongTokenIsA401AndCounted) {
+  const auto client = NewClient();
+  client->SetBearerToken(SecretBytes(AsBytes("wrong")));
+  EXPECT_EQ(Send(*client, Method::kGet, "/v1/pools").status, 401);
+  EXPECT_EQ(rig_.controller().metrics().authentication_failures_total, 1U);
+}
+
+TEST_F(RestTest, HealthAndOpenApiNeedNoToken) {
+  const auto client = NewClient();
+  EXPECT_EQ(Send(*client, Method::kGet, "/healthz").status, 200);
+  const json document = Body(Send(*client, Method::kGet, "/openapi.json"));
+  EXPECT_TRUE(document["paths"].contains("/v1/instances/{name}/start"));
+  EXPECT_TRUE(document["paths"].contains("/v1/images/{name}/content"));
+}
+
+TEST_F(RestTest, MetricsCountRequestsByRouteNotByPath) {
+  Admin(Method::kGet, "/v1/pools/default");
+  const std::string text = Admin(Method::kGet, "/metrics").body;
+  EXPECT_NE(text.find("route=\"/v1/pools/{name}\""), std::string::npos);
+  EXPECT_NE(text.find("vallum_instances"), std::string::npos);
+  EXPECT_EQ(text.find("/v1/pools/default"), std::string::npos);
+}
+
+TEST_F(RestTest, CreatedResourceIsReadBackWithItsETag) {
+  const http::Response created =
+      Admin(Method::kPost, "/v1/pools", R"({"metadata":{"name":"gold"}})");
+  EXPECT_EQ(created.status, 201);
+  const http::Response read = Admin(Method::kGet, "/v1/pools/gold");
+  EXPECT_EQ(read.status, 200);
+  EXPECT_EQ(read.headers.Get("etag"), created.headers.Get("etag"));
+  EXPECT_EQ(*read.headers.Get("etag"),
+            "\"" + Body(read)["metadata"]["revision"].get<std::string>() + "\"");
+}
+
+TEST_F(RestTest, NameThatExistsIsAConflict) {
+  EXPECT_EQ(Admin(Method::kPost, "/v1/pools", R"({"metadata":{"name":"default"}})").status, 409);
+}
+
+TEST_F(RestTest, UnknownFieldIsRefusedByName) {
+  const http::Response response =
+      Admin(Method::kPost, "/v1/pools", R"({"metadata":{"name":"p"},"spec":{"sice":1}})");
+  EXPECT_EQ(response.status, 400);
+  EXPECT_NE(Body(response)["detail"].get<std::string>().find("sice"), std::string::npos);
+}
+
+TEST_F(RestTest, StaleIfMatchChangesNothing) {
+  Admin(Method::kPost, "/v1/pools", R"({"metadata":{"name":"gold"}})");
+  const std::string etag = *Admin(Method::kGet, "/v1/pools/gold").headers.Get("etag");
+  const std::string patch = R"({"spec":{"description":"one"}})";
+  EXPECT_EQ(Admin(Method::kPatch, "/v1/pools/gold", patch, etag).status, 200);
+  EXPECT_EQ(
+      Admin(Method::kPatch, "/v1/pools/gold", R"({"spec":{"description":"two"}})", etag).status,
+      409);
+  EXPECT_EQ(Body(Admin(Method::kGet, "/v1/pools/gold"))["spec"]["description"], "one");
+}
+
+TEST_F(RestTest, StatusThatAClientSendsIsIgnored) {
+  const std::string body =
+      R"({"metadata":{"name":"blob"},"spec":{"diskFormat":"raw"},"status":{"state":"IMAGE_READY","sha256":"00"}})";
+  EXPECT_EQ(Admin(Method::kPost, "/v1/images", body).status, 201);
+  const std::string put =
+      R"({"metadata":{"name":"blob"},"spec":{"diskFormat":"raw"},"status":{"state":"IMAGE_READY"}})";
+  EXPECT_EQ(Admin(Method::kPut, "/v1/images/blob", put).status, 200);
+  EXPECT_EQ(Body(Admin(Method::kGet, "/v1/images/blob"))["status"]["state"], "IMAGE_PENDING");
+}
+
+TEST_F(RestTest, PagesTogetherGiveEveryItemOnce) {
+  for (const char* name : {"a", "b", "c"}) {
+    Admin(Method::kPost, "/v1/pools", std::string(R"({"metadata":{"name":")") + name + "\"}}");
+  }
+  std::string seen;
+  std::string page;
+  do {
+    const json list =
+        Body(Admin(Method::kGet, "/v1/pools?limit=1" + (page.empty() ? "" : "&page=" + page)));
+    ASSERT_EQ(list["items"].size(), 1U);
+    seen += list["items"][0]["metadata"]["name"].get<std::string>() + " ";
+    page = list.value("nextPage", "");
+  } while (!page.empty());
+  EXPECT_EQ(seen, "a b c default ");
+}
+
+TEST_F(RestTest, TenantSeesItsOwnInstancesOnlyAndOthersDoNotExistForIt) {
+  rig_.MakeReadyImage("debian");
+  const auto acme = ClientFor(v1::ROLE_TENANT, "acme");
+  const auto other = ClientFor(v1::ROLE_TENANT, "other");
+  const std::string body =
+      R"({"metadata":{"name":"web1"},"spec":{"image":"debian","flavor":"tiny"}})";
+  ASSERT_EQ(Send(*acme, Method::kPost, "/v1/instances", body).status, 202);
+  EXPECT_EQ(Send(*acme, Method::kGet, "/v1/instances/web1").status, 200);
+  EXPECT_EQ(Send(*other, Method::kGet, "/v1/instances/web1").status, 404);
+  EXPECT_EQ(Send(*other, Method::kPost, "/v1/instances/web1/stop").status, 404);
+  EXPECT_EQ(Body(Send(*other, Method::kGet, "/v1/instances"))["items"].size(), 0U);
+  EXPECT_EQ(Body(Send(*acme, Method::kGet, "/v1/instances"))["items"].size(), 1U);
+  EXPECT_EQ(Send(*acme, Method::kGet, "/v1/tokens").status, 403);
+}
+
+TEST_F(RestTest, AuditorReadsAndChangesNothing) {
+  const auto auditor = ClientFor(v1::ROLE_AUDITOR, "");
+  EXPECT_EQ(Send(*auditor, Method::kGet, "/v1/events").status, 200);
+  EXPECT_EQ(Send(*auditor, Method::kPost, "/v1/pools", R"({"metadata":{"name":"x"}})").status, 403);
+}
+
+TEST_F(RestTest, TokenSecretIsInTheAnswerToItsCreationOnly) {
+  const json made = Body(Admin(Method::kPost, "/v1/tokens",
+                               R"({"metadata":{"name":"ci"},"spec":{"role":"ROLE_OPERATOR"}})"));
+  EXPECT_GE(made["status"]["secret"].get<std::string>().size(), 40U);
+  const std::string read = Admin(Method::kGet, "/v1/tokens/ci").body;
+  EXPECT_EQ(read.find("secret"), std::string::npos);
+}
+
+TEST_F(RestTest, JoinTokenIsTheWholeStringThatAHostNeeds) {
+  const json made =
+      Body(Admin(Method::kPost, "/v1/tokens",
+                 R"({"metadata":{"name":"j"},"spec":{"role":"ROLE_JOIN","pool":"default"}})"));
+  EXPECT_TRUE(made["status"]["secret"].get<std::string>().starts_with("vallum-join-v1."));
+}
+
+TEST_F(RestTest, WatchDeliversTheChangeThatFollowsAList) {
+  const std::string revision = Body(Admin(Method::kGet, "/v1/pools"))["revision"];
+  auto events = ClientFor(v1::ROLE_AUDITOR, "")
+                    ->OpenEvents({.method = Method::kGet,
+                                  .target = "/v1/pools?watch=" + revision,
+                                  .headers = {},
+                                  .body = {}});
+  ASSERT_TRUE(events.has_value()) << events.error().DebugString();
+  Admin(Method::kPost, "/v1/pools", R"({"metadata":{"name":"seen"}})");
+  const auto event = (*events)->Next(kPatience);
+  ASSERT_TRUE(event.has_value() && event->has_value());
+  EXPECT_EQ((*event)->event, "put");
+  EXPECT_EQ(json::parse((*event)->data)["metadata"]["name"], "seen");
+  Admin(Method::kDelete, "/v1/pools/seen");
+  EXPECT_EQ((*(*events)->Next(kPatience))->event, "delete");
+}
+
+TEST_F(RestTest, UploadedBlobBecomesReadyWithItsDigest) {
+  ASSERT_EQ(Admin(Method::kPost, "/v1/images", kBlob).status, 201);
+  const Bytes content(4096, std::byte{'x'});
+  const http::Response done = Upload("/v1/images/blob/content", content);
+  EXPECT_EQ(done.status, 200) << done.body;
+  EXPECT_EQ(Body(done)["status"]["state"], "IMAGE_READY");
+  EXPECT_EQ(Body(done)["status"]["sha256"], ToHex(Sha256(content)));
+  EXPECT_EQ(Upload("/v1/images/blob/content", content).status, 409);
+}
+
+TEST_F(RestTest, UploadGoesOnWhereItStopped) {
+  Admin(Method::kPost, "/v1/images", kBlob);
+  const Bytes first(5000, std::byte{'a'});
+  const Bytes second(3000, std::byte{'b'});
+  EXPECT_EQ(
+      Body(Upload("/v1/images/blob/content?offset=0&total=8000", first))["status"]["receivedBytes"],
+      "5000");
+  EXPECT_EQ(Upload("/v1/images/blob/content?offset=0&total=8000", second).status, 409);
+  const http::Response done = Upload("/v1/images/blob/content?offset=5000&total=8000", second);
+  Bytes whole = first;
+  whole.insert(whole.end(), second.begin(), second.end());
+  EXPECT_EQ(Body(done)["status"]["sha256"], ToHex(Sha256(whole))) << done.body;
+}
+
+TEST_F(RestTest, RefusedImageSaysWhyAndNothingOfItIsKept) {
+  Admin(Method::kPost, "/v1/images",
+        R"({"metadata":{"name":"disk"},"spec":{"diskFormat":"qcow2"}})");
+  const http::Response refused = Upload("/v1/images/disk/content", Bytes(4096, std::byte{'x'}));
+  EXPECT_EQ(refused.status, 400);
+  EXPECT_NE(Body(refused)["fix"], "");
+  EXPECT_EQ(Admin(Method::kGet, "/v1/images/disk").status, 404);
+  EXPECT_TRUE(rig_.blobs().List()->empty());
+}
+
+TEST_F(RestTest, UploadWithAnotherDigestThanExpectedIsRefused) {
+  const std::string expected(64, '0');
+  Admin(Method::kPost, "/v1/images",
+        R"({"metadata":{"name":"blob"},"spec":{"diskFormat":"raw","expectedSha256":")" + expected +
+            "\"}}");
+  EXPECT_EQ(Upload("/v1/images/blob/content", Bytes(512, std::byte{1})).status, 400);
+  EXPECT_EQ(Admin(Method::kGet, "/v1/images/blob").status, 404);
+}
+
+TEST_F(RestTest, PoolInUseIsNotDeleted) {
+  const auto agent = rig_.ConnectedAgent("node1");
+  const http::Response response = Admin(Method::kDelete, "/v1/pools/default");
+  EXPECT_EQ(response.status, 409);
+  EXPECT_NE(Body(response)["detail"].get<std::string>().find("node1"), std::string::npos);
+}
+
+TEST_F(RestTest, InstanceCreationAnswersWithItsOperation) {
+  rig_.MakeReadyImage("debian");
+  const http::Response response =
+      Admin(Method::kPost, "/v1/instances",
+            R"({"metadata":{"name":"web1"},"spec":{"image":"debian","flavor":"tiny"}})");
+  EXPECT_EQ(response.status, 202) << response.body;
+  const http::Response operation = Admin(Method::kGet, *response.headers.Get("location"));
+  EXPECT_EQ(Body(operation)["target"], "instances/web1");
+}
+
+TEST_F(RestTest, ConsoleTicketOfAStoppedInstanceIsRefused) {
+  rig_.MakeReadyImage("debian");
+  Admin(Method::kPost, "/v1/instances",
+        R"({"metadata":{"name":"web1"},"spec":{"image":"debian","flavor":"tiny"}})");
+  EXPECT_EQ(Admin(Method::kPost, "/v1/instances/web1/console").status, 409);
+  EXPECT_EQ(Admin(Method::kGet, "/v1/consoles/made-up").status, 403);
+}
+
+}  // namespace
+}  // namespace vallum::controller

@@ -1,0 +1,145 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <google/protobuf/message.h>
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "base/bytes.h"
+#include "base/error.h"
+#include "base/ids.h"
+#include "base/result.h"
+#include "base/text.h"
+#include "base/units.h"
+#include "controller/boot_policy.h"
+#include "controller/resource_kind.h"
+#include "controller/rest_context.h"
+#include "controller/view.h"
+#include "images/inspection.h"
+
+namespace vallum::controller {
+namespace {
+
+constexpr int kMaxVcpus = 512;
+constexpr int64_t kMinMemory = int64_t{16} << 20U;
+constexpr int64_t kMaxMemory = int64_t{16} << 40U;
+constexpr int kMaxLabels = 64;
+constexpr size_t kMaxLabelLength = 256;
+constexpr size_t kMaxDescription = 4096;
+
+Result<void> ValidateLabels(const v1::Metadata& metadata) {
+  if (metadata.labels_size() > kMaxLabels) {
+    return InvalidInput("metadata.labels: " + std::to_string(metadata.labels_size()) +
+                        " labels, at most " + std::to_string(kMaxLabels));
+  }
+  for (const auto& [key, value] : metadata.labels()) {
+    const bool bad_key = key.empty() || key.size() > kMaxLabelLength ||
+                         key.find_first_of(",= \t\n") != std::string::npos;
+    if (bad_key || value.size() > kMaxLabelLength || value.find(',') != std::string::npos) {
+      return InvalidInput("metadata.labels: \"" + Printable(key, 60) + "=" + Printable(value, 60) +
+                          "\" is not valid")
+          .WithFix("keys without ',', '=' and blanks, values without ',', at most 256 bytes each");
+    }
+  }
+  return Ok();
+}
+
+Result<void> ValidateDescription(const std::string& text) {
+  if (text.size() <= kMaxDescription) return Ok();
+  return InvalidInput("spec.description: longer than 4096 bytes");
+}
+
+Result<void> ValidatePool(const v1::Pool& pool) {
+  RETURN_IF_ERROR(ValidateDescription(pool.spec().description()));
+  const double overcommit = pool.spec().cpu_overcommit();
+  if (overcommit != 0 && !(overcommit >= 1 && overcommit <= 64)) {
+    return InvalidInput("spec.cpuOvercommit: " + std::to_string(overcommit) +
+                        " is not from 1 to 64")
+        .WithFix("leave it out for the default of 4");
+  }
+  return Ok();
+}
+
+Result<void> ValidateFlavor(const v1::Flavor& flavor) {
+  const v1::FlavorSpec& spec = flavor.spec();
+  RETURN_IF_ERROR(ValidateDescription(spec.description()));
+  if (spec.vcpus() < 1 || spec.vcpus() > kMaxVcpus) {
+    return InvalidInput("spec.vcpus: " + std::to_string(spec.vcpus()) + " is not from 1 to " +
+                        std::to_string(kMaxVcpus));
+  }
+  if (spec.memory_bytes() < kMinMemory || spec.memory_bytes() > kMaxMemory) {
+    return InvalidInput("spec.memoryBytes: " + std::to_string(spec.memory_bytes()) +
+                        " is not from 16 MiB to 16 TiB");
+  }
+  if (spec.memory_bytes() % (1 << 20) != 0) {
+    return InvalidInput("spec.memoryBytes: " + std::to_string(spec.memory_bytes()) +
+                        " is not a whole number of MiB");
+  }
+  if (spec.disk_bytes() < 0 || spec.disk_bytes() % 512 != 0) {
+    return InvalidInput("spec.diskBytes: " + std::to_string(spec.disk_bytes()) +
+                        " is not a multiple of 512");
+  }
+  return Ok();
+}
+
+Result<void> ValidateImage(const v1::Image& image) {
+  const v1::ImageSpec& spec = image.spec();
+  RETURN_IF_ERROR(ValidateDescription(spec.description()));
+  RETURN_IF_ERROR(images::ParseDeclaredFormat(spec.disk_format()));
+  RETURN_IF_ERROR(CheckImageProperties(image.metadata().name(),
+                                       {spec.properties().begin(), spec.properties().end()}));
+  if (!spec.expected_sha256().empty()) {
+    const Result<Bytes> digest = FromHex(spec.expected_sha256());
+    if (!digest.has_value() || digest->size() != 32) {
+      return InvalidInput("spec.expectedSha256: not a SHA-256 in 64 hexadecimal digits");
+    }
+  }
+  if (spec.expected_size_bytes() < 0) return InvalidInput("spec.expectedSizeBytes: negative");
+  return Ok();
+}
+
+Error InUse(Kind kind, const std::string& name, const std::string& by) {
+  return Conflict(std::string(KindName(kind)) + " " + name + " is used by " + by)
+      .WithFix("delete or move that first");
+}
+
+}  // namespace
+
+Result<void> ValidateResource(Kind kind, const google::protobuf::Message& resource) {
+  RETURN_IF_ERROR(ValidateName(KindName(kind), MetadataOf(resource).name()));
+  RETURN_IF_ERROR(ValidateLabels(MetadataOf(resource)));
+  switch (kind) {
+    case Kind::kPool:
+      return ValidatePool(static_cast<const v1::Pool&>(resource));
+    case Kind::kFlavor:
+      return ValidateFlavor(static_cast<const v1::Flavor&>(resource));
+    case Kind::kImage:
+      return ValidateImage(static_cast<const v1::Image&>(resource));
+    case Kind::kHost:
+    case Kind::kInstance:
+    case Kind::kOperation:
+    case Kind::kEvent:
+    case Kind::kToken:
+      return Ok();
+  }
+  return Ok();
+}
+
+Result<void> CheckUnused(const View& view, Kind kind, const google::protobuf::Message& resource) {
+  const std::string& name = MetadataOf(resource).name();
+  for (const auto& instance : view.All<v1::Instance>()) {
+    const std::string by = "instance " + instance->metadata().name();
+    const std::string pool = instance->spec().pool().empty() ? "default" : instance->spec().pool();
+    if (kind == Kind::kImage && instance->spec().image() == name) return InUse(kind, name, by);
+    if (kind == Kind::kPool && pool == name) return InUse(kind, name, by);
+    if (kind == Kind::kHost && instance->status().host() == name) return InUse(kind, name, by);
+  }
+  if (kind == Kind::kPool) {
+    for (const auto& host : view.All<v1::Host>()) {
+      if (host->spec().pool() == name) return InUse(kind, name, "host " + host->metadata().name());
+    }
+  }
+  return Ok();
+}
+
+}  // namespace vallum::controller
