@@ -22,6 +22,8 @@ build_preset() {
   fi
   say "building ($preset)"
   # Nothing of it is of interest unless it fails, and then all of it is.
+  # Other checkouts of the same tree share what was compiled.
+  export CCACHE_BASEDIR=$vallum_root CCACHE_NOHASHDIR=1 CCACHE_SLOPPINESS=time_macros
   if [ -t 2 ]; then ninja -C "$dir" "$@" >&2; else ninja -C "$dir" --quiet "$@" >&2; fi ||
     die "the build failed; the first error above says where"
 }
