@@ -31,7 +31,7 @@ std::unique_ptr<v1::AgentGateway::Stub> FakeAgent::Dial() const {
   // Each agent of a test has a connection of its own.
   grpc::ChannelArguments arguments;
   arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
-  return v1::AgentGateway::NewStub(grpc::CreateCustomChannel("localhost:" + std::to_string(port_),
+  return v1::AgentGateway::NewStub(grpc::CreateCustomChannel("127.0.0.1:" + std::to_string(port_),
                                                              grpc::SslCredentials(tls), arguments));
 }
 

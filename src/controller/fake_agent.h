@@ -15,7 +15,8 @@ namespace vallum::controller {
 // An agent without guests: speaks the real protocol over real TLS and says what the test wants.
 class FakeAgent {
  public:
-  //   port: the gateway's, on localhost.
+  //   port: of the gateway on 127.0.0.1; by address, because Debian's c-ares leaks names it
+  //   resolves.
   FakeAgent(std::string host, int port, std::string ca_pem);
   ~FakeAgent();
   FakeAgent(const FakeAgent&) = delete;

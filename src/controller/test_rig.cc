@@ -43,7 +43,7 @@ void Rig::Start() {
   authority_ = *std::move(authority);
   Controller::Options options;
   options.state_dir = dir();
-  options.gateway.listen = "localhost:0";
+  options.gateway.listen = "127.0.0.1:0";
   options.gateway.names = {.dns_names = {"localhost"}, .ip_addresses = {"127.0.0.1"}};
   options.gateway.console_timeout = std::chrono::seconds(5);
   auto controller = Controller::Start(
