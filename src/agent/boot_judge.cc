@@ -135,8 +135,10 @@ v1::BootMeasured JudgeBoot(const BootEvidence& evidence) {
   std::vector<std::string> reasons = JudgePcr7(evidence, out, notes);
   if (evidence.refusal && !evidence.progress.left_firmware) {
     out.set_verdict(v1::BOOT_REFUSED);
-    SetReasons(out, {"the firmware refused " + evidence.refusal->boot_option + ": " +
-                     evidence.refusal->cause});
+    const bool by_shim = evidence.refusal->by == RefusedBy::kShim;
+    const std::string who = by_shim ? "shim refused the loader that comes after it"
+                                    : "the firmware refused " + evidence.refusal->boot_option;
+    SetReasons(out, {who + ": " + evidence.refusal->cause});
     return out;
   }
   const bool decidable = evidence.progress.configuration_done || evidence.progress.left_firmware;

@@ -55,7 +55,7 @@ BootMonitor::~BootMonitor() {
 
 void BootMonitor::OnSerial(ByteView output) {
   const std::lock_guard lock(mutex_);
-  if (auto refusal = scanner_.Feed(output); refusal) {
+  if (auto refusal = scanner_.Feed(output); refusal && !evidence_.refusal) {
     evidence_.refusal = std::move(refusal);
     Publish();
   }

@@ -109,6 +109,37 @@ TEST(RefusalScanner, OtherFailuresAndOtherSpeakersAreNoRefusal) {
   }
 }
 
+// What shim 16.1 draws when GRUB does not verify.
+constexpr std::string_view kShimBox =
+    "\x1b[44m\x1b[01;01H\xda\xc4\xc4\xbf\x1b[02;01H\xb3   ERROR   \xb3\x1b[03;01H\xb3  \xb3"
+    "\x1b[04;01H\xb3   Verification failed: (0x1A) Security Violation   \xb3\x1b[05;01H";
+
+TEST(RefusalScanner, FindsShimsBoxInAnyPieces) {
+  for (size_t piece = 1; piece < kShimBox.size(); ++piece) {
+    RefusalScanner scanner;
+    std::optional<FirmwareRefusal> found;
+    for (size_t at = 0; at < kShimBox.size(); at += piece) {
+      if (auto refusal = scanner.Feed(AsBytes(kShimBox.substr(at, piece))); refusal) {
+        found = refusal;
+      }
+    }
+    ASSERT_TRUE(found) << piece;
+    EXPECT_EQ(found->by, RefusedBy::kShim);
+    EXPECT_EQ(found->cause, "Security Violation");
+  }
+}
+
+TEST(RefusalScanner, TheFirstRefusalIsTheOneThatCounts) {
+  // The firmware goes on to its own shell, which is not signed either.
+  RefusalScanner scanner;
+  const std::string text = std::string(kRefusal) +
+                           "BdsDxe: failed to start Boot0002 \"EFI Internal Shell\" from Fv(7CB8): "
+                           "Security Violation\r\n";
+  const auto found = scanner.Feed(AsBytes(text));
+  ASSERT_TRUE(found);
+  EXPECT_NE(found->boot_option.find("Boot0001"), std::string::npos);
+}
+
 TEST(RefusalScanner, SaysNothingOnceTheGuestSpeaksForItself) {
   RefusalScanner scanner;
   scanner.Disarm();
@@ -366,7 +397,7 @@ TEST(BootJudge, ProgressIsReadFromTheRecord) {
 
 TEST(BootJudge, RefusalCountsOnlyWhileTheFirmwareSpeaks) {
   BootEvidence evidence;
-  evidence.refusal = FirmwareRefusal{"Boot0001", "Access Denied"};
+  evidence.refusal = FirmwareRefusal{RefusedBy::kFirmware, "Boot0001", "Access Denied"};
   evidence.progress = ReadProgress(Boot(false));
   const v1::BootMeasured refused = JudgeBoot(evidence);
   EXPECT_EQ(refused.verdict(), v1::BOOT_REFUSED);

@@ -17,11 +17,29 @@ constexpr size_t kOptionLimit = 160;
 constexpr std::array<std::string_view, 2> kBeginnings = {"BdsDxe: failed to load ",
                                                          "BdsDxe: failed to start "};
 constexpr std::array<std::string_view, 2> kCauses = {"Security Violation", "Access Denied"};
+// shim, shim.c: console_error(L"Verification failed", efi_status), which prints "%s: (0x%x) %r".
+constexpr std::string_view kShimBeginning = "Verification failed: (0x";
+
+std::optional<FirmwareRefusal> MatchShim(std::string_view line) {
+  const size_t start = line.find(kShimBeginning);
+  if (start == std::string_view::npos) {
+    return std::nullopt;
+  }
+  for (const std::string_view cause : kCauses) {
+    if (line.find(cause, start) != std::string_view::npos) {
+      return FirmwareRefusal{RefusedBy::kShim, {}, std::string(cause)};
+    }
+  }
+  return std::nullopt;
+}
 
 }  // namespace
 
 std::optional<FirmwareRefusal> RefusalScanner::MatchLine() const {
   const std::string_view line = line_;
+  if (auto by_shim = MatchShim(line); by_shim) {
+    return by_shim;
+  }
   for (const std::string_view beginning : kBeginnings) {
     const size_t start = line.find(beginning);
     if (start == std::string_view::npos) {
@@ -39,10 +57,18 @@ std::optional<FirmwareRefusal> RefusalScanner::MatchLine() const {
         continue;
       }
       option.remove_suffix(1);
-      return FirmwareRefusal{Printable(Trim(option), kOptionLimit), std::string(cause)};
+      return FirmwareRefusal{RefusedBy::kFirmware, Printable(Trim(option), kOptionLimit),
+                             std::string(cause)};
     }
   }
   return std::nullopt;
+}
+
+void RefusalScanner::EndLine(std::optional<FirmwareRefusal>& found) {
+  if (auto match = MatchLine(); match && !found) {
+    found = std::move(match);
+  }
+  line_.clear();
 }
 
 void RefusalScanner::FeedByte(char c, std::optional<FirmwareRefusal>& found) {
@@ -58,14 +84,15 @@ void RefusalScanner::FeedByte(char c, std::optional<FirmwareRefusal>& found) {
   if (escape_ == Escape::kSequence) {
     if (c >= '@' && c <= '~') {
       escape_ = Escape::kNone;
+      // ECMA-48 CUP: what follows stands elsewhere on the screen.
+      if (c == 'H') {
+        EndLine(found);
+      }
     }
     return;
   }
   if (c == '\n' || c == '\r') {
-    if (auto match = MatchLine(); match) {
-      found = std::move(match);
-    }
-    line_.clear();
+    EndLine(found);
     return;
   }
   if (line_.size() < kLineLimit) {

@@ -8,20 +8,26 @@
 
 namespace vallum::agent {
 
-// A boot option that the firmware refused.
+// Who refused to start what.
+enum class RefusedBy { kFirmware, kShim };
+
+// A loader that was refused.
 struct FirmwareRefusal {
-  std::string
-      boot_option;  // "Boot0001 \"UEFI QEMU HARDDISK\" from PciRoot(0x0)/..."; untrusted, printable
+  RefusedBy by = RefusedBy::kFirmware;
+  std::string boot_option;  // "Boot0001 \"UEFI QEMU HARDDISK\" from PciRoot(0x0)/..."; untrusted,
+                            // printable; empty for shim, which does not say what it refused
   std::string cause;  // "Security Violation", "Access Denied"
   bool operator==(const FirmwareRefusal&) const = default;
 };
 
 // Finds the line by which EDK2's boot manager says that it refused a loader, in a stream of serial
-// output: "BdsDxe: failed to load Boot0001 ... : Access Denied". Terminal escapes are dropped, a
-// line may arrive in any pieces, and a line is kept up to 1 KiB only. Not thread-safe.
+// output: "BdsDxe: failed to load Boot0001 ... : Access Denied"; and shim's box that says the same
+// of the loader after it: "Verification failed: (0x1A) Security Violation". Terminal escapes are
+// dropped, those that move the cursor end a line, a line may arrive in any pieces, and is kept up
+// to 1 KiB only. Not thread-safe.
 class RefusalScanner {
  public:
-  // Returns the last refusal in this piece, if there is one.
+  // Returns the first refusal in this piece, if there is one.
   std::optional<FirmwareRefusal> Feed(ByteView piece);
   // Forgets what it saw: the machine was reset.
   void Reset();
@@ -32,6 +38,7 @@ class RefusalScanner {
  private:
   enum class Escape { kNone, kStart, kSequence };
   void FeedByte(char c, std::optional<FirmwareRefusal>& found);
+  void EndLine(std::optional<FirmwareRefusal>& found);
   std::optional<FirmwareRefusal> MatchLine() const;
 
   std::string line_;

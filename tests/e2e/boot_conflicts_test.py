@@ -30,16 +30,17 @@ CONFLICTS = [
         ["os:secure_boot=required", "legacy"],
     ),
     (["hw_firmware_type=bios"], "os:secure_boot=required", [], ["os:secure_boot=required", "hw_firmware_type=bios"]),
-    (
-        ["os_secure_boot=required", "hw_firmware_type=bios"], None, [],
-        ["os_secure_boot=required", "hw_firmware_type=bios"],
-    ),
-    (["os_secure_boot=required", "hw_machine_type=pc"], None, [], ["os_secure_boot=required", "hw_machine_type=pc"]),
     ([], None, ["--boot-type", "bios", "--boot-mode", "secure"], ["bios", "secure"]),
     ([], None, ["--property", "boottype=UEFI"], ["boottype=UEFI", "bootmode"]),
     ([], None, ["--secure-boot", "required", "--tpm", "none"], ["none", "required"]),
-    (["hw_tpm_version=1.2"], None, [], ["hw_tpm_version=1.2"]),
-    (["os_secure_boot=sometimes"], None, [], ["os_secure_boot=sometimes"]),
+]
+
+# Properties that contradict each other or mean nothing: the image itself is refused.
+BAD_IMAGES = [
+    ["os_secure_boot=required", "hw_firmware_type=bios"],
+    ["os_secure_boot=required", "hw_machine_type=pc"],
+    ["hw_tpm_version=1.2"],
+    ["os_secure_boot=sometimes"],
 ]
 
 
@@ -65,6 +66,18 @@ class BootConflictsTest(harness.EndToEndTest):
                     self.assertIn(word.lower(), err.lower())
                 self.assertIn("fix:", err)
         self.assertEqual(json.loads(self.deployment.vallum("instance", "list", "-o", "json")).get("items", []), [])
+
+    def test_image_that_contradicts_itself_is_refused_with_what_it_says(self):
+        for number, properties in enumerate(BAD_IMAGES):
+            with self.subTest(properties=properties):
+                options = [word for p in properties for word in ("--property", p)]
+                err = self.assert_refused(
+                    2, "image", "import", str(harness.GUEST), "--name", f"bad{number}", "--disk-format", "gpt", *options
+                )
+                for word in properties:
+                    self.assertIn(word, err)
+                self.assertIn("fix:", err)
+                self.assert_refused(3, "image", "show", f"bad{number}")
 
 
 if __name__ == "__main__":

@@ -27,6 +27,13 @@ def free_port():
         return s.getsockname()[1]
 
 
+def is_qemu(pid):
+    """Whether a process is (still) a QEMU."""
+    with contextlib.suppress(OSError):
+        return b"qemu-system" in pathlib.Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[0]
+    return False
+
+
 class CommandFailed(Exception):
     """A vallum command that did not exit with 0: .code, .stderr."""
 

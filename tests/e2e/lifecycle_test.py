@@ -29,7 +29,9 @@ class LifecycleTest(harness.EndToEndTest):
 
     def test_1_guest_reads_its_nocloud_seed(self):
         uid = self.deployment.get("instance", "vm")["metadata"]["uid"]
-        self.assertIn(f"vallum-guest: seed instance-id: {uid} local-hostname: vm", self.deployment.serial("vm"))
+        self.assertRegex(
+            self.deployment.serial("vm"), f'vallum-guest: seed instance-id: "?{uid}"? local-hostname: "?vm"?'
+        )
 
     def test_2_qemu_runs_confined_as_a_user_of_its_own(self):
         if os.getuid() != 0:
@@ -73,13 +75,13 @@ class LifecycleTest(harness.EndToEndTest):
 
     def test_6_start_again_and_reboot(self):
         d = self.deployment
-        boots = d.serial("vm").count("vallum-guest: ready")
+        # Each start has a serial log of its own; a reboot goes on in it.
         d.vallum("instance", "start", "vm", "--wait")
-        d.until(lambda: d.serial("vm").count("vallum-guest: ready") == boots + 1, "the guest booted again", 60)
+        d.until(lambda: d.serial("vm").count("vallum-guest: ready") == 1, "the guest booted again", 60)
         pid = d.qemu_pid("vm")
         d.vallum("instance", "reboot", "vm", "--wait")
-        d.until(lambda: d.serial("vm").count("vallum-guest: ready") == boots + 2, "the guest rebooted", 60)
-        self.assertIsNotNone(pid)
+        d.until(lambda: d.serial("vm").count("vallum-guest: ready") == 2, "the guest rebooted", 60)
+        self.assertEqual(d.qemu_pid("vm"), pid)
 
     def test_7_crash_is_seen_and_its_reason_kept(self):
         d = self.deployment
