@@ -16,7 +16,7 @@ struct FirmwareRefusal {
   RefusedBy by = RefusedBy::kFirmware;
   std::string boot_option;  // "Boot0001 \"UEFI QEMU HARDDISK\" from PciRoot(0x0)/..."; untrusted,
                             // printable; empty for shim, which does not say what it refused
-  std::string cause;  // "Security Violation", "Access Denied"
+  std::string cause;        // "Security Violation", "Access Denied"
   bool operator==(const FirmwareRefusal&) const = default;
 };
 

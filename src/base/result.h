@@ -60,9 +60,9 @@ class ErrorReturn {
 
 // Returns the error of a Result<...> from the enclosing function; may be followed by
 // .context("while ...").
-#define RETURN_IF_ERROR(expr)                                   \
+#define RETURN_IF_ERROR(expr)                                     \
   if (auto&& vallum_result = (expr); vallum_result.has_value()) { \
-  } else /* NOLINT */                                           \
+  } else /* NOLINT */                                             \
     return ::vallum::internal::ErrorReturn(std::move(vallum_result).error())
 
 // Declares `decl` with the value of a Result<...>, or returns its error.
