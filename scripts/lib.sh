@@ -15,6 +15,7 @@ build_preset() {
   local dir=$vallum_root/build/$preset
   if [ ! -e "$dir/build.ninja" ]; then
     say "configuring ($preset)"
+    mkdir -p "$vallum_root/build"
     (cd "$vallum_root" && cmake --preset "$preset" >"$dir.configure.log" 2>&1) || {
       cat "$dir.configure.log" >&2
       die "cmake --preset $preset failed"
