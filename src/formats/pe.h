@@ -18,7 +18,6 @@ namespace vallum::formats {
 inline constexpr size_t kPeMaxSections = 96;
 inline constexpr size_t kPeMaxSectionName = 64;
 inline constexpr size_t kPeMaxCertificates = 16;
-inline constexpr size_t kMaxVendorCerts = 64;
 inline constexpr uint16_t kWinCertRevision2 = 0x0200;
 inline constexpr uint16_t kWinCertTypePkcs7 = 0x0002;
 
@@ -74,16 +73,5 @@ class PeImage {
   std::vector<PeSection> sections_;
   std::vector<PeCertificate> certificates_;
 };
-
-// What shim was built to trust and to refuse.
-struct VendorCertTable {
-  ByteView authorized;                 // as shim loads it: one DER certificate or signature lists
-  ByteView deauthorized;               // signature lists (vendor dbx)
-  std::vector<ByteView> certificates;  // the X.509 certificates (DER) in `authorized`
-};
-
-// Decodes shim's .vendor_cert section.
-// Errors: kInvalidInput (offsets outside the section, damaged signature lists).
-Result<VendorCertTable> ParseVendorCert(ByteView section);
 
 }  // namespace vallum::formats

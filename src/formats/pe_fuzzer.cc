@@ -8,13 +8,10 @@
 #include "base/digest.h"
 #include "base/result.h"
 #include "formats/pe.h"
-#include "formats/reader.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace vallum::formats;  // NOLINT(google-build-using-namespace): one function
   const vallum::ByteView bytes = std::as_bytes(std::span(data, size));
-  [[maybe_unused]] const MemoryReader reader(bytes);
-  static_cast<void>(ParseVendorCert(bytes));
   const vallum::Result<PeImage> pe = PeImage::Parse(bytes);
   if (!pe.has_value()) return 0;
   static_cast<void>(pe->AuthenticodeDigest(vallum::HashAlgorithm::kSha256));

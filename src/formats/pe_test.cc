@@ -144,57 +144,5 @@ TEST(Pe, FlippedBitsNeverCrash) {
   }
 }
 
-Bytes VendorSection(const Bytes& authorized, const Bytes& denied) {
-  ByteWriter out;
-  out.U32Le(static_cast<uint32_t>(authorized.size())).U32Le(static_cast<uint32_t>(denied.size()));
-  out.U32Le(16).U32Le(static_cast<uint32_t>(16 + authorized.size()));
-  out.Raw(authorized).Raw(denied);
-  return std::move(out).Take();
-}
-
-Bytes SignatureList(const Bytes& data, const std::string& type) {
-  ByteWriter out;
-  out.Raw(*FromHex(type)).U32Le(static_cast<uint32_t>(28 + 16 + data.size())).U32Le(0);
-  out.U32Le(static_cast<uint32_t>(16 + data.size())).Zeros(16).Raw(data);
-  return std::move(out).Take();
-}
-constexpr const char* kX509 = "a159c0a5e494a74a87b5ab155c2bf072";
-constexpr const char* kSha256Type = "2616c4c14c509240aca941f936934328";
-
-TEST(VendorCert, OneCertificateIsFound) {
-  const Bytes der = Text("0\x03xyz");
-  const Bytes section = VendorSection(der, Text("dbx"));
-  const auto table = ParseVendorCert(section);
-  ASSERT_TRUE(table.has_value()) << table.error().Describe();
-  ASSERT_EQ(table->certificates.size(), 1U);
-  EXPECT_EQ(ToBytes(table->certificates[0]), der);
-  EXPECT_EQ(AsText(table->deauthorized), "dbx");
-}
-
-TEST(VendorCert, CertificatesInSignatureListsAreFound) {
-  Bytes lists = SignatureList(Text("one"), kX509);
-  const Bytes hash = SignatureList(Bytes(32), kSha256Type);
-  lists.insert(lists.end(), hash.begin(), hash.end());
-  const Bytes two = SignatureList(Text("two!"), kX509);
-  lists.insert(lists.end(), two.begin(), two.end());
-  const Bytes section = VendorSection(lists, {});
-  const auto table = ParseVendorCert(section);
-  ASSERT_TRUE(table.has_value()) << table.error().Describe();
-  ASSERT_EQ(table->certificates.size(), 2U);
-  EXPECT_EQ(AsText(table->certificates[1]), "two!");
-}
-
-TEST(VendorCert, DamagedTablesAreRefused) {
-  EXPECT_FALSE(ParseVendorCert(Bytes(8)).has_value());
-  Bytes section = VendorSection(Text("0abc"), {});
-  PutLe32(section, 0, 0xffffffff);
-  EXPECT_FALSE(ParseVendorCert(section).has_value());
-  section = VendorSection(SignatureList(Text("one"), kX509), {});
-  PutLe32(section, 16 + 16, 0xffffff);
-  EXPECT_FALSE(ParseVendorCert(section).has_value());
-  PutLe32(section, 16 + 16, 4);
-  EXPECT_FALSE(ParseVendorCert(section).has_value());
-}
-
 }  // namespace
 }  // namespace vallum::formats

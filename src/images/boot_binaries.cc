@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <iterator>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -90,9 +91,10 @@ class EspWalker {
     const Result<Bytes> content = volume_.Read(file, kMaxBootBinaryBytes);
     if (!content.has_value()) return Note(path, content.error());
     bytes_read_ += content->size();
-    Result<BootBinary> binary = DescribeBootBinary(path, *content);
+    Result<DescribedBinary> binary = DescribeBootBinary(path, *content);
     if (!binary.has_value()) return Note(path, binary.error());
-    report_.binaries.push_back(*std::move(binary));
+    std::ranges::move(binary->facts, std::back_inserter(report_.facts));
+    report_.binaries.push_back(std::move(binary->binary));
     return Ok();
   }
 
@@ -137,23 +139,26 @@ Result<void> CollectFrom(const formats::RandomAccessReader& disk, const formats:
   return EspWalker(*volume, report).Walk();
 }
 
-Result<void> AddVendorCerts(const formats::PeImage& pe, BootBinary& out) {
+// Kept as it is; what it means is up to those who recompute measurements.
+void AddVendorCertSection(const formats::PeImage& pe, DescribedBinary& out) {
   const std::optional<ByteView> section = pe.Section(".vendor_cert");
-  if (!section.has_value()) return Ok();
-  ASSIGN_OR_RETURN(const formats::VendorCertTable table, formats::ParseVendorCert(*section));
-  out.vendor_cert_section = ToBytes(*section);
-  for (const ByteView certificate : table.certificates) {
-    out.vendor_certs.push_back(ToBytes(certificate));
+  if (!section.has_value()) return;
+  if (section->size() > kMaxVendorCertBytes) {
+    out.facts.push_back(
+        fmt::format("{}: its section .vendor_cert of {} bytes is left out, {} are kept at most",
+                    Printable(out.binary.path), section->size(), kMaxVendorCertBytes));
+    return;
   }
-  return Ok();
+  out.binary.vendor_cert_section = ToBytes(*section);
 }
 
 }  // namespace
 
-Result<BootBinary> DescribeBootBinary(std::string path, ByteView file) {
+Result<DescribedBinary> DescribeBootBinary(std::string path, ByteView file) {
   ASSIGN_OR_RETURN(const formats::PeImage pe, formats::PeImage::Parse(file));
   ASSIGN_OR_RETURN(const Bytes digest, pe.AuthenticodeDigest(HashAlgorithm::kSha256));
-  BootBinary out;
+  DescribedBinary described;
+  BootBinary& out = described.binary;
   out.path = std::move(path);
   out.size = file.size();
   out.authenticode_sha256 = ToHex(digest);
@@ -174,7 +179,7 @@ Result<BootBinary> DescribeBootBinary(std::string path, ByteView file) {
       out.signer_certificate = std::move(signer->certificate);
     }
   }
-  RETURN_IF_ERROR(AddVendorCerts(pe, out));
+  AddVendorCertSection(pe, described);
   if (const std::optional<ByteView> level = pe.Section(".sbatlevel");
       level.has_value() && level->size() <= kMaxSbatBytes) {
     out.sbat_level_section = ToBytes(*level);
@@ -183,7 +188,7 @@ Result<BootBinary> DescribeBootBinary(std::string path, ByteView file) {
     const std::string_view text = AsText(sbat->first(std::min(sbat->size(), kMaxSbatBytes)));
     out.sbat = text.substr(0, text.find('\0'));
   }
-  return out;
+  return described;
 }
 
 Result<BootBinaryReport> CollectBootBinaries(const formats::RandomAccessReader& disk,

@@ -19,6 +19,7 @@ inline constexpr size_t kMaxBootBytesRead = size_t{256} << 20U;   // all files t
 inline constexpr size_t kMaxEspDirectories = 256;
 inline constexpr size_t kMaxEspDepth = 8;
 inline constexpr size_t kMaxSbatBytes = 64 * 1024;
+inline constexpr size_t kMaxVendorCertBytes = 256 * 1024;
 // Certificates that are kept of one binary, over all its signatures.
 inline constexpr size_t kMaxBinaryCertificates = 64;
 
@@ -33,7 +34,11 @@ struct BootBinaryReport {
 Result<BootBinaryReport> CollectBootBinaries(const formats::RandomAccessReader& disk,
                                              const formats::GptTable& table);
 
+struct DescribedBinary {
+  BootBinary binary;
+  std::vector<std::string> facts;  // what was left out of it, and why
+};
 // Describes one PE program. Errors: kInvalidInput (not a PE that firmware would hash).
-Result<BootBinary> DescribeBootBinary(std::string path, ByteView file);
+Result<DescribedBinary> DescribeBootBinary(std::string path, ByteView file);
 
 }  // namespace vallum::images

@@ -36,8 +36,7 @@ struct BootBinary {
   std::string signer;               // subject of the first signature's signer; empty if unsigned
   Bytes signer_certificate;         // its DER; empty if unsigned
   std::vector<Bytes> signatures;    // every PKCS#7 SignedData (DER), in file order
-  std::vector<Bytes> vendor_certs;  // DER, out of shim's .vendor_cert
-  Bytes vendor_cert_section;        // shim's PE section .vendor_cert, whole
+  Bytes vendor_cert_section;        // shim's PE section .vendor_cert, whole; empty if too large
   Bytes sbat_level_section;         // shim's PE section .sbatlevel, whole
   std::vector<Bytes> certificates;  // DER, every one that its signatures carry
   std::string sbat;                 // text of .sbat; empty if there is none

@@ -30,15 +30,12 @@ Json BinaryToJson(const BootBinary& b) {
   for (const Bytes& signature : b.signatures) signatures.push_back(ToBase64(signature));
   Json certificates = Json::array();
   for (const Bytes& certificate : b.certificates) certificates.push_back(ToBase64(certificate));
-  Json vendor = Json::array();
-  for (const Bytes& certificate : b.vendor_certs) vendor.push_back(ToBase64(certificate));
   return {{"path", b.path},
           {"size", b.size},
           {"authenticodeSha256", b.authenticode_sha256},
           {"signer", b.signer},
           {"signerCertificate", ToBase64(b.signer_certificate)},
           {"signatures", std::move(signatures)},
-          {"vendorCerts", std::move(vendor)},
           {"vendorCertSection", ToBase64(b.vendor_cert_section)},
           {"sbatLevelSection", ToBase64(b.sbat_level_section)},
           {"certificates", std::move(certificates)},
@@ -94,7 +91,6 @@ Result<BootBinary> BinaryFromJson(const Json& json) {
   ASSIGN_OR_RETURN(b.certificates, BytesListOf(json, "certificates", kMaxBinaryCertificates));
   ASSIGN_OR_RETURN(b.sbat, TextOf(json, "sbat", kMaxSbatBytes));
   ASSIGN_OR_RETURN(b.signatures, BytesListOf(json, "signatures", formats::kPeMaxCertificates));
-  ASSIGN_OR_RETURN(b.vendor_certs, BytesListOf(json, "vendorCerts", formats::kMaxVendorCerts));
   return b;
 }
 

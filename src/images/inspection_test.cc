@@ -72,11 +72,10 @@ Bytes VendorCert() {
   return std::move(out).Take();
 }
 
-// Shim with a vendor certificate beside an unsigned second loader.
+// A loader beside an unsigned second one.
 const Bytes& BootDisk() {
   static const Bytes disk =
-      MakeDisk({{"/EFI/BOOT/BOOTX64.EFI",
-                 MakePe({{".sbat", ToBytes(AsBytes("shim,4,x\n"))}, {".vendor_", VendorCert()}})},
+      MakeDisk({{"/EFI/BOOT/BOOTX64.EFI", MakePe({{".sbat", ToBytes(AsBytes("shim,4,x\n"))}})},
                 {"/EFI/debian/grubx64.efi", MakePe({})},
                 {"/EFI/debian/broken.efi", Bytes(100)},
                 {"/EFI/debian/grub.cfg", Bytes(10)}});
@@ -118,10 +117,10 @@ TEST(Inspect, TheSameDiskInsideQcow2IsSeenTheSameWay) {
   }
 }
 
-TEST(Inspect, SignerAndVendorCertificateAreNamed) {
+TEST(Inspect, SignerIsNamed) {
   if (!HasTool("sbsign")) GTEST_SKIP() << "no sbsign";
   const TempDir dir;
-  WriteFile(dir.File("a"), MakePe({{".vendor_cert", VendorCert()}}));
+  WriteFile(dir.File("a"), MakePe({}));
   MustRun(
       "openssl req -x509 -newkey rsa:2048 -nodes -days 9 -subj '/O=Example/CN=Test signer' "
       "-keyout " +
@@ -130,9 +129,46 @@ TEST(Inspect, SignerAndVendorCertificateAreNamed) {
           dir.File("s") + " " + dir.File("a"));
   const auto binary = DescribeBootBinary("x", ReadFile(dir.File("s")));
   ASSERT_TRUE(binary.has_value()) << binary.error().Describe();
-  EXPECT_EQ(binary->signer, "CN=Test signer,O=Example");
-  EXPECT_FALSE(binary->signer_certificate.empty());
-  EXPECT_EQ(binary->signatures.size(), 1U);
+  EXPECT_EQ(binary->binary.signer, "CN=Test signer,O=Example");
+  EXPECT_FALSE(binary->binary.signer_certificate.empty());
+  EXPECT_EQ(binary->binary.signatures.size(), 1U);
+}
+
+// A PE program has long section names in a string table: here one name, where MakePe has none.
+Bytes MakeShim(const Bytes& vendor_cert) {
+  Bytes file = MakePe({{"/4", vendor_cert}});
+  constexpr size_t kCoffHeader = 0x84;
+  PutLe32(file, kCoffHeader + 8, static_cast<uint32_t>(file.size()));  // symbol table: no symbols
+  PutLe32(file, kCoffHeader + 12, 0);
+  ByteWriter names;
+  names.U32Le(4 + 13).Raw(AsBytes(std::string(".vendor_cert", 13)));
+  const Bytes table = std::move(names).Take();
+  file.insert(file.end(), table.begin(), table.end());
+  return file;
+}
+
+TEST(Inspect, VendorCertificateSectionIsKeptWhole) {
+  // Nonsense too: what it means is not decided here.
+  for (const Bytes& section : {VendorCert(), Bytes(kMaxVendorCertBytes, std::byte{7})}) {
+    const auto described = DescribeBootBinary("x", MakeShim(section));
+    ASSERT_TRUE(described.has_value()) << described.error().Describe();
+    EXPECT_TRUE(described->binary.vendor_cert_section == section);
+    EXPECT_THAT(described->facts, ::testing::IsEmpty());
+  }
+}
+
+TEST(Inspect, VendorCertificateSectionAboveTheLimitIsAFact) {
+  const Bytes shim = MakeShim(Bytes(kMaxVendorCertBytes + 1, std::byte{7}));
+  const auto described = DescribeBootBinary("x", shim);
+  ASSERT_TRUE(described.has_value()) << described.error().Describe();
+  EXPECT_TRUE(described->binary.vendor_cert_section.empty());
+  const auto fact = HasSubstr(".vendor_cert of 262145 bytes is left out");
+  EXPECT_THAT(described->facts, ::testing::ElementsAre(fact));
+  const auto disk =
+      Inspect(MemoryReader(MakeDisk({{"/EFI/BOOT/BOOTX64.EFI", shim}})), DeclaredFormat::kGpt);
+  ASSERT_TRUE(disk.has_value()) << disk.error().Describe();
+  EXPECT_EQ(disk->boot_binaries.size(), 1U);
+  EXPECT_THAT(disk->facts, Contains(fact));
 }
 
 TEST(Inspect, DeclaredMustEqualDetected) {
