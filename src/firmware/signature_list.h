@@ -57,8 +57,8 @@ struct KeySetSummary {
   std::vector<std::string> db;
   size_t dbx_entries = 0;
 };
-// "microsoft": KEK and db hold only Microsoft's published certificates (the platform key is the
-// distribution's). Errors: kCorrupt (a key variable does not parse).
+// Decided by db alone: "microsoft" when each of its entries is one of Microsoft's published
+// certificates, "microsoft+custom" when some are. Errors: kCorrupt (a key variable does not parse).
 Result<KeySetSummary> SummarizeKeySet(const VariableStore& store);
 
 }  // namespace vallum::firmware

@@ -20,6 +20,7 @@ enum class DeclaredFormat {
   kRaw,  // a blob that nothing starts from
 };
 
+// As people write it and ParseDeclaredFormat reads it: "qcow2", "gpt", "raw".
 std::string_view DeclaredFormatName(DeclaredFormat format);
 // "qcow2", "gpt", "raw". Errors: kInvalidInput with the fix (unknown; ami, aki, ari: retired; a
 // format that is known, but not accepted).

@@ -56,6 +56,7 @@ Result<std::optional<size_t>> ControlResponseSize(ControlCommand command, ByteVi
 // The result code: of all responses but that to kGetCapability. Errors: kInvalidInput (truncated).
 Result<uint32_t> ControlResult(ByteView response);
 
+// A request that is its command alone, such as kGetCapability; the others have a body.
 Bytes MakeControlRequest(ControlCommand command);
 // CMD_INIT with no flags.
 Bytes MakeControlInit();

@@ -32,11 +32,13 @@ struct PcrsRequest {
 struct StopRequest {};
 using ControlRequest = std::variant<StatusRequest, RecordsRequest, PcrsRequest, StopRequest>;
 
+// The request as a line of JSON with its '\n'.
 std::string FormatRequest(const ControlRequest& request);
 // Parses a request without its '\n'. Untrusted.
 // Errors: kInvalidInput (no JSON object, unknown op, a field out of range).
 Result<ControlRequest> ParseRequest(std::string_view line);
 
+// Replies, each a line of JSON with its '\n'. Of an error the code and the description go over.
 std::string FormatError(const Error& error);
 std::string FormatStatus(const VtpmStatus& status);
 std::string FormatRecords(const RecordBatch& batch);

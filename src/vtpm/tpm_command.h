@@ -82,6 +82,7 @@ Bytes MakeGetPcrBanks();
 // Banks that Vallum does not know are left out. Errors: kCorrupt (not an answer to that).
 Result<std::vector<HashAlgorithm>> ParsePcrBanksReply(ByteView response);
 
+// TPM2_Startup and TPM2_Shutdown.
 Bytes MakeStartup(measure::StartupType type);
 Bytes MakeShutdown(measure::StartupType type);
 // Makes exactly these banks active after the next reset; needs the platform's empty password.
