@@ -269,6 +269,9 @@ void InstanceWorker::Remove(const v1::DesiredInstance& desired) {
     remains.uid = uid_;
     remains.run_dir = paths_.run_dir.string();
     remains.log_dir = paths_.log_dir.string();
+    if (const v1::InstanceStatus now = status(); now.boot().has_effective()) {
+      ASSIGN_OR_RETURN(remains.run_as, User(now.boot().effective()));
+    }
     RETURN_IF_ERROR(vm::InstanceRunner::CleanUp(remains));
     RETURN_IF_ERROR(RemoveFiles(paths_));
     return services_.users == nullptr ? Ok() : services_.users->Release(uid_);

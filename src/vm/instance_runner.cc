@@ -38,7 +38,7 @@ Result<std::unique_ptr<InstanceRunner>> InstanceRunner::Adopt(VmSpec spec, Event
 Result<void> InstanceRunner::CleanUp(const VmSpec& spec) {
   const VmPaths paths = MakeVmPaths(spec);
   for (const std::string& identity : {paths.qemu_identity, paths.vtpm_identity}) {
-    auto process = Process::Open(identity);
+    auto process = Process::Open(identity, spec.run_as);
     if (process.has_value()) {
       EndProcess(**process, std::chrono::milliseconds(0), kTermLimit);
     } else if (process.error().code() == ErrorCode::kDenied) {

@@ -245,7 +245,7 @@ TEST_F(InstanceRunnerTest, UnusableVariableStoreIsRefusedInQemusWords) {
   EXPECT_THAT(started.error().Describe(),
               testing::AllOf(HasSubstr("QEMU did not start (exit status 1)"),
                              HasSubstr("no-such-vars.fd"), HasSubstr("No such file")));
-  EXPECT_FALSE(Process::Open(MakeVmPaths(spec_).qemu_identity).has_value());
+  EXPECT_FALSE(Process::Open(MakeVmPaths(spec_).qemu_identity, {}).has_value());
 }
 
 TEST_F(InstanceRunnerTest, GuestIsAdoptedAfterItsAgentWasKilled) {
@@ -331,6 +331,12 @@ TEST_F(InstanceRunnerTest, QemuRunsAsTheInstancesUser) {
   EXPECT_THAT(*status, HasSubstr("Seccomp:\t2"));
   EXPECT_THAT(*status, HasSubstr("CapEff:\t0000000000000000"));
   EXPECT_TRUE(Serial(spec_).AwaitGuest());
+  // What the guest's user can replace must not decide which process is signalled.
+  struct stat directory{};
+  const std::filesystem::path identity = MakeVmPaths(spec_).qemu_identity;
+  ASSERT_EQ(stat(identity.parent_path().c_str(), &directory), 0);
+  EXPECT_EQ(directory.st_uid, 0U);
+  EXPECT_TRUE(Process::Open(identity, spec_.run_as).has_value());
 }
 
 class InstanceWithVtpmTest : public InstanceRunnerTest {
@@ -353,7 +359,7 @@ class InstanceWithVtpmTest : public InstanceRunnerTest {
 TEST_F(InstanceWithVtpmTest, VtpmRecordsTheFirmwareAndEndsWithQemu) {
   Start();
   ASSERT_TRUE(Serial(spec_).AwaitGuest());
-  auto vtpm = Process::Open(MakeVmPaths(spec_).vtpm_identity);
+  auto vtpm = Process::Open(MakeVmPaths(spec_).vtpm_identity, {});
   ASSERT_TRUE(vtpm.has_value()) << vtpm.error().Describe();
   EXPECT_GT(std::filesystem::file_size(spec_.vtpm->record_path), 0U);  // SeaBIOS extends PCRs
   const auto report = runner_->Stop(kLong);
@@ -364,7 +370,7 @@ TEST_F(InstanceWithVtpmTest, VtpmRecordsTheFirmwareAndEndsWithQemu) {
 
 TEST_F(InstanceWithVtpmTest, LossOfTheVtpmIsReported) {
   Start();
-  auto vtpm = Process::Open(MakeVmPaths(spec_).vtpm_identity);
+  auto vtpm = Process::Open(MakeVmPaths(spec_).vtpm_identity, {});
   ASSERT_TRUE(vtpm.has_value());
   ASSERT_TRUE((*vtpm)->Signal(SIGKILL).has_value());
   const auto event = log_.Await(EventKind::kVtpmLost);

@@ -148,7 +148,7 @@ Result<void> StartProcesses(const VmSpec& spec, Launched& launched) {
 Result<Launched> LaunchInstance(const VmSpec& spec) {
   RETURN_IF_ERROR(ValidateVmSpec(spec));
   RETURN_IF_ERROR(MakeRunDir(spec));
-  if (Process::Open(MakeVmPaths(spec).qemu_identity).has_value()) {
+  if (Process::Open(MakeVmPaths(spec).qemu_identity, spec.run_as).has_value()) {
     return Conflict("instance " + spec.name + " runs already")
         .WithFix("adopt it, or stop it first");
   }
@@ -172,8 +172,8 @@ Result<Launched> FindInstance(const VmSpec& spec) {
   const VmPaths paths = MakeVmPaths(spec);
   const std::string context = "adopting instance " + spec.name;
   Launched launched;
-  ASSIGN_OR_RETURN_CONTEXT(launched.qemu, Process::Open(paths.qemu_identity), context);
-  if (auto vtpm = Process::Open(paths.vtpm_identity); vtpm.has_value()) {
+  ASSIGN_OR_RETURN_CONTEXT(launched.qemu, Process::Open(paths.qemu_identity, spec.run_as), context);
+  if (auto vtpm = Process::Open(paths.vtpm_identity, spec.run_as); vtpm.has_value()) {
     launched.vtpm = std::move(*vtpm);
   }
   ASSIGN_OR_RETURN_CONTEXT(launched.qmp, QmpClient::Dial(paths.qmp_socket), context);

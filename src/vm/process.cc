@@ -14,6 +14,7 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <charconv>
 #include <climits>
 #include <csignal>
 #include <cstring>
@@ -211,6 +212,19 @@ Result<ChildPlan> MakeChildPlan(const SpawnSpec& spec) {
   return plan;
 }
 
+// Not the owner of /proc/<pid>: that is root's for a process that is not dumpable.
+std::optional<uid_t> UserOf(pid_t pid) {
+  const auto status = ReadSmallFile("/proc/" + std::to_string(pid) + "/status");
+  const size_t at = status.has_value() ? status->find("\nUid:\t") : std::string::npos;
+  if (at == std::string::npos) {
+    return std::nullopt;
+  }
+  const char* begin = status->data() + at + strlen("\nUid:\t");
+  uid_t user = 0;
+  const auto [end, error] = std::from_chars(begin, status->data() + status->size(), user);
+  return error == std::errc() ? std::optional<uid_t>(user) : std::nullopt;
+}
+
 Result<void> ReadChildFailure(int error_pipe, const std::string& program) {
   ChildFailure failure{};
   ssize_t got = 0;
@@ -284,8 +298,9 @@ Result<std::unique_ptr<Process>> Process::Spawn(const SpawnSpec& spec) {
   return std::unique_ptr<Process>(new Process(pid, std::move(pidfd)));
 }
 
-Result<std::unique_ptr<Process>> Process::Open(const std::string& identity_path) {
-  ASSIGN_OR_RETURN(const std::string text, ReadSmallFile(identity_path));
+Result<std::unique_ptr<Process>> Process::Open(const std::string& identity_path,
+                                               const std::optional<RunAs>& run_as) {
+  ASSIGN_OR_RETURN(const std::string text, ReadOwnFile(identity_path));
   ASSIGN_OR_RETURN_CONTEXT(const ProcessIdentity identity, ParseProcessIdentity(text),
                            "reading " + identity_path);
   ASSIGN_OR_RETURN(const std::string boot_id, ReadBootId());
@@ -304,8 +319,14 @@ Result<std::unique_ptr<Process>> Process::Open(const std::string& identity_path)
     return NotFound(who + " has ended; the number is another's now");
   }
   auto process = std::unique_ptr<Process>(new Process(identity.pid, std::move(pidfd)));
+  const auto user = UserOf(identity.pid);
   if (process->HasEnded()) {
     return NotFound(who + " has ended");
+  }
+  if (run_as.has_value() && user != run_as->uid) {
+    return Denied(who + ", named by " + identity_path + ", does not run as user " +
+                  std::to_string(run_as->uid) + " of the instance")
+        .WithFix("find out who wrote that file, then remove it");
   }
   return process;
 }

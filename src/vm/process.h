@@ -57,10 +57,14 @@ class Process {
   // Errors: kNotFound, kDenied, ... with the step that failed and the program's path.
   static Result<std::unique_ptr<Process>> Spawn(const SpawnSpec& spec);
 
-  // Finds the process that an identity file names.
+  // Finds the process that an identity file names. An identity decides whom the caller signals, so
+  // it is believed only when the caller wrote it and the process runs as the instance does.
+  //   run_as: as it was spawned.
   // Errors: kNotFound (no file; the process ended; its number now belongs to another; the host was
-  // booted again), kCorrupt (not an identity file).
-  static Result<std::unique_ptr<Process>> Open(const std::string& identity_path);
+  // booted again), kCorrupt (not an identity file), kDenied (the file or the process belongs to
+  // another user).
+  static Result<std::unique_ptr<Process>> Open(const std::string& identity_path,
+                                               const std::optional<RunAs>& run_as);
 
   Process(const Process&) = delete;
   Process& operator=(const Process&) = delete;

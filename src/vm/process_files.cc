@@ -71,6 +71,20 @@ Result<std::string> ReadSmallFile(const std::string& path) {
   return ReadAt(fd.get(), 0, kSmallFileLimit);
 }
 
+Result<std::string> ReadOwnFile(const std::string& path) {
+  ASSIGN_OR_RETURN(const UniqueFd fd, OpenFile(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK));
+  struct stat info{};
+  if (fstat(fd.get(), &info) != 0) {
+    return ErrnoError(errno, "stat " + path);
+  }
+  if (info.st_uid != geteuid() || !S_ISREG(info.st_mode)) {
+    return Denied(path + " is not a file of user " + std::to_string(geteuid()) + " but of user " +
+                  std::to_string(info.st_uid))
+        .WithFix("find out who wrote it, then remove it");
+  }
+  return ReadAt(fd.get(), 0, kSmallFileLimit);
+}
+
 Result<void> WriteFileAtomically(const std::string& path, std::string_view content) {
   const std::string temporary = path + ".new";
   {

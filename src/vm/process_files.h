@@ -13,6 +13,8 @@ namespace vallum::vm {
 Result<UniqueFd> OpenFile(const std::string& path, int flags);
 // At most 64 KiB; for files of /proc, /sys and our own.
 Result<std::string> ReadSmallFile(const std::string& path);
+// The same, of a file that must be the caller's own. Errors: kDenied (another user's, or no file).
+Result<std::string> ReadOwnFile(const std::string& path);
 // Through a temporary file beside it, so that a reader sees the old or the new content.
 Result<void> WriteFileAtomically(const std::string& path, std::string_view content);
 // The kernel's random id of this boot.

@@ -90,13 +90,13 @@ TEST_F(ProcessTest, IdentityFindsARunningProcess) {
 
   process = Process::Spawn(Shell("kill -STOP $$"));
   ASSERT_TRUE(process.has_value());
-  auto found = Process::Open(dir_.path() + "/identity");
+  auto found = Process::Open(dir_.path() + "/identity", {});
   ASSERT_TRUE(found.has_value()) << found.error().Describe();
   EXPECT_EQ((*found)->pid(), (*process)->pid());
   EXPECT_FALSE((*found)->HasEnded());
   ASSERT_TRUE((*found)->Signal(SIGKILL).has_value());
   EXPECT_EQ((*process)->Wait(kLong), "signal 9 (Killed)");
-  const auto gone = Process::Open(dir_.path() + "/identity");
+  const auto gone = Process::Open(dir_.path() + "/identity", {});
   ASSERT_FALSE(gone.has_value());
   EXPECT_EQ(gone.error().code(), ErrorCode::kNotFound);
 }
@@ -107,7 +107,7 @@ TEST_F(ProcessTest, StrangerWithTheSameNumberIsNotFound) {
   const std::string path = dir_.path() + "/identity";
   ASSERT_TRUE(WriteFileAtomically(path, std::to_string(getpid()) + " 12345 " + *boot_id + "\n")
                   .has_value());
-  const auto reused = Process::Open(path);
+  const auto reused = Process::Open(path, {});
   ASSERT_FALSE(reused.has_value());
   EXPECT_EQ(reused.error().code(), ErrorCode::kNotFound);
   EXPECT_THAT(reused.error().Describe(), HasSubstr("another's"));
@@ -116,9 +116,37 @@ TEST_F(ProcessTest, StrangerWithTheSameNumberIsNotFound) {
 TEST_F(ProcessTest, IdentityOfAnEarlierBootIsNotFound) {
   const std::string path = dir_.path() + "/identity";
   ASSERT_TRUE(WriteFileAtomically(path, std::to_string(getpid()) + " 1 other-boot\n").has_value());
-  const auto found = Process::Open(path);
+  const auto found = Process::Open(path, {});
   ASSERT_FALSE(found.has_value());
   EXPECT_EQ(found.error().code(), ErrorCode::kNotFound);
+}
+
+// Otherwise who can write the file could have any process signalled.
+TEST_F(ProcessTest, IdentityWrittenByAnotherUserIsDenied) {
+  if (getuid() != 0) {
+    GTEST_SKIP() << "needs root to give a file away";
+  }
+  auto process = Process::Spawn(Shell("kill -STOP $$"));
+  ASSERT_TRUE(process.has_value());
+  const std::string path = dir_.path() + "/identity";
+  ASSERT_EQ(chown(path.c_str(), 65534, 65534), 0);
+  const auto found = Process::Open(path, {});
+  ASSERT_FALSE(found.has_value());
+  EXPECT_EQ(found.error().code(), ErrorCode::kDenied);
+  ASSERT_TRUE((*process)->Signal(SIGKILL).has_value());
+  EXPECT_EQ((*process)->Wait(kLong), "signal 9 (Killed)");
+}
+
+TEST_F(ProcessTest, ProcessOfAnotherUserThanTheInstancesIsDenied) {
+  auto process = Process::Spawn(Shell("kill -STOP $$"));
+  ASSERT_TRUE(process.has_value());
+  const std::string path = dir_.path() + "/identity";
+  const auto found = Process::Open(path, RunAs{.uid = getuid() + 1, .gid = 0, .groups = {}});
+  ASSERT_FALSE(found.has_value());
+  EXPECT_EQ(found.error().code(), ErrorCode::kDenied);
+  EXPECT_TRUE(Process::Open(path, RunAs{.uid = getuid(), .gid = 0, .groups = {}}).has_value());
+  ASSERT_TRUE((*process)->Signal(SIGKILL).has_value());
+  EXPECT_EQ((*process)->Wait(kLong), "signal 9 (Killed)");
 }
 
 TEST(ProcessIdentityTest, DamagedIdentityIsCorrupt) {

@@ -194,8 +194,8 @@ VmPaths MakeVmPaths(const VmSpec& spec) {
   paths.serial_socket = spec.run_dir + "/serial.sock";
   paths.vtpm_qemu_socket = spec.run_dir + "/vtpm.sock";
   paths.vtpm_control_socket = spec.run_dir + "/vtpm-control.sock";
-  paths.qemu_identity = spec.run_dir + "/qemu.process";
-  paths.vtpm_identity = spec.run_dir + "/vtpm.process";
+  paths.qemu_identity = spec.log_dir + "/qemu.process";
+  paths.vtpm_identity = spec.log_dir + "/vtpm.process";
   paths.serial_log = spec.log_dir + "/serial.log";
   paths.firmware_log = spec.log_dir + "/firmware.log";
   paths.qemu_log = spec.log_dir + "/qemu.log";

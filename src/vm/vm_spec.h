@@ -96,9 +96,10 @@ struct VmSpec {
   std::vector<Nic> nics;
   std::string seed_iso;  // NoCloud seed, attached read only; empty: none
   std::optional<Vtpm> vtpm;
-  std::string
-      run_dir;  // sockets and process identities: made 0700 by the runner, belongs to run_as
-  std::string log_dir;  // serial.log, qemu.log, swtpm.log, firmware.log: exists
+  std::string run_dir;  // sockets: made 0700 by the runner, belongs to run_as
+  // Process identities and logs: exists, and only the caller may write to it, since what an
+  // identity names is signalled.
+  std::string log_dir;
   std::string qemu_program = "/usr/bin/qemu-system-x86_64";
   std::optional<RunAs> run_as;  // absent: the caller's own user
   ResourceLimits limits;
