@@ -20,7 +20,7 @@ constexpr std::chrono::milliseconds kVtpmLimit{2000};
 // QEMU closes its sockets a moment before it ends, so the vTPM can end first.
 constexpr std::chrono::milliseconds kQemuFollowsLimit{1000};
 // What a guest writes goes to logs without end; this is how often they are looked at.
-constexpr int kLogCheckMilliseconds = 5000;
+constexpr std::chrono::milliseconds kLogCheckInterval{5000};
 constexpr ByteCount kLogLimit = ByteCount::MiB(8);
 
 std::string TextOf(const Json& data, const char* key) {
@@ -49,7 +49,8 @@ InstanceMonitor::~InstanceMonitor() {
   thread_.join();
 }
 
-Result<ExitReport> InstanceMonitor::Stop(std::chrono::milliseconds grace) {
+Result<ExitReport> InstanceMonitor::Stop(std::chrono::milliseconds grace,
+                                         const std::stop_token& interrupt) {
   {
     const std::scoped_lock lock(mutex_);
     asked_ = Asked::kStop;
@@ -59,9 +60,19 @@ Result<ExitReport> InstanceMonitor::Stop(std::chrono::milliseconds grace) {
   if (state() == RunState::kPaused) {
     static_cast<void>(Run("cont"));  // force follows when this failed
   }
-  const auto pressed = Run("system_powerdown");
-  if (auto report = WaitForExit(pressed.has_value() ? grace : std::chrono::milliseconds(0))) {
-    return *std::move(report);
+  if (Run("system_powerdown").has_value()) {
+    const std::stop_callback wake(interrupt, [this] {
+      const std::scoped_lock lock(mutex_);
+      changed_.notify_all();
+    });
+    std::unique_lock lock(mutex_);
+    changed_.wait_for(lock, grace, [&] { return exit_.has_value() || interrupt.stop_requested(); });
+    if (exit_.has_value()) {
+      return *exit_;
+    }
+    if (interrupt.stop_requested()) {
+      return Unavailable("waiting for the guest of instance " + spec_.name + " was interrupted");
+    }
   }
   return ForceStop();
 }
@@ -171,6 +182,18 @@ void InstanceMonitor::Begin() {
   ReadMonitor();
 }
 
+int InstanceMonitor::TrimLogs() {
+  const auto now = std::chrono::steady_clock::now();
+  // By the clock, not when nothing else happens: a busy guest decides what happens.
+  if (now >= next_trim_) {
+    next_trim_ = now + kLogCheckInterval;
+    // A log that cannot be shortened now is tried again.
+    static_cast<void>(TrimLog(paths_.serial_log, kLogLimit));
+    static_cast<void>(TrimLog(paths_.firmware_log, kLogLimit));
+  }
+  return static_cast<int>(std::chrono::ceil<std::chrono::milliseconds>(next_trim_ - now).count());
+}
+
 bool InstanceMonitor::WaitOnce() {
   // poll ignores negative descriptors.
   std::array<pollfd, 4> entries = {
@@ -178,12 +201,7 @@ bool InstanceMonitor::WaitOnce() {
       pollfd{.fd = launched_.qemu->pidfd(), .events = POLLIN, .revents = 0},
       pollfd{.fd = launched_.qmp ? launched_.qmp->fd() : -1, .events = POLLIN, .revents = 0},
       pollfd{.fd = launched_.vtpm ? launched_.vtpm->pidfd() : -1, .events = POLLIN, .revents = 0}};
-  const int ready = poll(entries.data(), entries.size(), kLogCheckMilliseconds);
-  if (ready == 0) {
-    // A log that cannot be shortened now is tried again.
-    static_cast<void>(TrimLog(paths_.serial_log, kLogLimit));
-    static_cast<void>(TrimLog(paths_.firmware_log, kLogLimit));
-  }
+  const int ready = poll(entries.data(), entries.size(), TrimLogs());
   if (ready <= 0) {
     return true;
   }

@@ -8,6 +8,7 @@
 #include <future>
 #include <mutex>
 #include <optional>
+#include <stop_token>
 #include <string>
 #include <thread>
 #include <vector>
@@ -30,7 +31,7 @@ class InstanceMonitor {
   InstanceMonitor& operator=(const InstanceMonitor&) = delete;
 
   // See InstanceRunner for these.
-  Result<ExitReport> Stop(std::chrono::milliseconds grace);
+  Result<ExitReport> Stop(std::chrono::milliseconds grace, const std::stop_token& interrupt);
   Result<ExitReport> ForceStop();
   Result<void> Reboot(std::chrono::milliseconds grace);
   // Runs one QMP command without arguments.
@@ -55,6 +56,9 @@ class InstanceMonitor {
   void Begin();
   // Waits for something to do; false when the loop is to end.
   bool WaitOnce();
+  // Keeps what the guest writes bounded, when it is time to; returns the milliseconds to the next
+  // time.
+  int TrimLogs();
   void RunWork();
   Result<void> Command(std::string_view name);
   void ReadMonitor();
@@ -74,8 +78,9 @@ class InstanceMonitor {
   const EventCallback callback_;
   Launched launched_;  // qmp and vtpm: the thread's; qemu: signalled by all, waited for by it
   UniqueFd wake_;
-  bool powered_off_ = false;    // the thread's
-  bool cont_at_reset_ = false;  // the thread's
+  std::chrono::steady_clock::time_point next_trim_;  // the thread's; the first is at once
+  bool powered_off_ = false;                         // the thread's
+  bool cont_at_reset_ = false;                       // the thread's
 
   mutable std::mutex mutex_;
   std::condition_variable changed_;

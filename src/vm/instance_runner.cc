@@ -41,8 +41,10 @@ Result<void> InstanceRunner::CleanUp(const VmSpec& spec) {
     auto process = Process::Open(identity, spec.run_as);
     if (process.has_value()) {
       EndProcess(**process, std::chrono::milliseconds(0), kTermLimit);
-    } else if (process.error().code() == ErrorCode::kDenied) {
-      return std::move(process).error();
+    } else if (process.error().code() != ErrorCode::kNotFound &&
+               process.error().code() != ErrorCode::kCorrupt) {
+      // It may run: without its identity nobody would find it again.
+      return std::move(process).error().Context("cleaning up after instance " + spec.name);
     }
   }
   RemoveRunFiles(spec);
@@ -56,8 +58,9 @@ ExitReport InstanceRunner::ExitReportFromLogs(const VmSpec& spec) {
   return report;
 }
 
-Result<ExitReport> InstanceRunner::Stop(std::chrono::milliseconds grace) {
-  return impl_->monitor.Stop(grace);
+Result<ExitReport> InstanceRunner::Stop(std::chrono::milliseconds grace,
+                                        const std::stop_token& interrupt) {
+  return impl_->monitor.Stop(grace, interrupt);
 }
 Result<ExitReport> InstanceRunner::ForceStop() { return impl_->monitor.ForceStop(); }
 Result<void> InstanceRunner::Reboot(std::chrono::milliseconds grace) {

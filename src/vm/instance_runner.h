@@ -5,6 +5,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <stop_token>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -82,6 +83,8 @@ class InstanceRunner {
   // Ends whatever still runs of an instance that has no runner, such as vallum-vtpm after QEMU
   // crashed while no agent watched, or a QEMU that does not answer. Never touches a process that
   // only has the same number.
+  // Errors: those of Process::Open but kNotFound and kCorrupt; then all is left as it is, to be
+  // tried again.
   static Result<void> CleanUp(const VmSpec& spec);
 
   // What can be known about an instance that ended while nobody watched: the end of its log.
@@ -92,7 +95,9 @@ class InstanceRunner {
   InstanceRunner& operator=(const InstanceRunner&) = delete;
 
   // Presses the power button; when the guest does not follow in time, ends it by force.
-  Result<ExitReport> Stop(std::chrono::milliseconds grace);
+  //   interrupt: gives up waiting; the guest is then left as it is, with its button pressed.
+  // Errors: kUnavailable (interrupted, or QEMU hangs in the kernel).
+  Result<ExitReport> Stop(std::chrono::milliseconds grace, const std::stop_token& interrupt = {});
   Result<ExitReport> ForceStop();
   // Presses the power button and starts the guest again in the same process; after the grace, or
   // at once when it is zero, resets the machine as its reset button would.

@@ -166,6 +166,55 @@ TEST_F(InstanceRunnerTest, GuestThatIgnoresThePowerButtonIsEndedByForce) {
   EXPECT_EQ(report->cause, ExitCause::kForced);
 }
 
+TEST_F(InstanceRunnerTest, InterruptedStopLeavesTheGuest) {
+  Start();  // in its BIOS: nobody looks at the button
+  std::stop_source interrupt;
+  interrupt.request_stop();
+  const auto report = runner_->Stop(std::chrono::hours(1), interrupt.get_token());
+  ASSERT_FALSE(report.has_value());
+  EXPECT_EQ(report.error().code(), ErrorCode::kUnavailable);
+  EXPECT_EQ(runner_->state(), RunState::kRunning);
+  EXPECT_TRUE(Process::Open(MakeVmPaths(spec_).qemu_identity, {}).has_value());
+}
+
+TEST_F(InstanceRunnerTest, LogsStayBoundedWhileEventsNeverCease) {
+  Start();
+  const std::string log = MakeVmPaths(spec_).serial_log;
+  ASSERT_TRUE(runner_->Pause().has_value());  // the first look at the logs is over
+  std::filesystem::resize_file(log, uintmax_t{9} << 20U);
+  const auto end = std::chrono::steady_clock::now() + kLong;
+  // Each makes an event, so the monitor never rests for long.
+  while (std::filesystem::file_size(log) > uintmax_t{8} << 20U) {
+    ASSERT_LT(std::chrono::steady_clock::now(), end);
+    ASSERT_TRUE(runner_->Pause().has_value());
+    ASSERT_TRUE(runner_->Resume().has_value());
+  }
+}
+
+TEST_F(InstanceRunnerTest, UnreadableIdentityIsKeptAndItsGuestToo) {
+  Start();
+  runner_.reset();
+  const std::filesystem::path identity = MakeVmPaths(spec_).qemu_identity;
+  const std::filesystem::path kept = identity.string() + ".kept";
+  std::filesystem::rename(identity, kept);
+  std::filesystem::create_symlink(identity.filename(),
+                                  identity);  // to itself: neither there nor not
+  EXPECT_FALSE(InstanceRunner::CleanUp(spec_).has_value());
+  EXPECT_TRUE(std::filesystem::exists(MakeVmPaths(spec_).qmp_socket));
+  std::filesystem::rename(kept, identity);
+  EXPECT_TRUE(Process::Open(identity, {}).has_value());
+}
+
+TEST_F(InstanceRunnerTest, RunningGuestWithoutItsMonitorSocketIsUnavailableNotGone) {
+  Start();
+  runner_.reset();
+  std::filesystem::remove(MakeVmPaths(spec_).qmp_socket);
+  const auto adopted = InstanceRunner::Adopt(spec_, nullptr);
+  ASSERT_FALSE(adopted.has_value());
+  EXPECT_EQ(adopted.error().code(), ErrorCode::kUnavailable);
+  EXPECT_TRUE(Process::Open(MakeVmPaths(spec_).qemu_identity, {}).has_value());
+}
+
 TEST_F(InstanceRunnerTest, PausedGuestGoesOnAfterResume) {
   Start();
   ASSERT_TRUE(runner_->Pause().has_value());

@@ -143,6 +143,23 @@ Result<void> StartProcesses(const VmSpec& spec, Launched& launched) {
   return LetRun(*launched.qmp);
 }
 
+Result<void> AskMonitor(const VmPaths& paths, Launched& launched) {
+  ASSIGN_OR_RETURN(launched.qmp, QmpClient::Dial(paths.qmp_socket));
+  RETURN_IF_ERROR(launched.qmp->Handshake(kHandshakeLimit));
+  ASSIGN_OR_RETURN(const Json status,
+                   launched.qmp->Execute("query-status", Json::object(), kQmpLimit));
+  if (!status.is_object() || !status.contains("status") || !status["status"].is_string()) {
+    return InvalidInput("QEMU's answer to query-status has no status");
+  }
+  launched.status = status["status"].get<std::string>();
+  if (launched.status == "prelaunch") {  // its agent died between starting it and letting it run
+    ASSIGN_OR_RETURN([[maybe_unused]] const Json nothing,
+                     launched.qmp->Execute("cont", Json::object(), kQmpLimit));
+    launched.status = "running";
+  }
+  return Ok();
+}
+
 }  // namespace
 
 Result<Launched> LaunchInstance(const VmSpec& spec) {
@@ -176,18 +193,12 @@ Result<Launched> FindInstance(const VmSpec& spec) {
   if (auto vtpm = Process::Open(paths.vtpm_identity, spec.run_as); vtpm.has_value()) {
     launched.vtpm = std::move(*vtpm);
   }
-  ASSIGN_OR_RETURN_CONTEXT(launched.qmp, QmpClient::Dial(paths.qmp_socket), context);
-  RETURN_IF_ERROR(launched.qmp->Handshake(kHandshakeLimit)).context(context);
-  ASSIGN_OR_RETURN_CONTEXT(
-      const Json status, launched.qmp->Execute("query-status", Json::object(), kQmpLimit), context);
-  if (!status.is_object() || !status.contains("status") || !status["status"].is_string()) {
-    return InvalidInput("QEMU's answer to query-status has no status").Context(context);
-  }
-  launched.status = status["status"].get<std::string>();
-  if (launched.status == "prelaunch") {  // its agent died between starting it and letting it run
-    ASSIGN_OR_RETURN_CONTEXT([[maybe_unused]] const Json nothing,
-                             launched.qmp->Execute("cont", Json::object(), kQmpLimit), context);
-    launched.status = "running";
+  if (auto asked = AskMonitor(paths, launched); !asked.has_value()) {
+    // Whatever the monitor's trouble is: "not found" is only what does not run.
+    const std::string what = asked.error().message();
+    return (launched.qemu->HasEnded() ? NotFound("QEMU ended meanwhile: " + what)
+                                      : Unavailable("QEMU runs, but: " + what))
+        .Context(context);
   }
   return launched;
 }
