@@ -3,7 +3,9 @@
 #include "agent/agent.h"
 
 #include <gtest/gtest.h>
+#include <poll.h>
 #include <signal.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -81,6 +83,15 @@ class AgentTest : public testing::Test {
       execv(argv[0], argv.data());
       _exit(127);
     }
+  }
+  // False when it did not end by itself within a minute.
+  bool AgentEnds() {
+    pollfd ended{
+        .fd = static_cast<int>(syscall(SYS_pidfd_open, agent_, 0)), .events = POLLIN, .revents = 0};
+    const bool in_time = poll(&ended, 1, 60000) == 1;
+    close(ended.fd);
+    KillAgent();
+    return in_time;
   }
   void KillAgent() {
     if (agent_ > 0) {
@@ -164,6 +175,52 @@ TEST_F(AgentTest, GuestSurvivesAKilledAgentAndIsAdoptedAndRemoved) {
   EXPECT_TRUE(ProcessesNaming(kUid).empty());
   EXPECT_FALSE(std::filesystem::exists(State() / "instances" / kUid));
   EXPECT_FALSE(std::filesystem::exists(dir_.path() / "r/instances" / kUid));
+}
+
+TEST_F(AgentTest, GuestThatCannotBeAdoptedNowRunsOnAndIsAdoptedLater) {
+  gateway_.Want(Instance(kUid, v1::BOOT_TYPE_BIOS, v1::BOOT_MODE_LEGACY));
+  StartAgent();
+  ASSERT_TRUE(WaitForPhase(kUid, v1::INSTANCE_RUNNING));
+  KillAgent();
+  const auto before = ProcessesNaming(kUid);
+  ASSERT_FALSE(before.empty());
+  const auto socket = dir_.path() / "r/instances" / kUid / "qmp.sock";
+  const auto away = dir_.path() / "away.sock";
+  std::filesystem::rename(socket, away);
+  StartAgent();
+  const auto report = gateway_.WaitFor(kUid, [](const v1::InstanceReport& seen) {
+    return seen.status().reason().find("tries again") != std::string::npos;
+  });
+  ASSERT_TRUE(report);
+  EXPECT_EQ(report->status().phase(), v1::INSTANCE_RUNNING);
+  EXPECT_EQ(ProcessesNaming(kUid), before);
+  std::filesystem::rename(away, socket);
+  EXPECT_TRUE(gateway_.WaitFor(kUid, [](const v1::InstanceReport& seen) {
+    return seen.status().phase() == v1::INSTANCE_RUNNING && seen.status().reason().empty();
+  }));
+  EXPECT_EQ(ProcessesNaming(kUid), before);
+}
+
+TEST_F(AgentTest, AgentEndsInTheMiddleOfAStopAndTheNextOneGoesOn) {
+  auto desired = Instance(kUid, v1::BOOT_TYPE_BIOS, v1::BOOT_MODE_LEGACY);
+  gateway_.Want(desired);
+  StartAgent();
+  ASSERT_TRUE(WaitForPhase(kUid, v1::INSTANCE_RUNNING));
+  const auto before = ProcessesNaming(kUid);
+  desired.set_generation(2);
+  desired.mutable_spec()->set_power(v1::POWER_STOPPED);
+  desired.mutable_spec()->set_stop_timeout_seconds(3600);  // the guest does not look at its button
+  gateway_.Want(desired);
+  ASSERT_TRUE(WaitForPhase(kUid, v1::INSTANCE_STOPPING));
+  ASSERT_EQ(kill(agent_, SIGTERM), 0);
+  ASSERT_TRUE(AgentEnds());
+  EXPECT_EQ(ProcessesNaming(kUid), before);
+  StartAgent();
+  ASSERT_TRUE(gateway_.WaitForHellos(2));
+  desired.set_generation(3);
+  desired.mutable_spec()->set_force_stop(true);
+  gateway_.Want(desired);
+  EXPECT_TRUE(WaitForPhase(kUid, v1::INSTANCE_STOPPED));
 }
 
 TEST_F(AgentTest, FirmwareIsMeasuredWhileItRuns) {

@@ -41,43 +41,85 @@ Result<std::optional<vm::RunAs>> InstanceWorker::User(const v1::BootEffective& e
   return std::optional<vm::RunAs>(std::move(run_as));
 }
 
+Result<vm::VmSpec> InstanceWorker::SpecOfRunning(const v1::DesiredInstance& desired,
+                                                 const v1::BootEffective& effective) {
+  ASSIGN_OR_RETURN(const std::optional<vm::RunAs> user, User(effective));
+  const std::filesystem::path image =
+      services_.config.state_dir / "blobs" / desired.image_sha256();  // not opened when adopting
+  return MakeVmSpec(services_.config, desired, effective, LaunchFiles{image.string(), user});
+}
+
 void InstanceWorker::AdoptRunning() {
   const auto wanted = desired();
   const v1::InstanceStatus before = status();
+  const bool again = std::exchange(adopt_again_, false);
   if (!wanted || !before.has_boot() || !before.boot().has_effective()) {
     return;
   }
-  const v1::BootEffective& effective = before.boot().effective();
-  auto user = User(effective);
-  if (!user) {
-    return StartFailed(*wanted, user.error());
+  auto adopted = TryAdopt(*wanted, before);
+  if (!adopted && !WasAlive(before.phase())) {
+    return StartFailed(*wanted, adopted.error());
   }
-  const std::filesystem::path image =
-      services_.config.state_dir / "blobs" / wanted->image_sha256();  // not opened when adopting
-  auto spec = MakeVmSpec(services_.config, *wanted, effective, LaunchFiles{image.string(), *user});
-  if (!spec) {
-    return StartFailed(*wanted, spec.error());
+  if (!adopted) {
+    return AdoptLater(adopted.error());
   }
-  auto runner = vm::InstanceRunner::Adopt(*spec, MakeCallback());
+  if (again && runner_ != nullptr) {
+    Update(Durability::kStored, ClearReasonOf);
+  }
+}
+
+Result<void> InstanceWorker::TryAdopt(const v1::DesiredInstance& desired,
+                                      const v1::InstanceStatus& before) {
+  ASSIGN_OR_RETURN(const vm::VmSpec spec, SpecOfRunning(desired, before.boot().effective()));
+  auto runner = vm::InstanceRunner::Adopt(spec, MakeCallback());
   if (runner) {
-    Attach(*std::move(runner), *wanted);
-    return;
+    Attach(*std::move(runner), desired);
+    return Ok();
   }
-  if (runner.error().code() != ErrorCode::kNotFound) {
-    static_cast<void>(vm::InstanceRunner::CleanUp(*spec));
+  if (runner.error().code() != ErrorCode::kNotFound &&
+      runner.error().code() != ErrorCode::kCorrupt) {
+    return std::move(runner).error();
   }
+  vm::ExitReport exit = vm::InstanceRunner::ExitReportFromLogs(spec);
+  RETURN_IF_ERROR(vm::InstanceRunner::CleanUp(spec));
   if (!WasAlive(before.phase()) || before.phase() == v1::INSTANCE_STARTING) {
-    static_cast<void>(vm::InstanceRunner::CleanUp(*spec));
-    return;
+    return Ok();
   }
-  vm::ExitReport exit = vm::InstanceRunner::ExitReportFromLogs(*spec);
   if (LoadBootId(paths_) != CurrentBootId()) {
     exit.cause = vm::ExitCause::kCrashed;
     exit.process_status = "the host was restarted";
     exit.last_lines.clear();
   }
-  static_cast<void>(vm::InstanceRunner::CleanUp(*spec));
   Ended(exit);
+  return Ok();
+}
+
+// The guest may well run, so neither it nor what finds it is touched.
+void InstanceWorker::AdoptLater(const Error& error) {
+  adopt_again_ = true;
+  Update(Durability::kReportOnly, [&](v1::InstanceStatus& status) {
+    status.set_reason(
+        Printable("the agent cannot take the guest over yet and tries again; " + error.Describe(),
+                  kReasonLimit));
+    status.set_fix("if this does not pass, stop the instance with force and start it again");
+  });
+  retry_at_ = std::chrono::steady_clock::now() + ReconnectDelay(++failures_, 0);
+}
+
+bool InstanceWorker::EndUnadopted(const v1::DesiredInstance& desired) {
+  auto ended = [&]() -> Result<void> {
+    ASSIGN_OR_RETURN(const vm::VmSpec spec, SpecOfRunning(desired, status().boot().effective()));
+    return vm::InstanceRunner::CleanUp(spec);
+  }();
+  if (!ended) {
+    AdoptLater(ended.error());
+    return false;
+  }
+  adopt_again_ = false;
+  vm::ExitReport exit;
+  exit.cause = vm::ExitCause::kForced;
+  Ended(exit);
+  return true;
 }
 
 Result<LaunchFiles> InstanceWorker::FetchImage(const v1::DesiredInstance& desired,
@@ -220,8 +262,10 @@ void InstanceWorker::Detach() {
   runner_.reset();
 }
 
-Result<vm::ExitReport> InstanceWorker::StopInterruptibly(std::chrono::milliseconds grace) {
-  auto stopping = std::async(std::launch::async, [this, grace] { return runner_->Stop(grace); });
+Result<vm::ExitReport> InstanceWorker::StopInterruptibly(std::chrono::milliseconds grace,
+                                                         const std::stop_token& stop) {
+  auto stopping =
+      std::async(std::launch::async, [this, grace, stop] { return runner_->Stop(grace, stop); });
   while (stopping.wait_for(kStopPoll) != std::future_status::ready) {
     const auto wanted = desired();
     if (wanted && WantsForcedEnd(*wanted)) {
@@ -231,13 +275,17 @@ Result<vm::ExitReport> InstanceWorker::StopInterruptibly(std::chrono::millisecon
   return stopping.get();
 }
 
-void InstanceWorker::Stop(const v1::DesiredInstance& desired, Step step) {
+void InstanceWorker::Stop(const v1::DesiredInstance& desired, Step step,
+                          const std::stop_token& stop) {
   Update(Durability::kStored, [](v1::InstanceStatus& status) {
     status.set_phase(v1::INSTANCE_STOPPING);
     ClearReasonOf(status);
   });
   const bool force = step == Step::kForceStop;
-  auto exit = force ? runner_->ForceStop() : StopInterruptibly(StopGrace(desired.spec()));
+  auto exit = force ? runner_->ForceStop() : StopInterruptibly(StopGrace(desired.spec()), stop);
+  if (!exit && stop.stop_requested()) {
+    return;  // the next agent finds it STOPPING and goes on
+  }
   if (exit) {
     Ended(*exit);
   }

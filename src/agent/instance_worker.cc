@@ -244,6 +244,13 @@ bool InstanceWorker::Advance(const std::stop_token& stop) {
   if (!damage_.empty() && !wanted->remove()) {
     return false;
   }
+  if (adopt_again_ && !wanted->remove()) {
+    if (!WantsForcedEnd(*wanted)) {
+      AdoptRunning();
+      return retry_at_ == std::chrono::steady_clock::time_point::max();
+    }
+    return EndUnadopted(*wanted);
+  }
   const Step step = DecideStep(*wanted, status(), CurrentPresence());
   if (step == Step::kNothing) {
     Settle(*wanted);
@@ -310,7 +317,7 @@ void InstanceWorker::DoStep(Step step, const v1::DesiredInstance& desired,
       return;
     case Step::kStop:
     case Step::kForceStop:
-      Stop(desired, step);
+      Stop(desired, step, stop);
       return;
     case Step::kReboot:
       done = runner_->Reboot(std::chrono::milliseconds(0));

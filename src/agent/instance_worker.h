@@ -64,6 +64,13 @@ class InstanceWorker {
 
   void Run(const std::stop_token& stop);
   void AdoptRunning();
+  Result<vm::VmSpec> SpecOfRunning(const v1::DesiredInstance& desired,
+                                   const v1::BootEffective& effective);
+  // Takes the guest over, or accounts for its end. After an error it is not known which.
+  Result<void> TryAdopt(const v1::DesiredInstance& desired, const v1::InstanceStatus& before);
+  void AdoptLater(const Error& error);
+  // Ends by force what could not be adopted; false when that failed too.
+  bool EndUnadopted(const v1::DesiredInstance& desired);
   // Does one step; false when there was nothing to do.
   bool Advance(const std::stop_token& stop);
   void DoStep(Step step, const v1::DesiredInstance& desired, const std::stop_token& stop);
@@ -73,7 +80,7 @@ class InstanceWorker {
   void StartFailed(const v1::DesiredInstance& desired, const Error& error);
   void Attach(std::unique_ptr<vm::InstanceRunner> runner, const v1::DesiredInstance& desired);
   void Detach();
-  void Stop(const v1::DesiredInstance& desired, Step step);
+  void Stop(const v1::DesiredInstance& desired, Step step, const std::stop_token& stop);
   void Ended(const vm::ExitReport& exit);
   void Remove(const v1::DesiredInstance& desired);
   void Settle(const v1::DesiredInstance& desired);
@@ -85,9 +92,10 @@ class InstanceWorker {
   void Update(Durability durability, const Change& change);
   v1::InstanceStatus status() const;
   std::optional<v1::DesiredInstance> desired() const;
-  // Runs a call that may take long, and ends the guest by force if that is what is wanted
-  // meanwhile.
-  Result<vm::ExitReport> StopInterruptibly(std::chrono::milliseconds grace);
+  // Waits for the guest to follow its power button; ends it by force if that is what is wanted
+  // meanwhile, and leaves it when this worker is to stop.
+  Result<vm::ExitReport> StopInterruptibly(std::chrono::milliseconds grace,
+                                           const std::stop_token& stop);
 
   const std::string uid_;
   const InstanceServices services_;
@@ -109,7 +117,8 @@ class InstanceWorker {
   std::unique_ptr<BootMonitor> monitor_;
   std::chrono::steady_clock::time_point retry_at_ = std::chrono::steady_clock::time_point::max();
   int failures_ = 0;
-  std::string damage_;  // of the state files, kept from the start
+  bool adopt_again_ = false;  // something may run that could not be taken over yet
+  std::string damage_;        // of the state files, kept from the start
 
   std::atomic<bool> gone_ = false;
   std::jthread thread_;
