@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
 #include <mutex>
 #include <string>
 #include <string_view>
@@ -28,7 +29,10 @@ Result<v1::ConsoleGrant> ConsoleGrants::Issue(Grant grant) {
   const MonotonicTime now = clock_.Monotonic();
   const std::lock_guard lock(mutex_);
   std::erase_if(waiting_, [&](const auto& item) { return item.second.deadline <= now; });
-  if (waiting_.size() >= kMaximum) {
+  const auto mine = std::count_if(waiting_.begin(), waiting_.end(), [&](const auto& item) {
+    return item.second.grant.principal.name == grant.principal.name;
+  });
+  if (waiting_.size() >= kMaximum || static_cast<size_t>(mine) >= kMaximumEach) {
     return Exhausted("too many console grants are waiting to be used")
         .WithFix("use those that were given, or wait until they expire");
   }

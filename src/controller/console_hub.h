@@ -43,6 +43,7 @@ class ConsoleGrants {
  public:
   static constexpr std::chrono::seconds kLifetime{600};
   static constexpr size_t kMaximum = 10'000;
+  static constexpr size_t kMaximumEach = 16;  // for one principal
 
   explicit ConsoleGrants(const Clock& clock) : clock_(clock) {}
 

@@ -86,8 +86,8 @@ Result<std::unique_ptr<Controller>> Controller::Start(const Options& options, co
 }
 
 Result<void> Controller::MakeDefaults() {
-  // What an operator deleted stays deleted: only an empty store is a first start.
-  if (view_->Get<v1::Token>("admin") != nullptr) {
+  // What an operator deleted stays deleted: a start that finds an administrator is not the first.
+  if (tokens_->HasAdmin()) {
     return Ok();
   }
   v1::Pool pool;

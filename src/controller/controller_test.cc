@@ -472,6 +472,25 @@ TEST_F(ControllerTest, BlobIsSentFromAnOffset) {
   auto upload = rig_.blobs().BeginUpload("image1");
   ASSERT_TRUE((*upload)->Append(ByteCount::Bytes(0), AsBytes(content)).has_value());
   const auto blob = (*upload)->Commit();
+  std::string early;
+  EXPECT_EQ(agent->FetchBlob(blob->digest, 0, early).error_code(),
+            grpc::StatusCode::PERMISSION_DENIED);
+  // From now on an instance of the host starts from that content.
+  rig_.MakeReadyImage("debian12");
+  ASSERT_TRUE(rig_.controller()
+                  .resources()
+                  .Modify<v1::Image>("debian12",
+                                     [&](v1::Image& image) -> Result<ResourceStore::Change> {
+                                       image.mutable_status()->set_sha256(blob->digest);
+                                       return ResourceStore::Change::kWrite;
+                                     })
+                  .has_value());
+  rig_.Create("web1");
+  ASSERT_TRUE(rig_.Await([&](const View& view) {
+    const auto instance = view.Get<v1::Instance>("web1");
+    const auto image = view.Get<v1::Image>("debian12");
+    return instance->status().host() == "node1" && image->status().sha256() == blob->digest;
+  }));
   std::string whole;
   EXPECT_TRUE(agent->FetchBlob(blob->digest, 0, whole).ok());
   EXPECT_EQ(whole, content);
@@ -482,9 +501,9 @@ TEST_F(ControllerTest, BlobIsSentFromAnOffset) {
   EXPECT_EQ(agent->FetchBlob(blob->digest, -1, none).error_code(),
             grpc::StatusCode::INVALID_ARGUMENT);
   EXPECT_EQ(agent->FetchBlob(std::string(64, '0'), 0, none).error_code(),
-            grpc::StatusCode::NOT_FOUND);
+            grpc::StatusCode::PERMISSION_DENIED);
   EXPECT_EQ(agent->FetchBlob("../../etc/passwd", 0, none).error_code(),
-            grpc::StatusCode::INVALID_ARGUMENT);
+            grpc::StatusCode::PERMISSION_DENIED);
   EXPECT_EQ(rig_.NewAgent("thief")->FetchBlob(blob->digest, 0, none).error_code(),
             grpc::StatusCode::UNAUTHENTICATED);
 }

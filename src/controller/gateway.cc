@@ -14,6 +14,7 @@
 #include "base/ids.h"
 #include "base/secret_bytes.h"
 #include "base/text.h"
+#include "controller/gateway_console.h"
 #include "controller/gateway_impl.h"
 
 namespace vallum::controller {
@@ -203,12 +204,15 @@ grpc::ServerUnaryReactor* Gateway::Impl::Enroll(grpc::CallbackServerContext* con
     return reactor;
   }
   parts_.metrics.enrolments_refused_total.fetch_add(1);
-  Tell(parts_.events, {.kind = "host.join-refused",
-                       .severity = "warning",
-                       .object = "hosts/" + Printable(request->host_name(), 63),
-                       .user = {},
-                       .message = done.error().message(),
-                       .tenant = {}});
+  // Anybody can be refused as often as they like: the log gets one line a minute, the metric
+  // counts.
+  if (MayTellRefusal())
+    Tell(parts_.events, {.kind = "host.join-refused",
+                         .severity = "warning",
+                         .object = "hosts/" + Printable(request->host_name(), 63),
+                         .user = {},
+                         .message = done.error().message(),
+                         .tenant = {}});
   reactor->Finish(ToGrpcStatus(done.error()));
   return reactor;
 }
@@ -219,8 +223,10 @@ Result<v1::EnrollReply> Gateway::Impl::DoEnroll(const grpc::ServerContextBase& c
   if (request.token().size() > kMaxToken) {
     return NotAllowedToJoin();
   }
-  // The token comes before the certificate: nobody gets one signed without it.
-  if (!request.token().empty()) {
+  // A token, or a certificate of ours, comes first: nobody else gets a request looked at.
+  if (request.token().empty()) {
+    RETURN_IF_ERROR(IdentifyHost(context));
+  } else {
     RETURN_IF_ERROR(parts_.tokens.FindJoin(request.token()));
   }
   Joining joining;
@@ -327,11 +333,34 @@ grpc::ServerBidiReactor<v1::AgentMessage, v1::ControllerMessage>* Gateway::Impl:
   return reactor;
 }
 
+bool Gateway::Impl::MayTellRefusal() {
+  const int64_t now = parts_.clock.Monotonic().time_since_epoch() / std::chrono::minutes(1) + 1;
+  return told_refusal_in_.exchange(now) != now;
+}
+
+bool Gateway::Impl::MayFetch(const std::string& host, const std::string& sha256) const {
+  for (const auto& instance : parts_.view.All<v1::Instance>()) {
+    if (instance->status().host() != host) {
+      continue;
+    }
+    const auto image = parts_.view.Get<v1::Image>(instance->spec().image());
+    if (image != nullptr && image->status().sha256() == sha256) {
+      return true;
+    }
+  }
+  return false;
+}
+
 grpc::ServerWriteReactor<v1::BlobChunk>* Gateway::Impl::FetchBlob(
     grpc::CallbackServerContext* context, const v1::FetchBlobRequest* request) {
   using Reactor = grpc::ServerWriteReactor<v1::BlobChunk>;
-  if (const Result<std::string> host = IdentifyHost(*context); !host.has_value()) {
+  const Result<std::string> host = IdentifyHost(*context);
+  if (!host.has_value()) {
     return new Refusal<Reactor>(live_, ToGrpcStatus(host.error()));
+  }
+  if (!MayFetch(*host, request->sha256())) {
+    return new Refusal<Reactor>(live_, {grpc::StatusCode::PERMISSION_DENIED,
+                                        "no instance of this host starts from that image"});
   }
   Result<store::OpenBlob> blob = parts_.blobs.Open(request->sha256());
   if (!blob.has_value()) {

@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "controller/gateway_console.h"
+
 #include <chrono>
 #include <memory>
 #include <mutex>

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <grpcpp/alarm.h>
 #include <grpcpp/grpcpp.h>
 
+#include <atomic>
 #include <condition_variable>
 #include <deque>
 #include <functional>
@@ -13,6 +13,7 @@
 #include <string>
 #include <string_view>
 
+#include "base/digest.h"
 #include "controller/gateway.h"
 #include "controller/peer_identity.h"
 #include "vallum/v1/agent.grpc.pb.h"
@@ -57,6 +58,10 @@ class Gateway::Impl final : public v1::AgentGateway::CallbackService {
   // Whom the connection belongs to: the host's name, if its certificate names an agent, the host
   // exists and joined with that key. Errors: kDenied.
   Result<std::string> IdentifyHost(const grpc::ServerContextBase& context) const;
+  // Whether no refused join was told to the event log in this minute yet.
+  bool MayTellRefusal();
+  // Whether an instance that is placed on the host starts from this content.
+  bool MayFetch(const std::string& host, const std::string& sha256) const;
 
   void Register(const std::string& host, SessionReactor* session);
   void Unregister(const std::string& host, SessionReactor* session);
@@ -84,6 +89,7 @@ class Gateway::Impl final : public v1::AgentGateway::CallbackService {
   Result<v1::EnrollReply> Join(std::string_view secret, const Joining& joining);
 
   Options options_;
+  std::atomic<int64_t> told_refusal_in_{0};  // minute of the last refused join that was told
   Parts parts_;
   int port_ = 0;
   LiveCalls live_;
@@ -123,78 +129,11 @@ class SessionReactor final
 
   std::mutex mutex_;  // guards the members below
   std::deque<v1::ControllerMessage> outgoing_;
-  std::map<std::string, std::string> last_sent_;  // by uid: the message, serialized
+  std::map<std::string, Sha256Digest> last_sent_;  // by uid: of the message, serialized
   bool writing_ = false;
   bool read_ended_ = false;
   bool finished_ = false;
   grpc::Status status_;
-};
-
-// One console: the pipe that the REST layer holds, joined to the agent's stream. All state of both
-// is here, under one lock.
-class ConsoleLink final : public ConsolePipe, public std::enable_shared_from_this<ConsoleLink> {
- public:
-  ConsoleLink(std::string host, Metrics& metrics);
-  ~ConsoleLink() override;
-
-  Result<void> Write(ByteView data) override;
-  void WhenWritable(std::function<void()> handler) override;
-  void Read(ReadHandler handler) override;
-  void Close() override;
-
-  const std::string& host() const { return host_; }
-  // Ends the console unless the agent has opened its end by then.
-  void StartTimer(std::chrono::seconds timeout);
-  void End(const std::string& reason);
-
-  // From the agent's stream. Attach takes over: it starts to read.
-  void Attach(ConsoleReactor* reactor);
-  void OnFrame(const v1::ConsoleFrame& frame);
-  void OnReadEnd();
-  void OnWritten();
-  void OnDone();
-
- private:
-  struct Wakeup;  // the rest: with mutex_ held
-  void EndLocked(const std::string& reason);
-  void Pump();
-  Wakeup Due();
-
-  const std::string host_;
-  Metrics& metrics_;
-  grpc::Alarm timer_;
-  std::mutex mutex_;  // guards the members below
-  ConsoleReactor* reactor_ = nullptr;
-  bool opened_ = false;    // the agent came
-  bool reading_ = false;   // a read of the stream is under way
-  bool writing_ = false;   // a write of the stream is under way
-  bool finished_ = false;  // Finish was called: nothing may be started
-  std::string for_guest_;
-  std::string from_guest_;
-  ReadHandler read_handler_;
-  std::function<void()> writable_handler_;
-  bool ended_ = false;
-  std::string end_reason_;
-};
-
-// The agent's stream of one console. Deletes itself when gRPC is done with it.
-class ConsoleReactor final : public grpc::ServerBidiReactor<v1::ConsoleFrame, v1::ConsoleFrame> {
- public:
-  ConsoleReactor(Gateway::Impl& gateway, std::string host);
-  void Begin() { ReadOn(); }
-  void ReadOn() { StartRead(&incoming_); }
-  void Put(std::string data);
-
-  void OnReadDone(bool ok) override;
-  void OnWriteDone(bool ok) override;
-  void OnDone() override;
-
- private:
-  Gateway::Impl& gateway_;
-  const std::string host_;
-  std::shared_ptr<ConsoleLink> link_;
-  v1::ConsoleFrame incoming_;
-  v1::ConsoleFrame outgoing_;
 };
 
 }  // namespace vallum::controller

@@ -102,7 +102,7 @@ void SessionReactor::SendDesired(const v1::DesiredState& desired) {
     const std::lock_guard lock(mutex_);
     last_sent_.clear();
     for (const v1::DesiredInstance& instance : desired.instances()) {
-      last_sent_[instance.uid()] = instance.SerializeAsString();
+      last_sent_[instance.uid()] = Sha256(AsBytes(instance.SerializeAsString()));
     }
   }
   v1::ControllerMessage message;
@@ -113,12 +113,12 @@ void SessionReactor::SendDesired(const v1::DesiredState& desired) {
 void SessionReactor::SendInstance(const v1::DesiredInstance& desired) {
   {
     const std::lock_guard lock(mutex_);
-    std::string bytes = desired.SerializeAsString();
-    std::string& last = last_sent_[desired.uid()];
-    if (last == bytes) {
+    const Sha256Digest digest = Sha256(AsBytes(desired.SerializeAsString()));
+    const auto [last, added] = last_sent_.try_emplace(desired.uid(), digest);
+    if (!added && last->second == digest) {
       return;
     }
-    last = std::move(bytes);
+    last->second = digest;
   }
   v1::ControllerMessage message;
   *message.mutable_instance() = desired;

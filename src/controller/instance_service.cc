@@ -46,6 +46,43 @@ Result<void> CheckNetworks(const v1::InstanceSpec& spec) {
   return Ok();
 }
 
+// What only an operator may choose: where an instance runs, what it is connected to, and more than
+// its flavor.
+Result<void> CheckTenantMay(const v1::InstanceSpec& spec) {
+  const auto refuse = [](const std::string& field) {
+    return Denied("a tenant may not set " + field).WithFix("leave it out, or ask an operator");
+  };
+  if (!spec.host().empty()) {
+    return refuse("spec.host");
+  }
+  if (spec.vcpus() != 0 || spec.memory_bytes() != 0 || spec.disk_bytes() != 0) {
+    return refuse("spec.vcpus, spec.memoryBytes and spec.diskBytes");
+  }
+  for (const v1::Network& network : spec.networks()) {
+    if (network.type() == "bridge") {
+      return refuse("networks.type=bridge");
+    }
+  }
+  return Ok();
+}
+
+// A seed is kept in memory and sent with every change: small, as other clouds have it.
+constexpr size_t kMaxSeedBytes = size_t{64} * 1024;
+constexpr int kMaxNetworks = 8;
+
+Result<void> CheckBounds(const v1::InstanceSpec& spec) {
+  if (spec.seed().ByteSizeLong() > kMaxSeedBytes) {
+    return InvalidInput("seed has " + std::to_string(spec.seed().ByteSizeLong()) +
+                        " bytes, at most " + std::to_string(kMaxSeedBytes) + " are taken")
+        .WithFix("let the guest fetch the rest itself");
+  }
+  if (spec.networks_size() > kMaxNetworks) {
+    return InvalidInput("networks has " + std::to_string(spec.networks_size()) +
+                        " entries, at most " + std::to_string(kMaxNetworks) + " are taken");
+  }
+  return Ok();
+}
+
 // Sizes: the request's own, else the flavor's; the disk is never smaller than the image.
 Result<void> CopySizes(const v1::Flavor& flavor, const v1::Image& image, v1::InstanceSpec& spec) {
   if (spec.vcpus() < 0 || spec.memory_bytes() < 0 || spec.disk_bytes() < 0) {
@@ -117,8 +154,13 @@ Result<void> CheckMutable(const v1::Instance& current, const v1::Instance& wante
             "delete the instance and create it anew, or change only power, force_stop, "
             "stop_timeout_seconds and reboot_count");
   }
-  if (wanted.spec().reboot_count() < current.spec().reboot_count()) {
-    return InvalidInput("reboot_count can only be raised");
+  const int64_t more = wanted.spec().reboot_count() - current.spec().reboot_count();
+  if (wanted.spec().reboot_count() < 0 || (more != 0 && more != 1)) {
+    return InvalidInput("reboot_count can only be raised by one");
+  }
+  if (wanted.spec().stop_timeout_seconds() < 0 ||
+      wanted.spec().stop_timeout_seconds() > kMaxStopTimeout) {
+    return InvalidInput("stop_timeout_seconds must be from 0 to 3600");
   }
   if (!v1::PowerState_IsValid(wanted.spec().power()) ||
       wanted.spec().power() == v1::POWER_STATE_UNSPECIFIED) {
@@ -178,6 +220,10 @@ Result<InstanceService::Accepted> InstanceService::Create(v1::Instance instance,
         .WithFix("set spec.image and spec.flavor");
   }
   RETURN_IF_ERROR(CheckNetworks(spec));
+  RETURN_IF_ERROR(CheckBounds(spec));
+  if (principal.role == v1::ROLE_TENANT) {
+    RETURN_IF_ERROR(CheckTenantMay(spec));
+  }
   if (spec.stop_timeout_seconds() < 0 || spec.stop_timeout_seconds() > kMaxStopTimeout) {
     return InvalidInput("stop_timeout_seconds must be from 0 to 3600");
   }

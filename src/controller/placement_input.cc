@@ -16,6 +16,8 @@ ByteCount Count(int64_t bytes) {
   return ByteCount::Bytes(static_cast<uint64_t>(std::max<int64_t>(bytes, 0)));
 }
 
+std::string BridgeTrait(const std::string& bridge) { return "bridge:" + bridge; }
+
 placement::HostState State(const v1::Host& host) {
   if (host.spec().maintenance()) {
     return placement::HostState::kMaintenance;
@@ -41,6 +43,9 @@ placement::HostView ToView(const v1::Host& host, double overcommit) {
   view.state_reason = host.status().reason();
   for (const std::string& trait : capabilities.traits()) {
     view.traits.Insert(trait);
+  }
+  for (const std::string& bridge : capabilities.bridges()) {
+    view.traits.Insert(BridgeTrait(bridge));
   }
   for (const v1::Probe& probe : capabilities.probes()) {
     view.probes.push_back({.name = probe.name(), .ok = probe.ok(), .detail = probe.detail()});
@@ -87,6 +92,11 @@ placement::Request ToPlacementRequest(const v1::Instance& instance, const BootPo
   request.pool = instance.spec().pool();
   request.pinned_host = instance.spec().host();
   request.required_traits = placement::TraitSet(policy.required_traits);
+  for (const v1::Network& network : instance.spec().networks()) {
+    if (network.type() == "bridge") {
+      request.required_traits.Insert(BridgeTrait(network.bridge()));
+    }
+  }
   request.vcpus = instance.spec().vcpus();
   request.memory = Count(instance.spec().memory_bytes());
   // An overlay starts small and grows: what is asked for is what it may become.

@@ -103,6 +103,8 @@ void Reconciler::Impl::Run() {
 
 void Reconciler::Impl::Work(Notes notes) {
   for (const auto& [host, hello] : notes.hellos) {
+    // It brings every report anew.
+    std::erase_if(retry_reports_, [&](const auto& item) { return item.first.first == host; });
     if (Failed(Greet(host, hello))) {
       // The agent repeats everything when it dials again.
       gateway_->Disconnect(host);
@@ -115,14 +117,21 @@ void Reconciler::Impl::Work(Notes notes) {
     static_cast<void>(Failed(StoreHeartbeat(host, disk_free)));
   }
   for (const auto& [key, report] : notes.reports) {
+    retry_reports_.erase(key);
     if (Failed(ApplyReport(key.first, report))) {
       // Kept unless a later one came: the agent does not repeat it within a session.
-      Note([&, k = key, r = report](Notes& later) { later.reports.try_emplace(k, r); });
+      // At the next tick: a store that fails now fails at once again.
+      retry_reports_.insert_or_assign(key, report);
     }
   }
   if (notes.tick) {
     notes.instances.merge(std::exchange(retry_instances_, {}));
     notes.hosts.merge(std::exchange(retry_hosts_, {}));
+    for (const auto& [key, report] : std::exchange(retry_reports_, {})) {
+      // A later report was applied meanwhile, or will be.
+      if (notes.reports.contains(key)) continue;
+      if (Failed(ApplyReport(key.first, report))) retry_reports_.try_emplace(key, report);
+    }
     CheckClock();
     KeepHouse();
   }

@@ -107,6 +107,7 @@ class Reconciler::Impl {
   std::set<std::string> pending_;  // instances that no host could take
   std::set<std::string> retry_instances_;
   std::set<std::string> retry_hosts_;
+  std::map<std::pair<std::string, std::string>, v1::InstanceReport> retry_reports_;  // as Notes
 };
 
 // True when the instance's disk and state once were on its host and are no longer.

@@ -143,6 +143,12 @@ class ImageUpload final : public http::UploadSink {
                         .WithFix("download the file again, or correct the digest"));
     }
     Result<images::InspectedImage> inspected = Inspect(blob->digest);
+    // Only what the content is decides on the content: when the inspector cannot run, the last part
+    // may be sent again.
+    if (!inspected.has_value() && inspected.error().code() != ErrorCode::kInvalidInput &&
+        inspected.error().code() != ErrorCode::kCorrupt) {
+      return std::move(inspected).error().Context("the image was not inspected");
+    }
     if (!inspected.has_value()) {
       RemoveBlob(blob->digest);
       return Refuse(std::move(inspected).error());

@@ -67,6 +67,12 @@ Result<Response> Replace(RestContext& context, const Request& request, const Pri
   const int64_t compare = if_match != 0 ? if_match : current->metadata().revision();
   ASSIGN_OR_RETURN(const v1::Instance stored,
                    context.controller.instances().Update(std::move(updated), compare));
+  (void)context.controller.events().Append({.kind = "instance.update",
+                                            .severity = "info",
+                                            .object = "instances/" + name,
+                                            .user = principal.name,
+                                            .message = "labels or spec changed",
+                                            .tenant = stored.metadata().tenant()});
   return ResourceResponse(200, stored);
 }
 
@@ -127,8 +133,13 @@ Result<Response> Explain(RestContext& context, const Request& request, const Pri
   RETURN_IF_ERROR(Authorize(principal, Verb::kExplain, Kind::kInstance, principal.tenant));
   v1::ScheduleExplainRequest wanted;
   RETURN_IF_ERROR(FromJson(request.body, wanted));
-  ASSIGN_OR_RETURN(const v1::ScheduleExplainReply reply,
+  ASSIGN_OR_RETURN(v1::ScheduleExplainReply reply,
                    context.controller.instances().Explain(wanted.spec()));
+  if (principal.role == v1::ROLE_TENANT) {
+    // Tenants do not read hosts: whether it fits is theirs, where and why not elsewhere is not.
+    reply.clear_hosts();
+    if (!reply.chosen().empty()) reply.set_chosen("a host");
+  }
   ASSIGN_OR_RETURN(std::string body, ToJson(reply));
   return Response::Json(200, std::move(body));
 }

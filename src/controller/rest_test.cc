@@ -204,6 +204,51 @@ TEST_F(RestTest, TenantSeesItsOwnInstancesOnlyAndOthersDoNotExistForIt) {
   EXPECT_EQ(Send(*acme, Method::kGet, "/v1/tokens").status, 403);
 }
 
+TEST_F(RestTest, TenantMayNotChooseHostsBridgesOrSizes) {
+  rig_.MakeReadyImage("debian");
+  const auto acme = ClientFor(v1::ROLE_TENANT, "acme");
+  for (const char* extra :
+       {R"("host":"node1")", R"("vcpus":64)", R"("networks":[{"type":"bridge","bridge":"br0"}])"}) {
+    const std::string body =
+        std::string(R"({"metadata":{"name":"x"},"spec":{"image":"debian","flavor":"tiny",)") +
+        extra + "}}";
+    EXPECT_EQ(Send(*acme, Method::kPost, "/v1/instances", body).status, 403) << extra;
+  }
+}
+
+TEST_F(RestTest, TenantLearnsWhetherItFitsButNotOfHosts) {
+  rig_.MakeReadyImage("debian");
+  const auto agent = rig_.ConnectedAgent("node1");
+  const auto acme = ClientFor(v1::ROLE_TENANT, "acme");
+  const http::Response reply = Send(*acme, Method::kPost, "/v1/schedule/explain",
+                                    R"({"spec":{"image":"debian","flavor":"tiny"}})");
+  EXPECT_EQ(reply.status, 200) << reply.body;
+  EXPECT_EQ(reply.body.find("node1"), std::string::npos);
+}
+
+TEST_F(RestTest, HugeSeedIsRefused) {
+  rig_.MakeReadyImage("debian");
+  const std::string body =
+      R"({"metadata":{"name":"x"},"spec":{"image":"debian","flavor":"tiny","seed":{"userData":")" +
+      std::string(70'000, 'a') + "\"}}}";
+  EXPECT_EQ(Admin(Method::kPost, "/v1/instances", body).status, 400);
+}
+
+TEST_F(RestTest, WatchEndsWhenItsTokenIsTakenBack) {
+  v1::TokenSpec spec;
+  spec.set_role(v1::ROLE_AUDITOR);
+  const v1::Token token = *rig_.controller().tokens().Create("viewer", spec);
+  const auto client = NewClient();
+  client->SetBearerToken(SecretBytes(AsBytes(token.status().secret())));
+  auto events = client->OpenEvents(
+      {.method = Method::kGet, .target = "/v1/pools?watch=0", .headers = {}, .body = {}});
+  ASSERT_TRUE(events.has_value());
+  EXPECT_EQ(Admin(Method::kDelete, "/v1/tokens/viewer").status, 204);
+  Admin(Method::kPost, "/v1/pools", R"({"metadata":{"name":"secret"}})");
+  const auto event = (*events)->Next(kPatience);
+  EXPECT_FALSE(event.has_value());
+}
+
 TEST_F(RestTest, AuditorReadsAndChangesNothing) {
   const auto auditor = ClientFor(v1::ROLE_AUDITOR, "");
   EXPECT_EQ(Send(*auditor, Method::kGet, "/v1/events").status, 200);

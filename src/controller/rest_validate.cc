@@ -132,7 +132,12 @@ Result<void> CheckUnused(const View& view, Kind kind, const google::protobuf::Me
     const std::string pool = instance->spec().pool().empty() ? "default" : instance->spec().pool();
     if (kind == Kind::kImage && instance->spec().image() == name) return InUse(kind, name, by);
     if (kind == Kind::kPool && pool == name) return InUse(kind, name, by);
-    if (kind == Kind::kHost && instance->status().host() == name) return InUse(kind, name, by);
+    if (kind == Kind::kHost && instance->status().host() == name) {
+      // A host that died for good takes the instances with it that are being deleted: nobody is
+      // left to report them gone.
+      const bool lost = static_cast<const v1::Host&>(resource).status().state() == v1::HOST_DOWN;
+      if (!lost || !instance->metadata().has_delete_time()) return InUse(kind, name, by);
+    }
   }
   if (kind == Kind::kPool) {
     for (const auto& host : view.All<v1::Host>()) {

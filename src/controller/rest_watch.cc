@@ -62,6 +62,12 @@ Result<void> WatchSessions::Start(const RestContext& context, Filter filter, int
   });
   const auto listener = [context, session](const Change& change) {
     if (session->closed) return;
+    // A token that was taken back ends what it opened.
+    if (context.controller.view().Get<v1::Token>(session->filter.principal.name) == nullptr) {
+      session->closed = true;
+      session->stream->Close();
+      return;
+    }
     if (!SendChange(context, session->filter, change, *session->stream)) {
       session->closed = true;
       session->stream->Close();

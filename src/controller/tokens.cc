@@ -107,12 +107,18 @@ v1::Token Tokens::Spent(v1::Token token, std::string_view used_by) {
   return token;
 }
 
+bool Tokens::HasAdmin() const {
+  const std::vector<std::shared_ptr<const v1::Token>> tokens = view_.All<v1::Token>();
+  return std::any_of(tokens.begin(), tokens.end(),
+                     [](const auto& token) { return token->spec().role() == v1::ROLE_ADMIN; });
+}
+
 Result<void> Tokens::Bootstrap(const std::filesystem::path& state_dir) {
   const std::filesystem::path path = state_dir / "admin.token";
   std::error_code ignored;
   const bool have_file = std::filesystem::exists(path, ignored);
-  const bool have_token = view_.Get<v1::Token>(kAdminToken) != nullptr;
-  if (have_token) {
+  // An operator who deletes "admin" after making another does not want it back.
+  if (HasAdmin()) {
     // Its secret cannot be told again; an operator may have taken the file away on purpose.
     return Ok();
   }

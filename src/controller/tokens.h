@@ -33,8 +33,10 @@ class Tokens {
   Result<v1::Token> FindJoin(std::string_view secret);
   static v1::Token Spent(v1::Token token, std::string_view used_by);
 
+  // Whether any token of ROLE_ADMIN exists.
+  bool HasAdmin() const;
   // At first start: makes the token "admin" and writes its secret to <state_dir>/admin.token, mode
-  // 0600. Does nothing when there is an admin token and the file. Errors: the store's, the file's.
+  // 0600. Does nothing when there is a token of ROLE_ADMIN. Errors: the store's, the file's.
   Result<void> Bootstrap(const std::filesystem::path& state_dir);
 
   // A token as clients may see it: without secret and digest.

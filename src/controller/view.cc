@@ -127,11 +127,14 @@ Result<void> View::Apply(const store::WatchBatch& batch) {
     for (const store::WatchEvent& event : batch.events) {
       ASSIGN_OR_RETURN(Change change, ApplyEvent(event));
       if (!change.name.empty()) {
+        change.bytes = event.kv.value.size();
+        log_bytes_ += change.bytes;
         log_.push_back(change);
         changes.push_back(std::move(change));
       }
     }
-    while (log_.size() > kChangesInLog) {
+    while (log_.size() > kChangesInLog || log_bytes_ > kChangeBytesInLog) {
+      log_bytes_ -= log_.front().bytes;
       log_begin_ = log_.front().revision + 1;  // a revision that is cut into is not complete
       log_.pop_front();
     }

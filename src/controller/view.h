@@ -28,6 +28,7 @@ struct Change {
   Kind kind = Kind::kPool;
   std::string name;
   AnyResource resource;  // kDelete: as it was before, with metadata.revision of the deletion
+  size_t bytes = 0;      // of the stored value
 };
 
 // Everything that the store holds, in memory, kept current by one watch. All reads of the API and
@@ -114,6 +115,7 @@ class View {
   mutable std::condition_variable moved_;
   Table tables_[8];
   std::deque<Change> log_;
+  size_t log_bytes_ = 0;           // of the stored values behind log_
   store::Revision log_begin_ = 1;  // changes of this and later revisions are in log_
   store::Revision revision_ = 0;
   bool ended_ = false;
@@ -128,5 +130,6 @@ class View {
 inline constexpr size_t kEventsInView = 5000;
 // Changes that a late subscriber can still get.
 inline constexpr size_t kChangesInLog = 4096;
+inline constexpr size_t kChangeBytesInLog = size_t{8} << 20U;
 
 }  // namespace vallum::controller
