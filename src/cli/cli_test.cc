@@ -5,12 +5,14 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <future>
 #include <mutex>
 #include <sstream>
 #include <thread>
 
+#include "base/text.h"
 #include "cli/commands.h"
 #include "cli/context.h"
 #include "http/testing.h"
@@ -80,6 +82,23 @@ TEST(Render, CsvQuotesAndKeepsRawValues) {
   EXPECT_EQ(RenderAs(OutputFormat::kCsv,
                      {{"name", "a,\"b\""}, {"size", "1024"}, {"ok", true}, {"more", "x"}}),
             "NAME,SIZE,N,OK,MORE\r\n\"a,\"\"b\"\"\",1024,0,true,x\r\n");
+}
+
+TEST(Render, CsvIsSafeForTerminalsAndSpreadsheets) {
+  const auto cell = [](const std::string& text) {
+    const std::string csv =
+        Render(OutputFormat::kCsv, {{"NAME", "name"}}, {Json{{"name", text}}}, {}, kNow);
+    return csv.substr(std::string_view("NAME\r\n").size());
+  };
+  EXPECT_EQ(cell("a\x1b[2Jb\nc"), "a\\x1b[2Jb\\x0ac\r\n");
+  for (const std::string start : {"=", "+", "-", "@"}) {
+    EXPECT_EQ(cell(start + "1"), "'" + start + "1\r\n");
+  }
+  EXPECT_EQ(cell("\t=1"), "'\\x09=1\r\n");
+  EXPECT_EQ(cell("=f(\"a\",b)"), "\"'=f(\"\"a\"\",b)\"\r\n");
+  EXPECT_EQ(cell("a=1"), "a=1\r\n");
+  const std::string text(5000, 'x');  // never cut: programs read this
+  EXPECT_EQ(cell(text), text + "\r\n");
 }
 
 TEST(Render, YamlKeepsTextThatLooksLikeOtherThings) {

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <ctime>
+#include <limits>
 
 #include "base/text.h"
 #include "base/units.h"
@@ -14,6 +15,7 @@ namespace vallum::cli {
 namespace {
 
 constexpr size_t kCellLimit = 120;
+constexpr size_t kNoLimit = std::numeric_limits<size_t>::max();
 
 std::string ScalarText(const Json& value) {
   if (value.is_null()) return {};
@@ -74,7 +76,11 @@ std::string CsvCell(const Json& object, const Column& column) {
   const Json value = At(object, column.path);
   if (column.style == Style::kNumber && value.is_null()) return "0";
   if (column.style == Style::kBool && value.is_null()) return "false";
-  return ScalarText(value);
+  // Programs take a cell that begins like this for a formula, which could run or send anything.
+  const std::string text = ScalarText(value);
+  const bool formula =
+      !text.empty() && std::string_view("=+-@\t").find(text.front()) != std::string_view::npos;
+  return (formula ? "'" : "") + Printable(text, kNoLimit);
 }
 
 }  // namespace

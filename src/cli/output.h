@@ -53,8 +53,10 @@ std::string Cell(const Json& object, const Column& column, WallTime now);
 std::string Render(OutputFormat format, const std::vector<Column>& columns,
                    const std::vector<Json>& items, const Json& full, WallTime now);
 
+// The value as a YAML document with a line end; text is always quoted, so that it stays text.
 std::string ToYaml(const Json& value);
-// RFC 4180, one record with line end.
+// One record with its line end, quoted as RFC 4180 says. Cells are taken as they are: Render makes
+// them safe for terminals and spreadsheets.
 std::string CsvRecord(const std::vector<std::string>& cells);
 
 }  // namespace vallum::cli
