@@ -313,6 +313,83 @@ TEST_F(CliTest, FailedOperationIsItsError) {
   EXPECT_EQ(err_.str(), "error: no\nfix: do this\n");
 }
 
+// ---- waiting ----
+
+Json Measured(const std::string& verdict, const Json& reasons) {
+  return {{"metadata", {{"name", "web1"}}},
+          {"status",
+           {{"phase", "INSTANCE_RUNNING"},
+            {"boot", {{"measured", {{"verdict", verdict}, {"reasons", reasons}}}}}}}};
+}
+
+Json InPhase(const std::string& phase) {
+  return {{"metadata", {{"name", "web1"}}},
+          {"status",
+           {{"phase", phase},
+            {"reason", "qemu did not\x1b start"},
+            {"lastExit", "exit status 1"},
+            {"fix", "look at the log"}}}};
+}
+
+class WaitTest : public CliTest {
+ protected:
+  // Answers with these one after the other; the last one stays.
+  void ServeInstance(std::vector<Json> answers) {
+    http::Router router;
+    router.Add(Method::kGet, "/v1/instances/{name}",
+               [this, answers = std::move(answers)](const Request&) {
+                 const std::lock_guard lock(mutex_);
+                 return Response::Json(200, answers[std::min(asked_++, answers.size() - 1)].dump());
+               });
+    Serve(std::move(router));
+  }
+  size_t asked_ = 0;
+};
+
+TEST_F(WaitTest, VerifiedBootIsSuccess) {
+  ServeInstance(
+      {InPhase("INSTANCE_STARTING"), Measured("BOOT_PENDING", {}), Measured("BOOT_VERIFIED", {})});
+  ASSERT_EQ(Vallum({"instance", "wait", "web1", "--for", "boot-verdict"}), 0) << err_.str();
+  EXPECT_EQ(out_.str(), "instance web1 is verified\n");
+  EXPECT_EQ(asked_, 3U);
+}
+
+TEST_F(WaitTest, EveryOtherVerdictIsAnErrorWithItsReasons) {
+  for (const std::string verdict : {"REFUSED", "DIVERGED", "UNMEASURED"}) {
+    ServeInstance({Measured("BOOT_" + verdict, {"db lacks the key", "shim\x1b[2J said no"})});
+    EXPECT_EQ(Vallum({"instance", "wait", "web1", "--for", "boot-verdict"}), 1);
+    EXPECT_EQ(out_.str(), "");
+    EXPECT_THAT(err_.str(), HasSubstr("the boot of instance web1 is " + ToLower(verdict) +
+                                      "; db lacks the key; shim\\x1b[2J said no\n"));
+  }
+}
+
+TEST_F(WaitTest, EndOfTheInstanceEndsEveryWaitForAnother) {
+  for (const std::string wanted : {"running", "stopped", "boot-verdict"}) {
+    ServeInstance({InPhase("INSTANCE_FAILED")});
+    EXPECT_EQ(Vallum({"instance", "wait", "web1", "--for", wanted}), 1) << wanted;
+    EXPECT_THAT(err_.str(), HasSubstr("instance web1 is failed, not "));
+    EXPECT_THAT(err_.str(), HasSubstr("qemu did not\\x1b start (exit status 1)\n"));
+    EXPECT_THAT(err_.str(), HasSubstr("fix: look at the log\n"));
+  }
+}
+
+TEST_F(WaitTest, PhaseThatWasWaitedForIsSuccess) {
+  ServeInstance({InPhase("INSTANCE_STARTING"), InPhase("INSTANCE_RUNNING")});
+  ASSERT_EQ(Vallum({"instance", "wait", "web1"}), 0) << err_.str();
+  EXPECT_EQ(out_.str(), "instance web1 is running\n");
+  ServeInstance({InPhase("INSTANCE_STOPPED")});
+  EXPECT_EQ(Vallum({"instance", "wait", "web1", "--for", "stopped"}), 0) << err_.str();
+  EXPECT_EQ(Vallum({"instance", "wait", "web1", "--for", "running"}), 1);
+}
+
+TEST_F(WaitTest, UnknownConditionIsBadInputAndNothingIsAsked) {
+  ServeInstance({InPhase("INSTANCE_RUNNING")});
+  EXPECT_EQ(Vallum({"instance", "wait", "web1", "--for", "coffee"}), 2);
+  EXPECT_THAT(err_.str(), HasSubstr("fix: use running, stopped or boot-verdict"));
+  EXPECT_EQ(asked_, 0U);
+}
+
 TEST_F(CliTest, PrivateSshKeyIsRefusedBeforeAnythingIsSent) {
   Serve({});
   Write("id", "-----BEGIN OPENSSH PRIVATE KEY-----\n", 0600);

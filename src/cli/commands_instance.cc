@@ -230,7 +230,8 @@ void AddInstanceCommands(CLI::App* group, Tool* tool) {
   AddWaitCommand(group, tool);
   AddAction(group, tool, "start", "Start a stopped one");
   AddAction(group, tool, "stop", "Ask the guest to shut down");
-  AddAction(group, tool, "reboot", "Reset it");
+  AddAction(group, tool, "reboot",
+            "Reset it at once, as its reset button would, without asking the guest");
   AddAction(group, tool, "pause", "Stop its CPUs");
   AddAction(group, tool, "resume", "Let its CPUs run again");
   AddAction(group, tool, "delete", "Delete it with its disk and its TPM");

@@ -46,7 +46,7 @@ Result<void> CreateFlavor(Tool* tool, const FlavorOptions& options) {
   if (!options.disk.empty()) {
     ASSIGN_OR_RETURN(spec["diskBytes"], Size(options.disk, "--disk"));
   }
-  ASSIGN_OR_RETURN(spec["extraSpecs"], KeyValues(options.properties, "--property"));
+  ASSIGN_OR_RETURN(spec["extraSpecs"], KeyValues(options.properties, "--extra-spec"));
   const Json body = {{"metadata", {{"name", options.name}, {"labels", labels}}}, {"spec", spec}};
   ASSIGN_OR_RETURN(const Json answer, tool->Call(http::Method::kPost, "/v1/flavors", body));
   return ShowWritten(tool, KindOf("flavor"), answer, "flavor " + options.name + " created");
