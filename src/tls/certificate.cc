@@ -81,7 +81,7 @@ Result<CertPtr> FirstCertificate(std::string_view pem) {
   return ParseCertificate(certificates.front());
 }
 
-Result<CsrPtr> MakeCsr(EVP_PKEY* key, const std::string& name) {
+Result<Bytes> MakeCsr(EVP_PKEY* key, const std::string& name) {
   CsrPtr csr(X509_REQ_new());
   const NamePtr subject(X509_NAME_new());
   if (csr == nullptr || subject == nullptr ||
@@ -94,7 +94,13 @@ Result<CsrPtr> MakeCsr(EVP_PKEY* key, const std::string& name) {
       X509_REQ_sign(csr.get(), key, EVP_sha256()) == 0) {
     return OpenSslError("make a certificate request");
   }
-  return csr;
+  unsigned char* der = nullptr;
+  const int size = i2d_X509_REQ(csr.get(), &der);
+  if (size <= 0) return OpenSslError("encode a certificate request");
+  const auto* bytes = reinterpret_cast<const std::byte*>(der);
+  Bytes out(bytes, bytes + size);
+  OPENSSL_free(der);
+  return out;
 }
 
 }  // namespace
@@ -156,15 +162,15 @@ bool NeedsRenewal(const CertificateInfo& info, WallTime now) {
 Result<KeyAndCsr> MakeKeyAndCsr(std::string_view name) {
   RETURN_IF_ERROR(ValidateName("certificate subject", name));
   ASSIGN_OR_RETURN(const KeyPtr key, MakeP256Key());
-  ASSIGN_OR_RETURN(const CsrPtr csr, MakeCsr(key.get(), std::string(name)));
+  ASSIGN_OR_RETURN(Bytes csr, MakeCsr(key.get(), std::string(name)));
   ASSIGN_OR_RETURN(SecretBytes pem, KeyToPem(key.get()));
-  unsigned char* der = nullptr;
-  const int size = i2d_X509_REQ(csr.get(), &der);
-  if (size <= 0) return OpenSslError("encode a certificate request");
-  const auto* bytes = reinterpret_cast<const std::byte*>(der);
-  KeyAndCsr out{.private_key_pem = std::move(pem), .csr_der = Bytes(bytes, bytes + size)};
-  OPENSSL_free(der);
-  return out;
+  return KeyAndCsr{.private_key_pem = std::move(pem), .csr_der = std::move(csr)};
+}
+
+Result<Bytes> MakeCsrOfKey(std::string_view name, const SecretBytes& private_key_pem) {
+  RETURN_IF_ERROR(ValidateName("certificate subject", name));
+  ASSIGN_OR_RETURN(const KeyPtr key, KeyFromPem(private_key_pem));
+  return MakeCsr(key.get(), std::string(name));
 }
 
 std::string Fingerprint(ByteView der) { return ToHex(Sha256(der)); }

@@ -61,6 +61,12 @@ bool NeedsRenewal(const CertificateInfo& info, WallTime now);
 // Errors: kInvalidInput, kInternal.
 Result<KeyAndCsr> MakeKeyAndCsr(std::string_view name);
 
+// Makes a request for CN=name signed by a key that exists, DER, so that a certificate can be
+// renewed.
+//   private_key_pem: PKCS#8.
+// Errors: kInvalidInput, kCorrupt (not a key), kInternal.
+Result<Bytes> MakeCsrOfKey(std::string_view name, const SecretBytes& private_key_pem);
+
 // SHA-256 of a DER certificate, lower-case hex.
 std::string Fingerprint(ByteView der);
 // One "BEGIN CERTIFICATE" block.
