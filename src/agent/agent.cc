@@ -13,6 +13,8 @@
 namespace vallum::agent {
 namespace {
 
+constexpr std::chrono::hours kRenewalCheck{12};
+
 // The inspector is installed beside the agent's other programs.
 std::string InspectorBeside(const std::string& vtpm_program) {
   return (std::filesystem::path(vtpm_program).parent_path() / "vallum-inspect").string();
@@ -91,14 +93,14 @@ Result<void> Agent::StartServices() {
   store::BlobStoreOptions blob_options;
   blob_options.directory = blob_dir;
   ASSIGN_OR_RETURN(blobs_, store::BlobStore::Open(blob_options, clock_));
-  auto channel = MakeChannel(identity_);
+  channel_ = std::make_unique<ChannelSlot>(MakeChannel(identity_));
   std::optional<gid_t> readers;
   if (users_) {
     readers = users_->image_group();
   }
   images::ConfinedInspector::Options inspector;
   inspector.program = InspectorBeside(config_.vtpm_program);
-  images_ = std::make_unique<ImageCache>(*blobs_, blob_dir, channel,
+  images_ = std::make_unique<ImageCache>(*blobs_, blob_dir, *channel_,
                                          images::ConfinedInspector(inspector), readers);
   instances_ = std::make_unique<InstanceManager>(
       InstanceServices{config_, facts_, *images_, users_.get(), board_, clock_});
@@ -106,9 +108,46 @@ Result<void> Agent::StartServices() {
   if (adopted > 0) {
     log_(LogLevel::kInfo, "taking over " + std::to_string(adopted) + " instances");
   }
-  consoles_ = std::make_unique<ConsoleRelay>(channel);
-  session_ = std::make_unique<Session>(channel, board_, *this);
+  consoles_ = std::make_unique<ConsoleRelay>(*channel_);
+  session_ = std::make_unique<Session>(*channel_, board_, *this);
+  renewer_ = std::jthread([this](const std::stop_token& stop) { KeepRenewed(stop); });
   return Ok();
+}
+
+IdentityHealth Agent::Health() const {
+  const std::lock_guard lock(identity_mutex_);
+  return CheckIdentity(identity_, clock_.Now());
+}
+
+void Agent::KeepRenewed(const std::stop_token& stop) {
+  while (!stop.stop_requested()) {
+    {
+      std::unique_lock lock(renewal_mutex_);
+      renewal_wanted_.wait_for(lock, stop, kRenewalCheck, [this] { return check_renewal_; });
+      check_renewal_ = false;
+    }
+    if (!stop.stop_requested()) {
+      RenewIfDue();
+    }
+  }
+}
+
+void Agent::RenewIfDue() {
+  if (!Health().renew_soon) {
+    return;
+  }
+  auto renewed = Renew(config_.state_dir, identity_, channel_->Get(), clock_);
+  if (!renewed) {
+    log_(LogLevel::kWarning, "certificate not renewed: " + renewed.error().Describe());
+    return;
+  }
+  channel_->Replace(MakeChannel(*renewed));
+  {
+    const std::lock_guard lock(identity_mutex_);
+    identity_ = *std::move(renewed);
+  }
+  log_(LogLevel::kInfo, "certificate renewed: " + Health().detail);
+  session_->CapabilitiesChanged();  // they tell of the certificate
 }
 
 void Agent::Run() { session_->Run(); }
@@ -118,7 +157,7 @@ void Agent::Stop() { session_->Stop(); }
 v1::HostCapabilities Agent::Capabilities() {
   v1::HostCapabilities capabilities = MakeCapabilities(facts_);
   capabilities.set_disk_free_bytes(static_cast<int64_t>(DiskFree(config_.state_dir)));
-  const IdentityHealth health = CheckIdentity(identity_, clock_.Now());
+  const IdentityHealth health = Health();
   v1::Probe& probe = *capabilities.add_probes();
   probe.set_name("agent-certificate");
   probe.set_ok(health.valid && !health.renew_soon);
@@ -143,14 +182,19 @@ void Agent::OnOpenConsole(const v1::OpenConsole& request) {
 }
 
 void Agent::OnConnected() {
-  const IdentityHealth health = CheckIdentity(identity_, clock_.Now());
+  {
+    const std::lock_guard lock(renewal_mutex_);
+    check_renewal_ = true;
+  }
+  renewal_wanted_.notify_all();
+  const IdentityHealth health = Health();
   log_(health.renew_soon ? LogLevel::kWarning : LogLevel::kInfo,
        "connected to " + identity_.endpoint +
            (health.renew_soon ? "; " + health.detail : std::string()));
 }
 
 void Agent::OnDisconnected(const Error& reason) {
-  const IdentityHealth health = CheckIdentity(identity_, clock_.Now());
+  const IdentityHealth health = Health();
   log_(LogLevel::kWarning, "not connected to " + identity_.endpoint + ": " + reason.Describe() +
                                (health.valid ? "" : "; " + health.detail) +
                                "; instances keep running, trying again");

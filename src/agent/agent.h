@@ -5,12 +5,14 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <stop_token>
 #include <string>
 #include <thread>
 
 #include "agent/capabilities.h"
 #include "agent/config.h"
 #include "agent/console_relay.h"
+#include "agent/gateway.h"
 #include "agent/identity.h"
 #include "agent/image_cache.h"
 #include "agent/instance_manager.h"
@@ -52,6 +54,10 @@ class Agent final : public SessionHandler {
   Result<void> OpenState();
   Result<void> Join();
   Result<void> StartServices();
+  IdentityHealth Health() const;
+  // Looks at the certificate at each session's start and twice a day, on a thread of its own.
+  void KeepRenewed(const std::stop_token& stop);
+  void RenewIfDue();
 
   v1::HostCapabilities Capabilities() override;
   v1::Heartbeat MakeHeartbeat() override;
@@ -65,7 +71,9 @@ class Agent final : public SessionHandler {
   const Clock& clock_;
   const LogSink log_;
   std::unique_ptr<store::FileLock> lock_;
-  Identity identity_;
+  mutable std::mutex identity_mutex_;
+  Identity identity_;  // written by Join, then only by the renewer, with identity_mutex_ held
+  std::unique_ptr<ChannelSlot> channel_;
   HostFacts facts_;
   ReportBoard board_;
   std::unique_ptr<store::BlobStore> blobs_;
@@ -74,6 +82,10 @@ class Agent final : public SessionHandler {
   std::unique_ptr<InstanceManager> instances_;
   std::unique_ptr<ConsoleRelay> consoles_;
   std::unique_ptr<Session> session_;
+  std::mutex renewal_mutex_;
+  std::condition_variable_any renewal_wanted_;
+  bool check_renewal_ = false;  // guarded by renewal_mutex_
+  std::jthread renewer_;        // last: it uses all of the above
 };
 
 }  // namespace vallum::agent

@@ -314,5 +314,48 @@ TEST_F(AgentTest, UnjoinedHostSaysHowToJoinAndSpentTokenIsDenied) {
   EXPECT_EQ(LoadIdentity(other, "node1").error().code(), ErrorCode::kCorrupt);
 }
 
+Bytes KeyOf(const std::filesystem::path& state) {
+  auto key = ReadWholeFile(state / "identity/agent.key", ByteCount::KiB(64));
+  return key ? *std::move(key) : Bytes();
+}
+
+TEST_F(AgentTest, OldCertificateIsRenewedForTheSameKeyAndUsedForTheNextSession) {
+  gateway_.SetCertificateAge(std::chrono::hours(24 * 25));
+  const SystemClock clock;
+  const auto token = ReadJoinTokenFile(Token());
+  ASSERT_TRUE(token);
+  const auto old = Enrol(State(), "node1", *token, clock);
+  ASSERT_TRUE(old) << old.error().Describe();
+  ASSERT_TRUE(CheckIdentity(*old, clock.Now()).renew_soon);
+  const Bytes key = KeyOf(State());
+  gateway_.SetCertificateAge(std::chrono::hours(0));
+  StartAgent();
+  ASSERT_TRUE(gateway_.WaitForGoodCertificate());
+  const std::string first = gateway_.peer_certificate();
+  gateway_.DropSession();
+  ASSERT_TRUE(gateway_.WaitForHellos(2));
+  EXPECT_NE(gateway_.peer_certificate(), first);
+  EXPECT_EQ(gateway_.renewals(), 1);
+  EXPECT_EQ(gateway_.enrolments(), 1);
+  const auto stored = LoadIdentity(State(), "node1");
+  ASSERT_TRUE(stored) << stored.error().Describe();
+  EXPECT_FALSE(CheckIdentity(*stored, clock.Now()).renew_soon);
+  EXPECT_EQ(KeyOf(State()), key);
+}
+
+TEST_F(AgentTest, NewTokenAfterExpiryKeepsTheHostsKey) {
+  gateway_.SetCertificateAge(std::chrono::hours(24 * 25));
+  const SystemClock clock;
+  const auto token = ReadJoinTokenFile(Token());
+  ASSERT_TRUE(token);
+  ASSERT_TRUE(Enrol(State(), "node1", *token, clock));
+  const Bytes key = KeyOf(State());
+  ASSERT_FALSE(key.empty());
+  gateway_.AllowAnotherEnrolment();
+  ASSERT_TRUE(Enrol(State(), "node1", *token, clock));
+  EXPECT_EQ(KeyOf(State()), key);
+  EXPECT_EQ(gateway_.enrolments(), 2);
+}
+
 }  // namespace
 }  // namespace vallum::agent

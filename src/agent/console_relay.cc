@@ -24,8 +24,7 @@ struct ConsoleRelay::Console {
   std::thread thread;
 };
 
-ConsoleRelay::ConsoleRelay(std::shared_ptr<grpc::Channel> channel)
-    : stub_(v1::AgentGateway::NewStub(std::move(channel))) {}
+ConsoleRelay::ConsoleRelay(const ChannelSlot& channel) : channel_(channel) {}
 
 ConsoleRelay::~ConsoleRelay() {
   for (const auto& console : consoles_) {
@@ -57,7 +56,7 @@ void ConsoleRelay::Open(const std::string& session_id, Result<std::shared_ptr<Se
 }
 
 void ConsoleRelay::Run(Console& console) {
-  console.stream = stub_->Console(&console.context);
+  console.stream = v1::AgentGateway::NewStub(channel_.Get())->Console(&console.context);
   v1::ConsoleFrame first;
   first.set_session_id(console.session_id);
   if (!console.line) {

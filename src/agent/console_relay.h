@@ -7,6 +7,7 @@
 #include <string>
 #include <thread>
 
+#include "agent/gateway.h"
 #include "agent/serial_hub.h"
 #include "base/result.h"
 #include "vallum/v1/agent.grpc.pb.h"
@@ -19,7 +20,8 @@ class ConsoleRelay {
  public:
   static constexpr size_t kMaxConsoles = 32;
 
-  explicit ConsoleRelay(std::shared_ptr<grpc::Channel> channel);
+  //   channel: outlives the relay.
+  explicit ConsoleRelay(const ChannelSlot& channel);
   // Ends all consoles.
   ~ConsoleRelay();
   ConsoleRelay(const ConsoleRelay&) = delete;
@@ -34,7 +36,7 @@ class ConsoleRelay {
   void Run(Console& console);
   void Pump(Console& console, SerialHub& line);
 
-  std::unique_ptr<v1::AgentGateway::Stub> stub_;
+  const ChannelSlot& channel_;
   std::mutex mutex_;
   std::list<std::unique_ptr<Console>> consoles_;
 };

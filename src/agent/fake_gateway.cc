@@ -121,17 +121,57 @@ bool FakeGateway::WaitForConsole(const std::string& session) {
   });
 }
 
-grpc::Status FakeGateway::Enroll(grpc::ServerContext*, const v1::EnrollRequest* request,
+void FakeGateway::SetCertificateAge(std::chrono::hours age) { clock_.age = age; }
+
+void FakeGateway::AllowAnotherEnrolment() {
+  const std::lock_guard lock(mutex_);
+  token_spent_ = false;
+}
+
+int FakeGateway::renewals() {
+  const std::lock_guard lock(mutex_);
+  return renewals_;
+}
+
+void FakeGateway::DropSession() {
+  const std::lock_guard lock(mutex_);
+  CHECK(session_ != nullptr);
+  session_->TryCancel();
+}
+
+bool FakeGateway::WaitForGoodCertificate() {
+  std::unique_lock lock(mutex_);
+  return changed_.wait_for(lock, kPatience, [&] {
+    return std::ranges::any_of(capabilities_.probes(), [](const v1::Probe& probe) {
+      return probe.name() == "agent-certificate" && probe.ok();
+    });
+  });
+}
+
+std::string FakeGateway::peer_certificate() {
+  const std::lock_guard lock(mutex_);
+  return peer_certificate_;
+}
+
+grpc::Status FakeGateway::Enroll(grpc::ServerContext* context, const v1::EnrollRequest* request,
                                  v1::EnrollReply* reply) {
   const std::lock_guard lock(mutex_);
-  if (request->token() != kSecret || enrolments_ > 0) {
+  const auto names = context->auth_context()->FindPropertyValues("x509_common_name");
+  const bool renewal = request->token().empty() && !names.empty() &&
+                       std::string(names[0].data(), names[0].size()) == request->host_name();
+  if (!renewal && (request->token() != kSecret || token_spent_)) {
     return {grpc::StatusCode::UNAUTHENTICATED, "the join token is used"};
   }
   auto certificate = authority_->IssueAgent(AsBytes(request->csr_der()), request->host_name());
   if (!certificate) {
     return {grpc::StatusCode::INVALID_ARGUMENT, certificate.error().Describe()};
   }
-  ++enrolments_;
+  if (renewal) {
+    ++renewals_;
+  } else {
+    ++enrolments_;
+    token_spent_ = true;
+  }
   reply->set_certificate_pem(*certificate);
   reply->set_ca_pem(authority_->certificate_pem());
   reply->set_pool("default");
@@ -155,6 +195,10 @@ grpc::Status FakeGateway::Session(grpc::ServerContext* context, Stream* stream) 
   {
     const std::lock_guard lock(mutex_);
     peer_name_ = std::string(names[0].data(), names[0].size());
+    session_ = context;
+    for (const auto& pem : context->auth_context()->FindPropertyValues("x509_pem_cert")) {
+      peer_certificate_ = std::string(pem.data(), pem.size());
+    }
     v1::ControllerMessage answer;
     answer.mutable_welcome()->set_heartbeat_seconds(1);
     stream->Write(answer);
@@ -175,10 +219,15 @@ grpc::Status FakeGateway::Session(grpc::ServerContext* context, Stream* stream) 
     if (message.has_report()) {
       Take(message.report());
     }
+    if (message.has_capabilities()) {
+      capabilities_ = message.capabilities();
+      changed_.notify_all();
+    }
   }
   const std::lock_guard lock(mutex_);
   if (stream_ == stream) {
     stream_ = nullptr;
+    session_ = nullptr;
   }
   return grpc::Status::OK;
 }

@@ -3,6 +3,7 @@
 
 #include <grpcpp/grpcpp.h>
 
+#include <atomic>
 #include <chrono>
 #include <condition_variable>
 #include <functional>
@@ -34,6 +35,16 @@ class FakeGateway final : public v1::AgentGateway::Service {
   void BreakNextTransferAfter(size_t bytes);
   std::vector<int64_t> transfer_offsets();
   int enrolments();
+  // Certificates issued from now on are so much older than the clock says, until set again.
+  void SetCertificateAge(std::chrono::hours age);
+  // Whether spent tokens are good again.
+  void AllowAnotherEnrolment();
+  int renewals();
+  // Ends the agent's stream; it dials again.
+  void DropSession();
+  // Waits for capabilities whose probe "agent-certificate" is good.
+  bool WaitForGoodCertificate();
+  std::string peer_certificate();
   // The transport's view of who connected last.
   std::string peer_name();
   v1::HostCapabilities capabilities();
@@ -44,7 +55,7 @@ class FakeGateway final : public v1::AgentGateway::Service {
   bool WaitForHellos(int count);
   bool WaitForConsole(const std::string& session);
 
-  grpc::Status Enroll(grpc::ServerContext*, const v1::EnrollRequest* request,
+  grpc::Status Enroll(grpc::ServerContext* context, const v1::EnrollRequest* request,
                       v1::EnrollReply* reply) override;
   grpc::Status Session(grpc::ServerContext* context,
                        grpc::ServerReaderWriter<v1::ControllerMessage, v1::AgentMessage>*) override;
@@ -57,7 +68,14 @@ class FakeGateway final : public v1::AgentGateway::Service {
   using Stream = grpc::ServerReaderWriter<v1::ControllerMessage, v1::AgentMessage>;
   void Take(const v1::InstanceReport& report);
 
-  const SystemClock clock_;
+  class AgedClock final : public Clock {
+   public:
+    WallTime Now() const override { return SystemClock().Now() - age.load(); }
+    MonotonicTime Monotonic() const override { return SystemClock().Monotonic(); }
+    std::atomic<std::chrono::hours> age = std::chrono::hours(0);
+  };
+
+  AgedClock clock_;
   std::unique_ptr<tls::CertificateAuthority> authority_;
   std::unique_ptr<grpc::Server> server_;
   int port_ = 0;
@@ -71,6 +89,10 @@ class FakeGateway final : public v1::AgentGateway::Service {
   std::vector<std::string> consoles_;
   size_t break_after_ = 0;
   int enrolments_ = 0;
+  bool token_spent_ = false;
+  int renewals_ = 0;
+  grpc::ServerContext* session_ = nullptr;
+  std::string peer_certificate_;
   int hellos_ = 0;
   std::string peer_name_;
   v1::HostCapabilities capabilities_;

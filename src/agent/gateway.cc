@@ -90,6 +90,19 @@ std::shared_ptr<grpc::Channel> MakeChannel(const Identity& identity) {
   return channel;
 }
 
+Result<v1::EnrollReply> CallRenew(const std::shared_ptr<grpc::Channel>& channel,
+                                  const std::string& host, ByteView csr_der) {
+  grpc::ClientContext context;
+  context.set_deadline(std::chrono::system_clock::now() + kEnrollTimeout);
+  v1::EnrollRequest request;
+  request.set_host_name(host);
+  request.set_csr_der(csr_der.data(), csr_der.size());
+  v1::EnrollReply reply;
+  const grpc::Status status = v1::AgentGateway::NewStub(channel)->Enroll(&context, request, &reply);
+  return status.ok() ? Result<v1::EnrollReply>(std::move(reply))
+                     : FromStatus(status, "renewing the certificate of " + host);
+}
+
 Result<v1::EnrollReply> CallEnroll(const JoinToken& token, const std::string& host,
                                    ByteView csr_der) {
   grpc::SslCredentialsOptions options;

@@ -2,8 +2,10 @@
 #pragma once
 
 #include <memory>
+#include <mutex>
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include "agent/identity.h"
 #include "agent/join_token.h"
@@ -16,6 +18,30 @@ namespace vallum::agent {
 // The one channel of the agent to its controller: mutual TLS, keep-alive, reconnects by itself.
 // Dials on first use. Thread-safe.
 std::shared_ptr<grpc::Channel> MakeChannel(const Identity& identity);
+
+// The channel that new calls use, replaced when the certificate is renewed; calls under way keep
+// theirs. Thread-safe.
+class ChannelSlot {
+ public:
+  explicit ChannelSlot(std::shared_ptr<grpc::Channel> channel) : channel_(std::move(channel)) {}
+  std::shared_ptr<grpc::Channel> Get() const {
+    const std::lock_guard lock(mutex_);
+    return channel_;
+  }
+  void Replace(std::shared_ptr<grpc::Channel> channel) {
+    const std::lock_guard lock(mutex_);
+    channel_ = std::move(channel);
+  }
+
+ private:
+  mutable std::mutex mutex_;
+  std::shared_ptr<grpc::Channel> channel_;
+};
+
+// Has the key of the channel's own certificate certified anew. Errors: see Renew. Blocks for up to
+// 30 s.
+Result<v1::EnrollReply> CallRenew(const std::shared_ptr<grpc::Channel>& channel,
+                                  const std::string& host, ByteView csr_der);
 
 // Spends a join token over TLS rooted in the token's CA, without a client certificate.
 // Errors: see Enrol. Blocks for up to 30 s.

@@ -88,6 +88,42 @@ Result<void> Store(const std::filesystem::path& state_dir, const Identity& ident
   return WriteFileAtomically(directory / "identity.json", AsBytes(text), 0600);
 }
 
+// A key is stored before it is certified: when the answer is lost, the same key asks again.
+Result<tls::KeyAndCsr> KeepOrMakeKey(const std::filesystem::path& state_dir,
+                                     const std::string& host) {
+  const std::filesystem::path path = Directory(state_dir) / "agent.key";
+  auto stored = ReadWholeFile(path, kIdentityLimit);
+  if (!stored && stored.error().code() != ErrorCode::kNotFound) {
+    return std::move(stored).error();
+  }
+  if (stored) {
+    SecretBytes key = SecretBytes::TakeAndWipe(*stored);
+    if (auto csr = tls::MakeCsrOfKey(host, key); csr) {
+      return tls::KeyAndCsr{.private_key_pem = std::move(key), .csr_der = *std::move(csr)};
+    }
+  }
+  ASSIGN_OR_RETURN(tls::KeyAndCsr fresh, tls::MakeKeyAndCsr(host));
+  RETURN_IF_ERROR(MakeDirectory(state_dir, 0711));
+  RETURN_IF_ERROR(MakeDirectory(path.parent_path(), 0700));
+  RETURN_IF_ERROR(WriteFileAtomically(
+      path, fresh.private_key_pem.Reveal(SecretAccess("storing the agent's own key")), 0600));
+  return fresh;
+}
+
+// Stores what the controller issued, if it can be used.
+Result<Identity> Accept(const std::filesystem::path& state_dir, Identity identity,
+                        const Clock& clock) {
+  const std::filesystem::path path = Directory(state_dir) / "identity.json";
+  RETURN_IF_ERROR(CheckSubject(path, identity)).context("reading the controller's answer");
+  RETURN_IF_ERROR(CheckKeyPair(path, identity)).context("reading the controller's answer");
+  if (const IdentityHealth health = CheckIdentity(identity, clock.Now()); !health.valid) {
+    return InvalidInput("the controller issued a certificate that cannot be used: " + health.detail)
+        .WithFix("compare the clocks of this host and the controller");
+  }
+  RETURN_IF_ERROR(Store(state_dir, identity));
+  return identity;
+}
+
 }  // namespace
 
 Result<Identity> LoadIdentity(const std::filesystem::path& state_dir, const std::string& host) {
@@ -138,7 +174,8 @@ IdentityHealth CheckIdentity(const Identity& identity, WallTime now) {
   health.renew_soon = tls::NeedsRenewal(*info, now);
   health.detail = "certificate of " + identity.host + " is valid until " + until;
   if (health.renew_soon) {
-    health.detail += std::string("; before then, ") + kRejoin;
+    health.detail +=
+        std::string("; it is renewed when the controller is reached; else, ") + kRejoin;
   }
   return health;
 }
@@ -146,7 +183,7 @@ IdentityHealth CheckIdentity(const Identity& identity, WallTime now) {
 Result<Identity> Enrol(const std::filesystem::path& state_dir, const std::string& host,
                        const JoinToken& token, const Clock& clock) {
   RETURN_IF_ERROR(ValidateName("host", host));
-  ASSIGN_OR_RETURN(tls::KeyAndCsr request, tls::MakeKeyAndCsr(host));
+  ASSIGN_OR_RETURN(tls::KeyAndCsr request, KeepOrMakeKey(state_dir, host));
   ASSIGN_OR_RETURN(const v1::EnrollReply reply, CallEnroll(token, host, request.csr_der));
   Identity identity;
   identity.host = host;
@@ -156,15 +193,22 @@ Result<Identity> Enrol(const std::filesystem::path& state_dir, const std::string
   // The CA that the token pinned, not the one of the reply: the token is what a person carried.
   identity.ca_pem = token.ca_pem;
   identity.private_key_pem = std::move(request.private_key_pem);
-  const std::filesystem::path path = Directory(state_dir) / "identity.json";
-  RETURN_IF_ERROR(CheckSubject(path, identity)).context("reading the controller's answer");
-  RETURN_IF_ERROR(CheckKeyPair(path, identity)).context("reading the controller's answer");
-  if (const IdentityHealth health = CheckIdentity(identity, clock.Now()); !health.valid) {
-    return InvalidInput("the controller issued a certificate that cannot be used: " + health.detail)
-        .WithFix("compare the clocks of this host and the controller");
-  }
-  RETURN_IF_ERROR(Store(state_dir, identity));
-  return identity;
+  return Accept(state_dir, std::move(identity), clock);
+}
+
+Result<Identity> Renew(const std::filesystem::path& state_dir, const Identity& current,
+                       const std::shared_ptr<grpc::Channel>& channel, const Clock& clock) {
+  ASSIGN_OR_RETURN(const Bytes csr, tls::MakeCsrOfKey(current.host, current.private_key_pem));
+  ASSIGN_OR_RETURN(const v1::EnrollReply reply, CallRenew(channel, current.host, csr));
+  Identity renewed;
+  renewed.host = current.host;
+  renewed.endpoint = current.endpoint;
+  renewed.pool = reply.pool().empty() ? current.pool : reply.pool();
+  renewed.certificate_pem = reply.certificate_pem();
+  renewed.ca_pem = current.ca_pem;
+  renewed.private_key_pem =
+      SecretBytes(current.private_key_pem.Reveal(SecretAccess("keeping the key of a renewal")));
+  return Accept(state_dir, std::move(renewed), clock);
 }
 
 }  // namespace vallum::agent

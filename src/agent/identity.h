@@ -2,12 +2,17 @@
 #pragma once
 
 #include <filesystem>
+#include <memory>
 #include <string>
 
 #include "agent/join_token.h"
 #include "base/clock.h"
 #include "base/result.h"
 #include "base/secret_bytes.h"
+
+namespace grpc {
+class Channel;
+}
 
 namespace vallum::agent {
 
@@ -37,13 +42,21 @@ Result<Identity> LoadIdentity(const std::filesystem::path& state_dir, const std:
 // Judges the certificate's dates and that the CA signed it. Pure.
 IdentityHealth CheckIdentity(const Identity& identity, WallTime now);
 
-// Joins: makes a key, has it certified by the controller named in the token, and stores the result.
-// Until it succeeds, an older identity stays as it is.
+// Joins: has this host's key certified by the controller named in the token, and stores the result.
+// The key is made when there is none; one that is there stays, since to the controller a host is
+// its key. Until it succeeds, an older identity stays as it is.
 //   host: the name to join as; see ValidateName.
 // Errors: kDenied (token unknown, used or expired), kConflict (another host has that name),
 // kUnavailable (controller not reached), kInvalidInput (its answer makes no sense), those of the
 // file system. Blocks for up to 30 s.
 Result<Identity> Enrol(const std::filesystem::path& state_dir, const std::string& host,
                        const JoinToken& token, const Clock& clock);
+
+// Has the same key certified anew, without a token, and stores the result.
+//   channel: made with the current identity.
+// Errors: kDenied (the controller no longer knows this host with this key), kUnavailable,
+// kInvalidInput, those of the file system. Blocks for up to 30 s.
+Result<Identity> Renew(const std::filesystem::path& state_dir, const Identity& current,
+                       const std::shared_ptr<grpc::Channel>& channel, const Clock& clock);
 
 }  // namespace vallum::agent

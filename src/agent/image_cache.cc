@@ -32,11 +32,11 @@ Result<Sha256Digest> ParseDigest(const std::string& hex) {
 }  // namespace
 
 ImageCache::ImageCache(store::BlobStore& blobs, std::filesystem::path directory,
-                       std::shared_ptr<grpc::Channel> channel, images::ConfinedInspector inspector,
+                       const ChannelSlot& channel, images::ConfinedInspector inspector,
                        std::optional<gid_t> readers)
     : blobs_(blobs),
       directory_(std::move(directory)),
-      stub_(v1::AgentGateway::NewStub(std::move(channel))),
+      channel_(channel),
       inspector_(std::move(inspector)),
       readers_(readers) {}
 
@@ -93,7 +93,7 @@ Result<void> ImageCache::Receive(const ImageRequest& request, store::BlobUpload&
   v1::FetchBlobRequest question;
   question.set_sha256(request.sha256);
   question.set_offset(static_cast<int64_t>(upload.received().bytes()));
-  const auto reader = stub_->FetchBlob(&context, question);
+  const auto reader = v1::AgentGateway::NewStub(channel_.Get())->FetchBlob(&context, question);
   v1::BlobChunk chunk;
   progress(upload.received().bytes(), request.size);
   while (upload.received().bytes() < request.size && reader->Read(&chunk)) {

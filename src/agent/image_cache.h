@@ -14,6 +14,7 @@
 #include <stop_token>
 #include <string>
 
+#include "agent/gateway.h"
 #include "base/result.h"
 #include "images/confined_inspector.h"
 #include "images/inspection.h"
@@ -35,9 +36,8 @@ class ImageCache {
   using Progress = std::function<void(uint64_t done, uint64_t total)>;
 
   // readers: the group that may read images; absent: only the agent's own user.
-  ImageCache(store::BlobStore& blobs, std::filesystem::path directory,
-             std::shared_ptr<grpc::Channel> channel, images::ConfinedInspector inspector,
-             std::optional<gid_t> readers);
+  ImageCache(store::BlobStore& blobs, std::filesystem::path directory, const ChannelSlot& channel,
+             images::ConfinedInspector inspector, std::optional<gid_t> readers);
 
   // Returns the path of the image's file: content of that digest and size, inspected on this host
   // as what it is said to be, readable by the instances' users. Goes on where a broken transfer
@@ -58,7 +58,7 @@ class ImageCache {
 
   store::BlobStore& blobs_;
   const std::filesystem::path directory_;
-  const std::unique_ptr<v1::AgentGateway::Stub> stub_;
+  const ChannelSlot& channel_;
   const images::ConfinedInspector inspector_;
   const std::optional<gid_t> readers_;
   std::mutex mutex_;

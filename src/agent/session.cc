@@ -31,9 +31,8 @@ struct Session::Attempt {
   std::atomic<int> heartbeat_seconds = static_cast<int>(kDefaultHeartbeat.count());
 };
 
-Session::Session(std::shared_ptr<grpc::Channel> channel, ReportBoard& board,
-                 SessionHandler& handler)
-    : stub_(v1::AgentGateway::NewStub(std::move(channel))), board_(board), handler_(handler) {}
+Session::Session(const ChannelSlot& channel, ReportBoard& board, SessionHandler& handler)
+    : channel_(channel), board_(board), handler_(handler) {}
 
 Session::~Session() { Stop(); }
 
@@ -123,7 +122,7 @@ bool Session::RunStream(Error& reason) {
     }
     current_ = &attempt.context;
   }
-  attempt.stream = stub_->Session(&attempt.context);
+  attempt.stream = v1::AgentGateway::NewStub(channel_.Get())->Session(&attempt.context);
   std::thread reader([this, &attempt] { ReadLoop(attempt); });
   WriteLoop(attempt);
   // A write fails only when the call is over, so the reader ends by itself, and Finish has the

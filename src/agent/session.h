@@ -7,6 +7,7 @@
 #include <mutex>
 #include <string>
 
+#include "agent/gateway.h"
 #include "agent/report_board.h"
 #include "base/result.h"
 #include "vallum/v1/agent.grpc.pb.h"
@@ -35,7 +36,7 @@ class SessionHandler {
 class Session {
  public:
   // All references must outlive the session.
-  Session(std::shared_ptr<grpc::Channel> channel, ReportBoard& board, SessionHandler& handler);
+  Session(const ChannelSlot& channel, ReportBoard& board, SessionHandler& handler);
   ~Session();
   Session(const Session&) = delete;
   Session& operator=(const Session&) = delete;
@@ -55,7 +56,7 @@ class Session {
   void WriteLoop(Attempt& attempt);
   void Pause(int failures);
 
-  std::unique_ptr<v1::AgentGateway::Stub> stub_;
+  const ChannelSlot& channel_;
   ReportBoard& board_;
   SessionHandler& handler_;
   std::mutex mutex_;
