@@ -314,6 +314,32 @@ TEST_F(AgentTest, UnjoinedHostSaysHowToJoinAndSpentTokenIsDenied) {
   EXPECT_EQ(LoadIdentity(other, "node1").error().code(), ErrorCode::kCorrupt);
 }
 
+TEST_F(AgentTest, ImageGoesWithTheLastInstanceThatNeedsIt) {
+  auto first = Instance(kUid, v1::BOOT_TYPE_BIOS, v1::BOOT_MODE_LEGACY);
+  auto second = Instance(kOther, v1::BOOT_TYPE_BIOS, v1::BOOT_MODE_LEGACY);
+  gateway_.Want(first);
+  gateway_.Want(second);
+  StartAgent();
+  ASSERT_TRUE(WaitForPhase(kUid, v1::INSTANCE_RUNNING));
+  ASSERT_TRUE(WaitForPhase(kOther, v1::INSTANCE_RUNNING));
+  const auto images = [this] {
+    size_t count = 0;
+    for (const auto& entry : std::filesystem::recursive_directory_iterator(State() / "blobs")) {
+      count += entry.is_regular_file() && entry.file_size() == kDiskSize ? 1U : 0U;
+    }
+    return count;
+  };
+  EXPECT_EQ(images(), 1U);
+  first.set_remove(true);
+  gateway_.Want(first);
+  ASSERT_TRUE(gateway_.WaitFor(kUid, IsGone));
+  EXPECT_EQ(images(), 1U);
+  second.set_remove(true);
+  gateway_.Want(second);
+  ASSERT_TRUE(gateway_.WaitFor(kOther, IsGone));
+  EXPECT_EQ(images(), 0U);
+}
+
 Bytes KeyOf(const std::filesystem::path& state) {
   auto key = ReadWholeFile(state / "identity/agent.key", ByteCount::KiB(64));
   return key ? *std::move(key) : Bytes();

@@ -63,6 +63,43 @@ Result<std::filesystem::path> ImageCache::Get(const ImageRequest& request, const
   return path;
 }
 
+void ImageCache::Hold(const std::string& instance, const std::string& sha256) {
+  const std::lock_guard lock(mutex_);
+  held_[instance].insert(sha256);
+}
+
+bool ImageCache::IsHeld(const std::string& sha256) const {
+  return std::ranges::any_of(held_, [&](const auto& entry) {
+    return entry.second.contains(sha256) || entry.second.contains("");
+  });
+}
+
+void ImageCache::Release(const std::string& instance) {
+  {
+    const std::lock_guard lock(mutex_);
+    held_.erase(instance);
+  }
+  const auto blobs = blobs_.List();
+  if (!blobs) {
+    return;
+  }
+  for (const store::BlobInfo& blob : *blobs) {
+    {
+      const std::lock_guard lock(mutex_);
+      // Busy while it goes: a Get of it waits, and then fetches it anew.
+      if (IsHeld(blob.digest) || !busy_.insert(blob.digest).second) {
+        continue;
+      }
+      std::erase_if(inspected_,
+                    [&](const auto& entry) { return entry.first.starts_with(blob.digest); });
+    }
+    static_cast<void>(blobs_.Remove(blob.digest));
+    const std::lock_guard lock(mutex_);
+    busy_.erase(blob.digest);
+    done_.notify_all();
+  }
+}
+
 Result<void> ImageCache::Fetch(const ImageRequest& request, const Progress& progress,
                                const std::stop_token& stop) {
   auto present = blobs_.Open(request.sha256);

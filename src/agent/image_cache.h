@@ -47,7 +47,15 @@ class ImageCache {
   Result<std::filesystem::path> Get(const ImageRequest& request, const Progress& progress,
                                     const std::stop_token& stop);
 
+  // Says that an instance needs an image, until it is released. An empty digest: it is not known
+  // which; until that instance is released, nothing is removed.
+  void Hold(const std::string& instance, const std::string& sha256);
+  // Ends what an instance holds and removes every image that no other instance does. One that
+  // cannot be removed now is tried again at the next release.
+  void Release(const std::string& instance);
+
  private:
+  bool IsHeld(const std::string& sha256) const;  // mutex_ is held
   Result<void> Fetch(const ImageRequest& request, const Progress& progress,
                      const std::stop_token& stop);
   Result<void> Receive(const ImageRequest& request, store::BlobUpload& upload,
@@ -64,6 +72,7 @@ class ImageCache {
   std::mutex mutex_;
   std::condition_variable_any done_;
   std::set<std::string> busy_;
+  std::map<std::string, std::set<std::string>> held_;  // digests, by instance
   std::map<std::string, images::InspectedImage> inspected_;
 };
 

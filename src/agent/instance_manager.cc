@@ -19,12 +19,18 @@ constexpr std::chrono::seconds kAdoptionLimit{3};
 InstanceManager::InstanceManager(const InstanceServices& services) : services_(services) {
   std::error_code failure;
   const std::filesystem::path directory = services.config.state_dir / "instances";
+  std::vector<std::pair<std::string, StoredInstance>> found;
   for (const auto& entry : std::filesystem::directory_iterator(directory, failure)) {
     const std::string uid = entry.path().filename().string();
     if (!IsUid(uid)) {
       continue;  // not ours: left alone
     }
     StoredInstance stored = LoadInstance(MakeInstancePaths(services.config, uid), uid);
+    services_.images.Hold(uid, stored.desired ? stored.desired->image_sha256() : "");
+    found.emplace_back(uid, std::move(stored));
+  }
+  // Only now: a worker that goes on with a removal must not take an image that another needs.
+  for (auto& [uid, stored] : found) {
     workers_.emplace(uid, std::make_unique<InstanceWorker>(uid, std::move(stored), services_));
   }
   // All adopt at once; one that does not answer delays the first Hello by no more than this.
@@ -51,6 +57,9 @@ void InstanceManager::SetDesired(const v1::DesiredInstance& desired) {
     const std::lock_guard lock(mutex_);
     DropGone();
     const auto found = workers_.find(desired.uid());
+    if (IsUid(desired.uid()) && !desired.remove()) {
+      services_.images.Hold(desired.uid(), desired.image_sha256());
+    }
     if (found != workers_.end()) {
       found->second->SetDesired(desired);
       return;

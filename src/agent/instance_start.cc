@@ -322,6 +322,7 @@ void InstanceWorker::Remove(const v1::DesiredInstance& desired) {
     }
     RETURN_IF_ERROR(vm::InstanceRunner::CleanUp(remains));
     RETURN_IF_ERROR(RemoveFiles(paths_));
+    services_.images.Release(uid_);
     return services_.users == nullptr ? Ok() : services_.users->Release(uid_);
   }();
   if (!removed) {
