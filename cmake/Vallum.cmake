@@ -101,8 +101,6 @@ function(vallum_test component)
   target_compile_definitions(${target} PRIVATE
     VALLUM_TESTDATA="${CMAKE_CURRENT_SOURCE_DIR}/testdata"
     VALLUM_BIN_DIR="${CMAKE_BINARY_DIR}/bin")
-  # gtest's macros expand to code that trips these two.
-  target_compile_options(${target} PRIVATE -Wno-null-dereference)
   # Tests are compiled far more often than they run, and run as fast.
   target_compile_options(${target} PRIVATE $<$<CONFIG:Release>:-O1>)
   gtest_discover_tests(${target} TEST_PREFIX "${component}." DISCOVERY_MODE PRE_TEST
