@@ -146,18 +146,18 @@ TEST_F(AgentTest, GuestSurvivesAKilledAgentAndIsAdoptedAndRemoved) {
   ASSERT_TRUE(gateway_.WaitFor(kUid, [](const v1::InstanceReport& report) {
     return report.status().boot().measured().verdict() == v1::BOOT_UNMEASURED;
   }));
-  const auto before = ProcessesNaming(kUid);
+  const auto before = ProcessesNaming(dir_.path().string());
   ASSERT_FALSE(before.empty());
 
   KillAgent();
-  EXPECT_EQ(ProcessesNaming(kUid), before);
+  EXPECT_EQ(ProcessesNaming(dir_.path().string()), before);
   StartAgent();  // its token is spent: it must not be needed
   ASSERT_TRUE(gateway_.WaitForHellos(2));
   const auto adopted = WaitForPhase(kUid, v1::INSTANCE_RUNNING);
   ASSERT_TRUE(adopted);
   EXPECT_EQ(gateway_.enrolments(), 1);
   EXPECT_EQ(adopted->status().started_at().seconds(), running->status().started_at().seconds());
-  EXPECT_EQ(ProcessesNaming(kUid), before);
+  EXPECT_EQ(ProcessesNaming(dir_.path().string()), before);
   gateway_.OpenConsole("console-1", kUid);
   EXPECT_TRUE(gateway_.WaitForConsole("console-1"));
 
@@ -172,7 +172,7 @@ TEST_F(AgentTest, GuestSurvivesAKilledAgentAndIsAdoptedAndRemoved) {
   desired.set_remove(true);
   gateway_.Want(desired);
   ASSERT_TRUE(gateway_.WaitFor(kUid, IsGone));
-  EXPECT_TRUE(ProcessesNaming(kUid).empty());
+  EXPECT_TRUE(ProcessesNaming(dir_.path().string()).empty());
   EXPECT_FALSE(std::filesystem::exists(State() / "instances" / kUid));
   EXPECT_FALSE(std::filesystem::exists(dir_.path() / "r/instances" / kUid));
 }
@@ -182,7 +182,7 @@ TEST_F(AgentTest, GuestThatCannotBeAdoptedNowRunsOnAndIsAdoptedLater) {
   StartAgent();
   ASSERT_TRUE(WaitForPhase(kUid, v1::INSTANCE_RUNNING));
   KillAgent();
-  const auto before = ProcessesNaming(kUid);
+  const auto before = ProcessesNaming(dir_.path().string());
   ASSERT_FALSE(before.empty());
   const auto socket = dir_.path() / "r/instances" / kUid / "qmp.sock";
   const auto away = dir_.path() / "away.sock";
@@ -193,12 +193,12 @@ TEST_F(AgentTest, GuestThatCannotBeAdoptedNowRunsOnAndIsAdoptedLater) {
   });
   ASSERT_TRUE(report);
   EXPECT_EQ(report->status().phase(), v1::INSTANCE_RUNNING);
-  EXPECT_EQ(ProcessesNaming(kUid), before);
+  EXPECT_EQ(ProcessesNaming(dir_.path().string()), before);
   std::filesystem::rename(away, socket);
   EXPECT_TRUE(gateway_.WaitFor(kUid, [](const v1::InstanceReport& seen) {
     return seen.status().phase() == v1::INSTANCE_RUNNING && seen.status().reason().empty();
   }));
-  EXPECT_EQ(ProcessesNaming(kUid), before);
+  EXPECT_EQ(ProcessesNaming(dir_.path().string()), before);
 }
 
 TEST_F(AgentTest, AgentEndsInTheMiddleOfAStopAndTheNextOneGoesOn) {
@@ -206,7 +206,7 @@ TEST_F(AgentTest, AgentEndsInTheMiddleOfAStopAndTheNextOneGoesOn) {
   gateway_.Want(desired);
   StartAgent();
   ASSERT_TRUE(WaitForPhase(kUid, v1::INSTANCE_RUNNING));
-  const auto before = ProcessesNaming(kUid);
+  const auto before = ProcessesNaming(dir_.path().string());
   desired.set_generation(2);
   desired.mutable_spec()->set_power(v1::POWER_STOPPED);
   desired.mutable_spec()->set_stop_timeout_seconds(3600);  // the guest does not look at its button
@@ -214,7 +214,7 @@ TEST_F(AgentTest, AgentEndsInTheMiddleOfAStopAndTheNextOneGoesOn) {
   ASSERT_TRUE(WaitForPhase(kUid, v1::INSTANCE_STOPPING));
   ASSERT_EQ(kill(agent_, SIGTERM), 0);
   ASSERT_TRUE(AgentEnds());
-  EXPECT_EQ(ProcessesNaming(kUid), before);
+  EXPECT_EQ(ProcessesNaming(dir_.path().string()), before);
   StartAgent();
   ASSERT_TRUE(gateway_.WaitForHellos(2));
   desired.set_generation(3);
