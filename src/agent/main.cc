@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <malloc.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -16,6 +17,13 @@
 
 namespace vallum::agent {
 namespace {
+
+// A host's memory is for its guests: few arenas, and what is freed goes back to the kernel.
+void LimitMemory() {
+  mallopt(M_ARENA_MAX, 2);
+  mallopt(M_MMAP_THRESHOLD, 64 * 1024);
+  mallopt(M_TRIM_THRESHOLD, 128 * 1024);
+}
 
 // Memory of the agent holds its key, so it goes to no core dump and no debugger of another user.
 void HardenProcess() {
@@ -89,6 +97,7 @@ int Serve(const AgentConfig& config) {
 }
 
 int Main(int argc, char** argv) {
+  LimitMemory();
   HardenProcess();
   AgentConfig config;
   config.vtpm_program = ProgramBeside("vallum-vtpm");
