@@ -174,8 +174,10 @@ class ImageUpload final : public http::UploadSink {
 
   // Nothing of a refused image is kept but the event that says why.
   Error Refuse(Error reason) {
-    (void)context_.controller.resources().Delete(Kind::kImage, image_.metadata().name(),
-                                                 image_.metadata().revision());
+    const Result<store::Revision> gone = context_.controller.resources().Delete(
+        Kind::kImage, image_.metadata().name(), image_.metadata().revision());
+    // Who reads the answer and asks again must not find it any more.
+    if (gone.has_value()) (void)context_.controller.view().WaitFor(*gone);
     Append("image.refused", "warning",
            "image " + image_.metadata().name() + " was refused: " + reason.Describe());
     return std::move(reason).Context("image " + image_.metadata().name() + " refused");
