@@ -14,6 +14,7 @@
 
 #include "agent/agent.h"
 #include "base/clock.h"
+#include "base/exit_code.h"
 
 namespace vallum::agent {
 namespace {
@@ -54,23 +55,7 @@ int Fail(const Error& error) {
   if (!error.fix().empty()) {
     Log(LogLevel::kError, "fix: " + error.fix());
   }
-  switch (error.code()) {
-    case ErrorCode::kInvalidInput:
-      return 2;
-    case ErrorCode::kNotFound:
-      return 3;
-    case ErrorCode::kConflict:
-      return 4;
-    case ErrorCode::kDenied:
-      return 5;
-    case ErrorCode::kUnavailable:
-      return 6;
-    case ErrorCode::kCorrupt:
-    case ErrorCode::kExhausted:
-    case ErrorCode::kInternal:
-      return 1;
-  }
-  return 1;
+  return ExitCode(error.code());
 }
 
 int Serve(const AgentConfig& config) {

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <ostream>
 
+#include "base/exit_code.h"
 #include "base/text.h"
 #include "cli/commands.h"
 

@@ -21,26 +21,6 @@ SecretBytes TrimToken(const SecretBytes& secret) {
 
 }  // namespace
 
-int ExitCode(ErrorCode code) {
-  switch (code) {
-    case ErrorCode::kInvalidInput:
-      return 2;
-    case ErrorCode::kNotFound:
-      return 3;
-    case ErrorCode::kConflict:
-      return 4;
-    case ErrorCode::kDenied:
-      return 5;
-    case ErrorCode::kUnavailable:
-      return 6;
-    case ErrorCode::kCorrupt:
-    case ErrorCode::kExhausted:
-    case ErrorCode::kInternal:
-      return 1;
-  }
-  return 1;
-}
-
 std::filesystem::path Tool::ConfigDir() const {
   if (const auto dir = environment_.variable("VALLUM_CONFIG_DIR")) return *dir;
   if (const auto dir = environment_.variable("XDG_CONFIG_HOME")) {

@@ -85,10 +85,6 @@ class Tool {
   std::string last_progress_;
 };
 
-// The exit code that an error means: 2 bad input, 3 not found, 4 conflict, 5 denied, 6 unavailable,
-// 1 anything else.
-int ExitCode(ErrorCode code);
-
 // Builds all commands into the app.
 void AddCommands(CLI::App* app, Tool* tool);
 
