@@ -14,15 +14,12 @@
 #include "base/result.h"
 
 namespace vallum::formats {
-namespace {
 
-Error Truncated(uint64_t offset, uint64_t count, uint64_t size) {
+Error PastTheEnd(uint64_t offset, uint64_t count, uint64_t size) {
   return InvalidInput("truncated: " + std::to_string(count) + " bytes wanted at offset " +
                       std::to_string(offset) + ", but only " + std::to_string(size) +
                       " bytes are there");
 }
-
-}  // namespace
 
 Result<std::optional<uint64_t>> RandomAccessReader::NextData(uint64_t offset) const {
   if (offset >= size()) return std::optional<uint64_t>();
@@ -31,7 +28,7 @@ Result<std::optional<uint64_t>> RandomAccessReader::NextData(uint64_t offset) co
 
 Result<void> MemoryReader::ReadAt(uint64_t offset, std::span<std::byte> out) const {
   if (!IsInside(offset, out.size(), data_.size())) {
-    return Truncated(offset, out.size(), data_.size());
+    return PastTheEnd(offset, out.size(), data_.size());
   }
   if (!out.empty()) std::memcpy(out.data(), data_.data() + offset, out.size());
   return Ok();
@@ -39,17 +36,17 @@ Result<void> MemoryReader::ReadAt(uint64_t offset, std::span<std::byte> out) con
 
 Result<WindowReader> WindowReader::Create(const RandomAccessReader& whole, uint64_t offset,
                                           uint64_t size) {
-  if (!IsInside(offset, size, whole.size())) return Truncated(offset, size, whole.size());
+  if (!IsInside(offset, size, whole.size())) return PastTheEnd(offset, size, whole.size());
   return WindowReader(whole, offset, size);
 }
 
 Result<void> WindowReader::ReadAt(uint64_t offset, std::span<std::byte> out) const {
-  if (!IsInside(offset, out.size(), size_)) return Truncated(offset, out.size(), size_);
+  if (!IsInside(offset, out.size(), size_)) return PastTheEnd(offset, out.size(), size_);
   return whole_->ReadAt(offset_ + offset, out);
 }
 
 Result<Bytes> ReadBytesAt(const RandomAccessReader& reader, uint64_t offset, size_t count) {
-  if (!IsInside(offset, count, reader.size())) return Truncated(offset, count, reader.size());
+  if (!IsInside(offset, count, reader.size())) return PastTheEnd(offset, count, reader.size());
   Bytes out(count);
   RETURN_IF_ERROR(reader.ReadAt(offset, out));
   return out;

@@ -7,6 +7,7 @@
 #include <span>
 
 #include "base/bytes.h"
+#include "base/error.h"
 #include "base/result.h"
 
 namespace vallum::formats {
@@ -60,6 +61,9 @@ class WindowReader final : public RandomAccessReader {
 constexpr bool IsInside(uint64_t offset, uint64_t count, uint64_t size) {
   return offset <= size && count <= size - offset;
 }
+
+// What a ReadAt says that goes past the end of `size` bytes.
+Error PastTheEnd(uint64_t offset, uint64_t count, uint64_t size);
 
 // Reads `count` bytes. The caller has bounded count by a constant of the format; it is compared
 // with the reader's size before anything is allocated.

@@ -1,0 +1,19 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+#include "base/bytes.h"
+#include "base/result.h"
+#include "formats/reader.h"
+#include "formats/vhd.h"
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+  using namespace vallum::formats;  // NOLINT(google-build-using-namespace): one function
+  const MemoryReader reader(std::as_bytes(std::span(data, size)));
+  const vallum::Result<VhdDisk> disk = VhdDisk::Open(reader);
+  if (!disk.has_value()) return 0;
+  static_cast<void>(ReadUpTo(*disk, 0, 1U << 20U));
+  static_cast<void>(disk->NextData(1));
+  return 0;
+}
