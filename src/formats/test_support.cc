@@ -219,6 +219,13 @@ std::string VectorsDir() {
   return std::filesystem::exists(dir + "/manifest.json") ? dir : std::string();
 }
 
+std::string GuestDir() {
+  // Lexically, since testdata need not exist.
+  const std::filesystem::path dir =
+      std::filesystem::path(VALLUM_TESTDATA "/../../../build/guest").lexically_normal();
+  return std::filesystem::exists(dir / "debian.raw") ? dir.string() : std::string();
+}
+
 Result<void> SparseReader::ReadAt(uint64_t offset, std::span<std::byte> out) const {
   if (!IsInside(offset, out.size(), size_)) return InvalidInput("truncated");
   for (size_t i = 0; i < out.size(); ++i) {

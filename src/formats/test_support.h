@@ -80,6 +80,8 @@ Bytes MakePe(const std::vector<TestSection>& sections);
 
 // The folder of the shared vectors, or empty when it is absent.
 std::string VectorsDir();
+// Where scripts/make-debian-guest puts debian.raw, or empty when it was not run.
+std::string GuestDir();
 
 // Wraps a reader and counts; fails reads past a budget. Shows that work is bounded.
 class CountingReader final : public RandomAccessReader {
