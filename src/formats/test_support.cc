@@ -213,6 +213,46 @@ Bytes MakePe(const std::vector<TestSection>& sections) {
   return file;
 }
 
+void FixKernelCrc(Bytes& kernel) {
+  const size_t at = kernel.size() - 4;
+  PutLe32(kernel, at, ~Crc(ByteView(kernel).first(at)));
+}
+
+Bytes MakeBzImage() {
+  constexpr size_t kPe = 0x40;
+  constexpr size_t kOptional = kPe + 24;
+  constexpr size_t kOptionalSize = 152;  // five directories, of which the last is certificates
+  constexpr size_t kProtected = 4096;
+  Bytes file(kTestKernelSetup + kProtected);
+  PutText(file, 0, "MZ");
+  PutLe32(file, 60, kPe);
+  PutText(file, kPe, "PE");
+  PutLe32(file, kPe + 4, 0x8664U | 1U << 16U);
+  PutLe32(file, kPe + 20, kOptionalSize);
+  PutLe32(file, kOptional, 0x20b);
+  PutLe32(file, kOptional + 60, 512);  // headers
+  PutLe32(file, kOptional + 108, 5);
+  PutText(file, kOptional + kOptionalSize, ".text");
+  PutLe32(file, kOptional + kOptionalSize + 8, kProtected);
+  PutLe32(file, kOptional + kOptionalSize + 16, kProtected);
+  PutLe32(file, kOptional + kOptionalSize + 20, kTestKernelSetup);
+  PutLe32(file, 0x1f1, 4);  // setup_sects
+  PutLe32(file, 0x1f4, kProtected / 16);
+  PutText(file, 0x1fe,
+          "\x55\xaa\xeb\x6a"
+          "HdrS\x0f\x02");
+  PutLe32(file, 0x20e, 0x100U | 0x01U << 24U);  // kernel_version, loadflags
+  PutText(file, 0x300, "6.1.0-test (builder) #1 SMP");
+  PutLe32(file, 0x230, 0x200000);
+  PutLe32(file, 0x234, 1U | 21U << 8U | 0x3fU << 16U);
+  PutLe32(file, 0x238, 2047);
+  PutLe32(file, 0x248, 64);  // payload
+  PutLe32(file, 0x24c, 128);
+  PutText(file, kTestKernelSetup + 64, "\x1f\x8b\x08");
+  FixKernelCrc(file);
+  return file;
+}
+
 std::string VectorsDir() {
   const char* given = std::getenv("VALLUM_VECTORS");
   std::string dir = given != nullptr ? given : VALLUM_TESTDATA "/../../../../shared/vectors";

@@ -78,6 +78,12 @@ struct TestSection {
 };
 Bytes MakePe(const std::vector<TestSection>& sections);
 
+// A valid kernel of boot protocol 2.15 with an EFI stub's header, a gzip payload and a good CRC.
+Bytes MakeBzImage();
+inline constexpr size_t kTestKernelSetup = 5 * 512;  // then 4096 bytes of protected mode
+// Recomputes the CRC at its end after a patch.
+void FixKernelCrc(Bytes& kernel);
+
 // The folder of the shared vectors, or empty when it is absent.
 std::string VectorsDir();
 // Where scripts/make-debian-guest puts debian.raw, or empty when it was not run.
