@@ -2,6 +2,7 @@
 #include "base/error.h"
 
 #include <cerrno>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <system_error>
@@ -29,6 +30,15 @@ std::string_view ErrorCodeName(ErrorCode code) {
       return "internal";
   }
   return "internal";
+}
+
+std::optional<ErrorCode> ErrorCodeFromName(std::string_view name) {
+  for (const ErrorCode code : {ErrorCode::kInvalidInput, ErrorCode::kNotFound, ErrorCode::kConflict,
+                               ErrorCode::kDenied, ErrorCode::kUnavailable, ErrorCode::kCorrupt,
+                               ErrorCode::kExhausted, ErrorCode::kInternal}) {
+    if (ErrorCodeName(code) == name) return code;
+  }
+  return std::nullopt;
 }
 
 Error::Error(ErrorCode code, std::string message, const char* file, int line)

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -21,6 +22,8 @@ enum class ErrorCode {
 
 // "invalid_input", "not_found", ...: the `code` member of problem+json and of log lines.
 std::string_view ErrorCodeName(ErrorCode code);
+// Back again; nothing for a name that no code has.
+std::optional<ErrorCode> ErrorCodeFromName(std::string_view name);
 
 // An error: what the caller can do (code), what happened (message), what to do about it (fix, may
 // be empty), where it was made, and one context line for each layer that passed it on.

@@ -16,57 +16,11 @@ bool SameName(std::string_view a, std::string_view b) {
   return a.size() == b.size() && ToLower(a) == ToLower(b);
 }
 
-std::string_view Title(int status) {
-  switch (status) {
-    case 400:
-      return "Bad Request";
-    case 401:
-      return "Unauthorized";
-    case 403:
-      return "Forbidden";
-    case 404:
-      return "Not Found";
-    case 405:
-      return "Method Not Allowed";
-    case 408:
-      return "Request Timeout";
-    case 409:
-      return "Conflict";
-    case 411:
-      return "Length Required";
-    case 412:
-      return "Precondition Failed";
-    case 413:
-      return "Payload Too Large";
-    case 429:
-      return "Too Many Requests";
-    case 431:
-      return "Request Header Fields Too Large";
-    case 500:
-      return "Internal Server Error";
-    case 503:
-      return "Service Unavailable";
-    case 507:
-      return "Insufficient Storage";
-    default:
-      return "Error";
-  }
-}
-
 int HexDigit(char c) {
   if (c >= '0' && c <= '9') return c - '0';
   if (c >= 'a' && c <= 'f') return c - 'a' + 10;
   if (c >= 'A' && c <= 'F') return c - 'A' + 10;
   return -1;
-}
-
-std::optional<ErrorCode> CodeFromName(std::string_view name) {
-  for (const ErrorCode code : {ErrorCode::kInvalidInput, ErrorCode::kNotFound, ErrorCode::kConflict,
-                               ErrorCode::kDenied, ErrorCode::kUnavailable, ErrorCode::kCorrupt,
-                               ErrorCode::kExhausted, ErrorCode::kInternal}) {
-    if (ErrorCodeName(code) == name) return code;
-  }
-  return std::nullopt;
 }
 
 std::string StringMember(const nlohmann::json& object, const char* name) {
@@ -177,6 +131,43 @@ int StatusOf(ErrorCode code) {
   return 500;
 }
 
+std::string_view StatusTitle(int status) {
+  switch (status) {
+    case 400:
+      return "Bad Request";
+    case 401:
+      return "Unauthorized";
+    case 403:
+      return "Forbidden";
+    case 404:
+      return "Not Found";
+    case 405:
+      return "Method Not Allowed";
+    case 408:
+      return "Request Timeout";
+    case 409:
+      return "Conflict";
+    case 411:
+      return "Length Required";
+    case 412:
+      return "Precondition Failed";
+    case 413:
+      return "Payload Too Large";
+    case 429:
+      return "Too Many Requests";
+    case 431:
+      return "Request Header Fields Too Large";
+    case 500:
+      return "Internal Server Error";
+    case 503:
+      return "Service Unavailable";
+    case 507:
+      return "Insufficient Storage";
+    default:
+      return "Error";
+  }
+}
+
 ErrorCode CodeOf(int status) {
   switch (status) {
     case 401:
@@ -209,7 +200,7 @@ Response ProblemResponse(const Error& error) {
 Response ProblemResponse(int status, const Error& error) {
   const std::string code(ErrorCodeName(error.code()));
   const nlohmann::ordered_json problem = {{"type", "urn:vallum:problem:" + code},
-                                          {"title", Title(status)},
+                                          {"title", StatusTitle(status)},
                                           {"status", status},
                                           {"code", code},
                                           {"detail", error.Describe()},
@@ -227,9 +218,9 @@ Error ErrorFromProblem(int status, std::string_view body) {
       nlohmann::json::parse(body.substr(0, kMaxProblemBytes), nullptr, false);
   if (!problem.is_object()) {
     return Error(CodeOf(status), "the server answered " + std::to_string(status) + " " +
-                                     std::string(Title(status)));
+                                     std::string(StatusTitle(status)));
   }
-  const ErrorCode code = CodeFromName(StringMember(problem, "code")).value_or(CodeOf(status));
+  const ErrorCode code = ErrorCodeFromName(StringMember(problem, "code")).value_or(CodeOf(status));
   std::string detail = StringMember(problem, "detail");
   if (detail.empty()) detail = StringMember(problem, "title");
   return Error(code, std::move(detail)).WithFix(StringMember(problem, "fix"));

@@ -77,6 +77,8 @@ struct Response {
 
 // The HTTP status of an error code: the one place of this mapping.
 int StatusOf(ErrorCode code);
+// What RFC 9110 calls a status: "Not Found".
+std::string_view StatusTitle(int status);
 // The error code that stands for a status of 400 and up.
 ErrorCode CodeOf(int status);
 

@@ -132,15 +132,6 @@ Result<Inspection> InspectionFromJson(const Json& json) {
   return out;
 }
 
-// Of the codes that a refusal can have; anything else is the inspector's own failure.
-ErrorCode CodeOf(std::string_view name) {
-  for (const ErrorCode code : {ErrorCode::kInvalidInput, ErrorCode::kUnavailable,
-                               ErrorCode::kDenied, ErrorCode::kExhausted}) {
-    if (name == ErrorCodeName(code)) return code;
-  }
-  return ErrorCode::kInternal;
-}
-
 }  // namespace
 
 std::string ReportToJson(const Result<Inspection>& outcome) {
@@ -172,7 +163,9 @@ Result<Inspection> ReportFromJson(std::string_view json) {
     ASSIGN_OR_RETURN(const std::string code, TextOf(*refused, "code", kMaxText));
     ASSIGN_OR_RETURN(const std::string message, TextOf(*refused, "message", kMaxText));
     ASSIGN_OR_RETURN(const std::string fix, TextOf(*refused, "fix", kMaxText));
-    return Error(CodeOf(code), Printable(message, kMaxText)).WithFix(Printable(fix, kMaxText));
+    return Error(ErrorCodeFromName(code).value_or(ErrorCode::kInternal),
+                 Printable(message, kMaxText))
+        .WithFix(Printable(fix, kMaxText));
   }
   const auto inspection = report.find("inspection");
   if (inspection == report.end() || !inspection->is_object()) return NoReport("inspection");

@@ -14,10 +14,6 @@ namespace {
 
 using Json = nlohmann::json;
 
-constexpr ErrorCode kAllCodes[] = {
-    ErrorCode::kInvalidInput, ErrorCode::kNotFound, ErrorCode::kConflict,  ErrorCode::kDenied,
-    ErrorCode::kUnavailable,  ErrorCode::kCorrupt,  ErrorCode::kExhausted, ErrorCode::kInternal};
-
 std::string ToLine(const Json& json) {
   // Texts may hold what a guest or a file system made up: replace what is no UTF-8.
   return json.dump(-1, ' ', true, Json::error_handler_t::replace) + "\n";
@@ -101,12 +97,7 @@ Result<Json> ParseReply(std::string_view line) {
   }
   const std::string code_name = TextOf(*json, "code").value_or("");
   const std::string message = Printable(TextOf(*json, "error").value_or("no reason given"), 500);
-  for (const ErrorCode code : kAllCodes) {
-    if (ErrorCodeName(code) == code_name) {
-      return Error(code, message);
-    }
-  }
-  return Internal(message);
+  return Error(ErrorCodeFromName(code_name).value_or(ErrorCode::kInternal), message);
 }
 
 Error BadReply(const char* name) {
