@@ -17,6 +17,7 @@
 
 #include "base/check.h"
 #include "base/clock.h"
+#include "vtpm/channel.h"
 #include "vtpm/control_message.h"
 #include "vtpm/daemon.h"
 #include "vtpm/swtpm.h"
@@ -65,20 +66,8 @@ UniqueFd GiveDataChannel(int control) {
   int fds[2];
   CHECK(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) == 0);
   const UniqueFd given(fds[1]);
-  Bytes request = MakeControlRequest(ControlCommand::kSetDataFd);
-  iovec io{request.data(), request.size()};
-  alignas(cmsghdr) char space[CMSG_SPACE(sizeof(int))] = {};
-  msghdr message{};
-  message.msg_iov = &io;
-  message.msg_iovlen = 1;
-  message.msg_control = space;
-  message.msg_controllen = sizeof(space);
-  cmsghdr* header = CMSG_FIRSTHDR(&message);
-  header->cmsg_level = SOL_SOCKET;
-  header->cmsg_type = SCM_RIGHTS;
-  header->cmsg_len = CMSG_LEN(sizeof(int));
-  std::memcpy(CMSG_DATA(header), &fds[1], sizeof(int));
-  CHECK(sendmsg(control, &message, 0) == 4);
+  CHECK(SendWithDescriptor(control, MakeControlRequest(ControlCommand::kSetDataFd), fds[1])
+            .has_value());
   Bytes answer(4);
   CHECK(read(control, answer.data(), answer.size()) == 4);
   return UniqueFd(fds[0]);

@@ -32,6 +32,28 @@ void TakeDescriptors(msghdr& message, UniqueFd& kept) {
 
 }  // namespace
 
+Result<void> SendWithDescriptor(int socket, ByteView bytes, int descriptor) {
+  Bytes request = ToBytes(bytes);
+  iovec io{request.data(), request.size()};
+  alignas(cmsghdr) char space[CMSG_SPACE(sizeof(int))] = {};
+  msghdr message{};
+  message.msg_iov = &io;
+  message.msg_iovlen = 1;
+  message.msg_control = space;
+  message.msg_controllen = sizeof(space);
+  cmsghdr* header = CMSG_FIRSTHDR(&message);
+  header->cmsg_level = SOL_SOCKET;
+  header->cmsg_type = SCM_RIGHTS;
+  header->cmsg_len = CMSG_LEN(sizeof(int));
+  std::memcpy(CMSG_DATA(header), &descriptor, sizeof(descriptor));
+  const ssize_t sent = sendmsg(socket, &message, MSG_NOSIGNAL);
+  if (sent < 0) return ErrnoError(errno, "send a descriptor");
+  if (static_cast<size_t>(sent) != bytes.size()) {
+    return Unavailable("the peer took only a part of a message with a descriptor");
+  }
+  return Ok();
+}
+
 Channel Channel::Borrow(int fd) {
   Channel channel;
   channel.fd_ = fd;

@@ -11,6 +11,10 @@
 
 namespace vallum::vtpm {
 
+// Sends bytes with a descriptor beside the first of them (SCM_RIGHTS), as CMD_SET_DATAFD of the TPM
+// control protocol has it. The descriptor stays the caller's. Errors: as ErrnoError.
+Result<void> SendWithDescriptor(int socket, ByteView bytes, int descriptor);
+
 enum class ReadOutcome { kData, kNothing, kClosed };
 
 // One end of a stream that neither side may block on: received bytes wait until they make a

@@ -19,6 +19,7 @@
 #include <utility>
 
 #include "base/text.h"
+#include "vtpm/channel.h"
 #include "vtpm/tpm_command.h"
 
 namespace vallum::vtpm {
@@ -204,23 +205,9 @@ Swtpm::~Swtpm() {
 
 Result<void> Swtpm::GiveDataChannel(Timeout timeout) {
   ASSIGN_OR_RETURN(auto pair, SocketPair());
-  Bytes request = MakeControlRequest(ControlCommand::kSetDataFd);
-  iovec io{request.data(), request.size()};
-  alignas(cmsghdr) char space[CMSG_SPACE(sizeof(int))] = {};
-  msghdr message{};
-  message.msg_iov = &io;
-  message.msg_iovlen = 1;
-  message.msg_control = space;
-  message.msg_controllen = sizeof(space);
-  cmsghdr* header = CMSG_FIRSTHDR(&message);
-  header->cmsg_level = SOL_SOCKET;
-  header->cmsg_type = SCM_RIGHTS;
-  header->cmsg_len = CMSG_LEN(sizeof(int));
-  const int fd = pair.second.get();
-  std::memcpy(CMSG_DATA(header), &fd, sizeof(fd));
-  if (sendmsg(control_.get(), &message, MSG_NOSIGNAL) < 0) {
-    return ErrnoError(errno, "send the data channel to swtpm");
-  }
+  RETURN_IF_ERROR(SendWithDescriptor(control_.get(), MakeControlRequest(ControlCommand::kSetDataFd),
+                                     pair.second.get()))
+      .context("giving swtpm its data channel");
   ASSIGN_OR_RETURN(const Bytes response, Control({}, timeout));
   ASSIGN_OR_RETURN(const uint32_t result, ControlResult(response));
   if (result != kControlSuccess) {

@@ -19,6 +19,7 @@
 
 #include "base/check.h"
 #include "measure/extend_log.h"
+#include "vtpm/channel.h"
 #include "vtpm/swtpm.h"
 #include "vtpm/tpm_command.h"
 
@@ -156,21 +157,9 @@ FakeQemu::FakeQemu(const std::string& socket_path) : control_(ConnectTo(socket_p
   CHECK(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) == 0);
   data_ = UniqueFd(fds[0]);
   const UniqueFd given(fds[1]);
-  Bytes request = MakeControlRequest(ControlCommand::kSetDataFd);
-  iovec io{request.data(), request.size()};
-  alignas(cmsghdr) char space[CMSG_SPACE(sizeof(int))] = {};
-  msghdr message{};
-  message.msg_iov = &io;
-  message.msg_iovlen = 1;
-  message.msg_control = space;
-  message.msg_controllen = sizeof(space);
-  cmsghdr* header = CMSG_FIRSTHDR(&message);
-  header->cmsg_level = SOL_SOCKET;
-  header->cmsg_type = SCM_RIGHTS;
-  header->cmsg_len = CMSG_LEN(sizeof(int));
-  const int fd = given.get();
-  std::memcpy(CMSG_DATA(header), &fd, sizeof(fd));
-  EXPECT_EQ(sendmsg(control_.get(), &message, MSG_NOSIGNAL), 4);
+  CHECK(SendWithDescriptor(control_.get(), MakeControlRequest(ControlCommand::kSetDataFd),
+                           given.get())
+            .has_value());
   EXPECT_EQ(Receive(control_.get()), MakeControlResult(0));
 }
 
