@@ -21,6 +21,9 @@ namespace vallum::controller {
 namespace {
 
 constexpr const char* kHeadKey = "/vallum/event-head";
+// The last event that was dropped, in the form of the head: where the chain now begins.
+constexpr const char* kBaseKey = "/vallum/event-base";
+constexpr int64_t kTrimBatch = 100;
 constexpr int kAttempts = 50;
 constexpr size_t kMessageLimit = 1000;
 
@@ -38,8 +41,8 @@ std::string ChainDigest(const v1::Event& event) {
   return std::string(AsText(digest));
 }
 
-// The head's value is itself an Event that has only sequence and digest.
-std::string EncodeHead(int64_t sequence, const std::string& digest) {
+// A mark's value is itself an Event that has only sequence and digest.
+std::string EncodeMark(int64_t sequence, const std::string& digest) {
   v1::Event head;
   head.set_sequence(sequence);
   head.set_digest(digest);
@@ -48,28 +51,28 @@ std::string EncodeHead(int64_t sequence, const std::string& digest) {
 
 }  // namespace
 
-Result<EventLog::Head> EventLog::ReadHead() {
+Result<EventLog::Mark> EventLog::ReadMark(const char* key) {
   store::ReadRequest request;
-  request.range = store::KeyRange::Single(kHeadKey);
+  request.range = store::KeyRange::Single(key);
   ASSIGN_OR_RETURN(const store::ReadResult found, store_.Read(request));
-  Head head;
+  Mark mark;
   if (found.items.empty()) {
-    return head;
+    return mark;
   }
   v1::Event stored;
   if (!stored.ParseFromString(found.items.front().value)) {
-    return Corrupt("the head of the event log is not readable");
+    return Corrupt(std::string(key) + " of the event log is not readable");
   }
-  head.sequence = stored.sequence();
-  head.digest = stored.digest();
-  head.revision = found.items.front().mod_revision;
-  return head;
+  mark.sequence = stored.sequence();
+  mark.digest = stored.digest();
+  mark.revision = found.items.front().mod_revision;
+  return mark;
 }
 
 Result<v1::Event> EventLog::Append(const Entry& entry) {
   const std::lock_guard lock(mutex_);
   for (int attempt = 0; attempt < kAttempts; ++attempt) {
-    ASSIGN_OR_RETURN(const Head head, ReadHead());
+    ASSIGN_OR_RETURN(const Mark head, ReadMark(kHeadKey));
     v1::Event event;
     event.set_sequence(head.sequence + 1);
     event.mutable_metadata()->set_name(SequenceName(event.sequence()));
@@ -88,10 +91,12 @@ Result<v1::Event> EventLog::Append(const Entry& entry) {
     txn.compares.push_back({.key = kHeadKey, .mod_revision = head.revision});
     txn.compares.push_back({.key = key, .mod_revision = 0});
     txn.writes.push_back(store::Write::Put(key, EncodeResource(event)));
-    txn.writes.push_back(store::Write::Put(kHeadKey, EncodeHead(event.sequence(), event.digest())));
+    txn.writes.push_back(store::Write::Put(kHeadKey, EncodeMark(event.sequence(), event.digest())));
     ASSIGN_OR_RETURN(const store::TxnResult done, store_.Commit(txn));
     if (done.succeeded) {
       event.mutable_metadata()->set_revision(done.revision);
+      // What is written is written; trimming goes on at the next event if it fails now.
+      if (event.sequence() % kTrimBatch == 0) (void)Trim(event.sequence() - kept_);
       return event;
     }
   }
@@ -113,10 +118,33 @@ Result<std::vector<v1::Event>> EventLog::Read(int64_t after, int64_t limit) {
   return events;
 }
 
+Result<void> EventLog::Trim(int64_t last) {
+  ASSIGN_OR_RETURN(Mark base, ReadMark(kBaseKey));
+  while (base.sequence < last) {
+    ASSIGN_OR_RETURN(const std::vector<v1::Event> oldest,
+                     Read(base.sequence, std::min(kTrimBatch, last - base.sequence)));
+    if (oldest.empty()) return Ok();
+    store::Txn txn;
+    txn.compares.push_back({.key = kBaseKey, .mod_revision = base.revision});
+    for (const v1::Event& event : oldest) {
+      txn.writes.push_back(store::Write::Delete(KeyOf(Kind::kEvent, event.metadata().name())));
+    }
+    txn.writes.push_back(
+        store::Write::Put(kBaseKey, EncodeMark(oldest.back().sequence(), oldest.back().digest())));
+    ASSIGN_OR_RETURN(const store::TxnResult done, store_.Commit(txn));
+    if (!done.succeeded) return Ok();  // another controller trims
+    base = {.sequence = oldest.back().sequence(),
+            .digest = oldest.back().digest(),
+            .revision = done.revision};
+  }
+  return Ok();
+}
+
 Result<int64_t> EventLog::Verify() {
-  ASSIGN_OR_RETURN(const Head head, ReadHead());
-  int64_t sequence = 0;
-  std::string digest;
+  ASSIGN_OR_RETURN(const Mark head, ReadMark(kHeadKey));
+  ASSIGN_OR_RETURN(const Mark base, ReadMark(kBaseKey));
+  int64_t sequence = base.sequence;
+  std::string digest = base.digest;
   while (sequence < head.sequence) {
     ASSIGN_OR_RETURN(const std::vector<v1::Event> events, Read(sequence, 1000));
     if (events.empty()) {
@@ -136,7 +164,7 @@ Result<int64_t> EventLog::Verify() {
       }
     }
   }
-  return head.sequence;
+  return head.sequence - base.sequence;
 }
 
 }  // namespace vallum::controller
