@@ -37,13 +37,13 @@ bool WriteAll(ConsolePipe& pipe, ByteView data) {
   }
 }
 
-void SocketToPipe(http::WebSocket& socket, ConsolePipe& pipe) {
-  while (!socket.closed()) {
-    const Result<std::optional<Bytes>> message = socket.Receive(kReceiveTimeout);
+void SocketToPipe(const ConsoleSessions::Session& session) {
+  while (!session.socket->closed() && session.may_continue()) {
+    const Result<std::optional<Bytes>> message = session.socket->Receive(kReceiveTimeout);
     if (!message.has_value()) break;
-    if (message->has_value() && !WriteAll(pipe, **message)) break;
+    if (message->has_value() && !WriteAll(*session.pipe, **message)) break;
   }
-  pipe.Close();
+  session.pipe->Close();
 }
 
 void PipeToSocket(http::WebSocket& socket, ConsolePipe& pipe) {
@@ -69,31 +69,36 @@ ConsoleSessions::~ConsoleSessions() {
   left_.wait(lock, [this] { return threads_ == 0; });
 }
 
-void ConsoleSessions::Leave() {
+bool ConsoleSessions::Enter(const std::string& user) {
+  const std::lock_guard lock(mutex_);
+  size_t& mine = threads_of_[user];
+  if (threads_ >= 2 * kMaximum || mine >= 2 * kMaximumEach) return false;
+  threads_ += 2;
+  mine += 2;
+  return true;
+}
+
+void ConsoleSessions::Leave(const std::string& user) {
   // Notified under the lock: the destructor may free the condition as soon as it can take it.
   const std::lock_guard lock(mutex_);
   --threads_;
+  if (--threads_of_[user] == 0) threads_of_.erase(user);
   left_.notify_all();
 }
 
-void ConsoleSessions::Run(std::shared_ptr<http::WebSocket> socket,
-                          std::shared_ptr<ConsolePipe> pipe) {
-  {
-    const std::lock_guard lock(mutex_);
-    if (threads_ >= 2 * kMaximum) {
-      pipe->Close();
-      socket->Close("too many consoles are open; try again later");
-      return;
-    }
-    threads_ += 2;
+void ConsoleSessions::Run(Session session) {
+  if (!Enter(session.user)) {
+    session.pipe->Close();
+    session.socket->Close("too many consoles are open; close one, or try again later");
+    return;
   }
-  std::thread([this, socket, pipe] {
-    SocketToPipe(*socket, *pipe);
-    Leave();
+  std::thread([this, session] {
+    SocketToPipe(session);
+    Leave(session.user);
   }).detach();
-  std::thread([this, socket = std::move(socket), pipe = std::move(pipe)] {
-    PipeToSocket(*socket, *pipe);
-    Leave();
+  std::thread([this, session = std::move(session)] {
+    PipeToSocket(*session.socket, *session.pipe);
+    Leave(session.user);
   }).detach();
 }
 
@@ -115,8 +120,14 @@ Result<http::Response> OpenConsole(Controller& controller, ConsoleSessions& sess
        .user = grant.principal.name,
        .message = "serial console of " + grant.instance_name + " opened",
        .tenant = instance->metadata().tenant()});
-  return http::Response::Upgrade([&sessions, pipe](std::shared_ptr<http::WebSocket> socket) {
-    sessions.Run(std::move(socket), pipe);
+  // A token that was taken back ends what it opened.
+  const auto may_continue = [&controller, user = grant.principal.name] {
+    return controller.view().Get<v1::Token>(user) != nullptr;
+  };
+  return http::Response::Upgrade([&sessions, pipe, user = grant.principal.name,
+                                  may_continue](std::shared_ptr<http::WebSocket> socket) {
+    sessions.Run(
+        {.socket = std::move(socket), .pipe = pipe, .user = user, .may_continue = may_continue});
   });
 }
 

@@ -4,8 +4,11 @@
 #include <atomic>
 #include <condition_variable>
 #include <cstddef>
+#include <functional>
+#include <map>
 #include <memory>
 #include <mutex>
+#include <string>
 
 #include "base/result.h"
 #include "controller/console_hub.h"
@@ -21,21 +24,32 @@ namespace vallum::controller {
 class ConsoleSessions {
  public:
   static constexpr size_t kMaximum = 64;
+  static constexpr size_t kMaximumEach = 16;  // of one principal
+
+  struct Session {
+    std::shared_ptr<http::WebSocket> socket;
+    std::shared_ptr<ConsolePipe> pipe;
+    std::string user;                    // whose it is
+    std::function<bool()> may_continue;  // asked every few seconds; thread-safe
+  };
 
   ConsoleSessions() = default;
   ~ConsoleSessions();
   ConsoleSessions(const ConsoleSessions&) = delete;
   ConsoleSessions& operator=(const ConsoleSessions&) = delete;
 
-  // Carries bytes until either end closes. Closes both when there are too many consoles.
-  void Run(std::shared_ptr<http::WebSocket> socket, std::shared_ptr<ConsolePipe> pipe);
+  // Carries bytes until either end closes or it may not go on. Closes both when there are too many
+  // consoles.
+  void Run(Session session);
 
  private:
-  void Leave();
+  bool Enter(const std::string& user);
+  void Leave(const std::string& user);
 
   std::mutex mutex_;
   std::condition_variable left_;
   size_t threads_ = 0;
+  std::map<std::string, size_t> threads_of_;  // by user
 };
 
 // GET /v1/consoles/{token}: the ticket is the authentication.
