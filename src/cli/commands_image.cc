@@ -153,10 +153,6 @@ Result<void> Import(Tool* tool, const ImportOptions& options) {
   if (uploaded.has_value() && options.wait) uploaded = WaitReady(tool, path, *std::move(uploaded));
   tool->EndProgress();
   if (!uploaded.has_value()) return std::move(uploaded).error();
-  if (TextAt(*uploaded, "status.state") == "IMAGE_REFUSED") {
-    return InvalidInput("image " + options.name +
-                        " was refused: " + TextAt(*uploaded, "status.reason"));
-  }
   RETURN_IF_ERROR(ShowWritten(
       tool, KindOf("image"), *uploaded,
       "image " + options.name + " imported: " + FriendlyEnum(TextAt(*uploaded, "status.state"))));

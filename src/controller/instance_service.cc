@@ -254,26 +254,47 @@ Result<InstanceService::Accepted> InstanceService::Create(v1::Instance instance,
                                               .generation = 1,
                                               .tenant = instance.metadata().tenant()},
                                              principal.name);
-  const std::string key = KeyOf(Kind::kInstance, name);
-  store::Txn txn;
-  txn.compares = {{.key = key, .mod_revision = 0}};
-  txn.writes = {store::Write::Put(key, EncodeResource(instance)),
-                store::Write::Put(KeyOf(Kind::kOperation, operation.metadata().name()),
-                                  EncodeResource(operation))};
-  ASSIGN_OR_RETURN(const store::TxnResult done, resources_.raw().Commit(txn));
-  if (!done.succeeded) {
-    return Conflict("instance \"" + name + "\" exists already").WithFix("choose another name");
-  }
-  instance.mutable_metadata()->set_revision(done.revision);
-  operation.mutable_metadata()->set_revision(done.revision);
+  RETURN_IF_ERROR(CommitNew(instance, operation));
   RETURN_IF_ERROR(events_.Append({.kind = "instance.create",
                                   .severity = "info",
                                   .object = "instances/" + name,
                                   .user = principal.name,
                                   .message = "asked for, to boot with " + policy.requested.origin(),
                                   .tenant = instance.metadata().tenant()}));
-  RETURN_IF_ERROR(view_.WaitFor(done.revision));
+  RETURN_IF_ERROR(view_.WaitFor(instance.metadata().revision()));
   return Accepted{.instance = std::move(instance), .operation = std::move(operation)};
+}
+
+Result<void> InstanceService::CommitNew(v1::Instance& instance, v1::Operation& operation) {
+  const std::string key = KeyOf(Kind::kInstance, instance.metadata().name());
+  store::Txn txn;
+  txn.compares = {{.key = key, .mod_revision = 0}};
+  txn.writes = {store::Write::Put(key, EncodeResource(instance)),
+                store::Write::Put(KeyOf(Kind::kOperation, operation.metadata().name()),
+                                  EncodeResource(operation))};
+  // What it uses must be there still, and whoever deletes it must see this use.
+  for (const auto& [kind, name] : {std::pair(Kind::kImage, instance.spec().image()),
+                                   std::pair(Kind::kPool, instance.spec().pool())}) {
+    const AnyResource used = view_.Find(kind, name);
+    if (used == nullptr) return NoSuch(kind, name);
+    txn.compares.push_back(
+        {.key = KeyOf(kind, name), .mod_revision = MetadataOf(*used).revision()});
+    txn.writes.push_back(store::Write::Put(UseKey(kind, name), instance.metadata().uid()));
+  }
+  ASSIGN_OR_RETURN(const store::TxnResult done, resources_.raw().Commit(txn));
+  if (!done.succeeded) {
+    RETURN_IF_ERROR(view_.WaitFor(done.revision));
+    if (view_.Find(Kind::kInstance, instance.metadata().name()) == nullptr) {
+      return Conflict("the image or the pool changed while instance \"" +
+                      instance.metadata().name() + "\" was created")
+          .WithFix("try again");
+    }
+    return Conflict("instance \"" + instance.metadata().name() + "\" exists already")
+        .WithFix("choose another name");
+  }
+  instance.mutable_metadata()->set_revision(done.revision);
+  operation.mutable_metadata()->set_revision(done.revision);
+  return Ok();
 }
 
 Result<InstanceService::Accepted> InstanceService::Change(

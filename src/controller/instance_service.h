@@ -58,6 +58,7 @@ class InstanceService {
 
  private:
   Result<BootPolicy> Resolve(v1::InstanceSpec& spec) const;
+  Result<void> CommitNew(v1::Instance& instance, v1::Operation& operation);
   Result<Accepted> Change(std::string_view name, std::string_view kind, const Principal& who,
                           store::Revision if_match,
                           const std::function<Result<void>(v1::Instance&)>& change);

@@ -10,11 +10,13 @@
 #include <csignal>
 #include <ctime>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "base/clock.h"
+#include "base/exit_code.h"
 #include "base/text.h"
 #include "controller/controller.h"
 #include "controller/rest.h"
@@ -37,6 +39,7 @@ struct Flags {
 };
 
 constexpr std::chrono::seconds kStopGrace{3};
+constexpr std::chrono::hours kRenewInterval{24};
 
 void AddFlags(CLI::App& app, Flags& flags) {
   app.set_config("--config", "", "TOML file with the same names as these flags");
@@ -115,16 +118,33 @@ Result<void> MakeStateDir(const std::filesystem::path& dir) {
   return Ok();
 }
 
-// Waits for SIGTERM or SIGINT. Errors: kUnavailable (the store's watch has ended: a restart reads
-// everything anew, and nothing that was acknowledged is lost).
-Result<void> WaitForEnd(const sigset_t& signals, const View& view) {
+// Serves until SIGTERM or SIGINT, with a fresh TLS certificate each day.
+// Errors: kUnavailable (the store's watch has ended: a restart reads everything anew, and nothing
+// that was acknowledged is lost).
+Result<void> Serve(const sigset_t& signals, const View& view, const std::function<void()>& renew) {
+  auto renewed = std::chrono::steady_clock::now();
   while (view.healthy()) {
     const timespec limit{.tv_sec = 1, .tv_nsec = 0};
     if (sigtimedwait(&signals, nullptr, &limit) > 0) {
       return Ok();
     }
+    if (std::chrono::steady_clock::now() - renewed >= kRenewInterval) {
+      renew();
+      renewed = std::chrono::steady_clock::now();
+    }
   }
   return Unavailable("the controller no longer follows its store").WithFix("start it again");
+}
+
+// The API's certificate; agents' connections keep the one of the start.
+void RenewCertificate(tls::CertificateAuthority& authority, const tls::ServerNames& names,
+                      Rest& rest) {
+  const Result<tls::Credentials> fresh = authority.IssueServer(names);
+  const Result<void> replaced =
+      fresh.has_value() ? rest.ReplaceCredentials(*fresh) : Result<void>(fresh.error());
+  if (!replaced.has_value()) {
+    spdlog::warn("the API keeps its old certificate: {}", replaced.error().DebugString());
+  }
 }
 
 Result<void> Run(const Flags& flags, const sigset_t& signals) {
@@ -150,7 +170,9 @@ Result<void> Run(const Flags& flags, const sigset_t& signals) {
                                                 inspector, credentials));
   spdlog::info("the API is served on port {}, agents on port {}; the admin token is in {}",
                rest->port(), controller->gateway().port(), (dir / "admin.token").string());
-  const Result<void> ended = WaitForEnd(signals, controller->view());
+  const Result<void> ended = Serve(signals, controller->view(), [&] {
+    RenewCertificate(*authority, options.gateway.names, *rest);
+  });
   spdlog::info("stopping; instances go on running");
   rest->Stop(kStopGrace);
   return ended;
@@ -160,7 +182,12 @@ int Main(int argc, char** argv) {
   CLI::App app("Vallum's controller: API, state and scheduling", "vallum-controller");
   Flags flags;
   AddFlags(app, flags);
-  CLI11_PARSE(app, argc, argv);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    // Zero for --help; every other fault of the command line is one of the input.
+    return app.exit(error) == 0 ? 0 : ExitCode(ErrorCode::kInvalidInput);
+  }
   // Tokens and keys pass through this process: no core dumps, and files for its user only.
   prctl(PR_SET_DUMPABLE, 0);
   umask(077);
@@ -178,7 +205,7 @@ int Main(int argc, char** argv) {
     if (!done.error().fix().empty()) {
       spdlog::error("to fix it: {}", done.error().fix());
     }
-    return 1;
+    return ExitCode(done.error().code());
   }
   return 0;
 }

@@ -69,6 +69,10 @@ std::string KeyPrefix(Kind kind) {
 
 std::string KeyOf(Kind kind, std::string_view name) { return KeyPrefix(kind) + std::string(name); }
 
+std::string UseKey(Kind kind, std::string_view name) {
+  return std::string(kRoot) + "uses/" + std::string(KindPlural(kind)) + "/" + std::string(name);
+}
+
 std::optional<ParsedKey> ParseKey(std::string_view key) {
   if (!key.starts_with(kRoot)) {
     return std::nullopt;

@@ -28,6 +28,9 @@ std::optional<Kind> KindFromPlural(std::string_view plural);
 // "/vallum/instances/"; "/vallum/instances/web1".
 std::string KeyPrefix(Kind kind);
 std::string KeyOf(Kind kind, std::string_view name);
+// Written by whoever makes something that uses this resource, compared by whoever deletes it: so a
+// use and a deletion at the same moment cannot both happen. The value means nothing.
+std::string UseKey(Kind kind, std::string_view name);
 // Takes a key apart. Empty when it is not a resource's key.
 struct ParsedKey {
   Kind kind;

@@ -15,6 +15,7 @@
 #include "base/error.h"
 #include "base/result.h"
 #include "base/text.h"
+#include "controller/content_claims.h"
 #include "controller/controller.h"
 #include "controller/openapi.h"
 #include "controller/principal.h"
@@ -64,7 +65,9 @@ Result<void> ParseListen(std::string_view text, http::ServerOptions& out) {
 class Rest::Impl {
  public:
   Impl(Controller& controller, const images::ConfinedInspector& inspector)
-      : watches_(controller.view()), context_{controller, inspector, watches_, consoles_} {}
+      : watches_(controller.view()),
+        contents_(controller.blobs(), controller.view()),
+        context_{controller, inspector, watches_, consoles_, contents_} {}
 
   ~Impl() { Stop(std::chrono::milliseconds(0)); }
 
@@ -78,6 +81,10 @@ class Rest::Impl {
   }
 
   uint16_t port() const { return server_->port(); }
+
+  Result<void> ReplaceCredentials(const tls::Credentials& credentials) {
+    return server_->ReplaceCredentials(credentials);
+  }
 
   void Stop(std::chrono::milliseconds grace) {
     if (server_ != nullptr) server_->Stop(grace);
@@ -167,6 +174,7 @@ class Rest::Impl {
   // In this order: the server goes first, then what its handlers and threads use.
   WatchSessions watches_;
   ConsoleSessions consoles_;
+  ContentClaims contents_;
   RestContext context_;
   RestMetrics metrics_;
   std::unique_ptr<http::Server> server_;
@@ -184,6 +192,9 @@ Result<std::unique_ptr<Rest>> Rest::Start(const Options& options, Controller& co
 }
 
 uint16_t Rest::port() const { return impl_->port(); }
+Result<void> Rest::ReplaceCredentials(const tls::Credentials& credentials) {
+  return impl_->ReplaceCredentials(credentials);
+}
 void Rest::Stop(std::chrono::milliseconds grace) { impl_->Stop(grace); }
 
 }  // namespace vallum::controller

@@ -31,6 +31,8 @@ class Rest {
   Rest& operator=(const Rest&) = delete;
 
   uint16_t port() const;
+  // New connections get these; see http::Server::ReplaceCredentials.
+  Result<void> ReplaceCredentials(const tls::Credentials& credentials);
   // Stops answering; see http::Server::Stop.
   void Stop(std::chrono::milliseconds grace);
 

@@ -17,6 +17,7 @@
 namespace vallum::controller {
 
 class ConsoleSessions;
+class ContentClaims;
 class WatchSessions;
 
 // What the handlers share; everything outlives the server.
@@ -25,6 +26,7 @@ struct RestContext {
   const images::ConfinedInspector& inspector;
   WatchSessions& watches;
   ConsoleSessions& consoles;
+  ContentClaims& contents;
 };
 
 // Answers a request of somebody who is known; an error becomes a problem document.
@@ -42,7 +44,9 @@ struct ApiRoute {
   bool is_list = false;
 };
 
+// The routes of every kind of resource: list, get, create, replace, patch, delete, watch.
 std::vector<ApiRoute> ResourceRoutes(RestContext& context);
+// What instances have beside these: power actions, consoles, and how they would be scheduled.
 std::vector<ApiRoute> InstanceRoutes(RestContext& context);
 
 // 200 with the resource and its ETag.
@@ -62,7 +66,8 @@ std::unique_ptr<google::protobuf::Message> Shown(const RestContext& context, Kin
 
 // Checks what people may write in a resource of a kind. Errors: kInvalidInput, naming the field.
 Result<void> ValidateResource(Kind kind, const google::protobuf::Message& resource);
-// Whether a resource may be deleted now. Errors: kConflict, naming what still uses it.
+// Whether a resource may be deleted, as far as the view has seen. Errors: kConflict, naming what
+// still uses it.
 Result<void> CheckUnused(const View& view, Kind kind, const google::protobuf::Message& resource);
 
 }  // namespace vallum::controller

@@ -16,6 +16,7 @@
 #include "base/result.h"
 #include "base/text.h"
 #include "base/units.h"
+#include "controller/content_claims.h"
 #include "controller/controller.h"
 #include "controller/principal.h"
 #include "controller/resource_store.h"
@@ -127,38 +128,48 @@ class ImageUpload final : public http::UploadSink {
   }
 
   Result<Response> Complete() {
+    std::string content;
+    Result<Response> response = Complete(content);
+    // Only now, when this upload no longer claims it.
+    if (!response.has_value()) context_.contents.RemoveUnused(content);
+    return response;
+  }
+
+  // Sets `content` to the digest of what was published.
+  Result<Response> Complete(std::string& content) {
     if (total_ != 0 && upload_->received().bytes() < total_) {
       RETURN_IF_ERROR(SaveProgress());
       upload_.reset();
       return ResourceResponse(200, image_);
     }
-    const std::string& expected = image_.spec().expected_sha256();
-    Result<store::BlobInfo> blob =
-        expected.empty() ? upload_->Commit() : upload_->CommitExpecting(ToLower(expected));
+    const Result<std::unique_ptr<ContentClaims::Claim>> claim =
+        context_.contents.Publish(*upload_, ToLower(image_.spec().expected_sha256()));
     upload_.reset();
-    if (!blob.has_value()) {
-      if (blob.error().code() != ErrorCode::kCorrupt) return std::move(blob).error();
+    if (!claim.has_value()) {
+      if (claim.error().code() != ErrorCode::kCorrupt) return Error(claim.error());
       return Refuse(InvalidInput("the content has not the digest of spec.expectedSha256: " +
-                                 blob.error().message())
+                                 claim.error().message())
                         .WithFix("download the file again, or correct the digest"));
     }
-    Result<images::InspectedImage> inspected = Inspect(blob->digest);
+    content = (*claim)->digest();
+    return Accept(**claim);
+  }
+
+  Result<Response> Accept(const ContentClaims::Claim& claim) {
+    Result<images::InspectedImage> inspected = Inspect(claim.digest());
     // Only what the content is decides on the content: when the inspector cannot run, the last part
     // may be sent again.
     if (!inspected.has_value() && inspected.error().code() != ErrorCode::kInvalidInput &&
         inspected.error().code() != ErrorCode::kCorrupt) {
       return std::move(inspected).error().Context("the image was not inspected");
     }
-    if (!inspected.has_value()) {
-      RemoveBlob(blob->digest);
-      return Refuse(std::move(inspected).error());
-    }
+    if (!inspected.has_value()) return Refuse(std::move(inspected).error());
     RETURN_IF_ERROR(Modify([&](v1::ImageStatus& status) {
       status.Clear();
-      FillStatus(*inspected, blob->digest, status);
+      FillStatus(*inspected, claim.digest(), status);
     }));
     Append("image.imported", "info",
-           "image " + image_.metadata().name() + " is ready, sha256 " + blob->digest);
+           "image " + image_.metadata().name() + " is ready, sha256 " + claim.digest());
     return ResourceResponse(200, image_);
   }
 
@@ -181,13 +192,6 @@ class ImageUpload final : public http::UploadSink {
     Append("image.refused", "warning",
            "image " + image_.metadata().name() + " was refused: " + reason.Describe());
     return std::move(reason).Context("image " + image_.metadata().name() + " refused");
-  }
-
-  void RemoveBlob(const std::string& digest) {
-    for (const auto& other : context_.controller.view().All<v1::Image>()) {
-      if (other->status().sha256() == digest) return;
-    }
-    (void)context_.controller.blobs().Remove(digest);
   }
 
   void Append(const std::string& kind, const std::string& severity, const std::string& message) {

@@ -12,6 +12,7 @@
 #include "base/error.h"
 #include "base/result.h"
 #include "base/text.h"
+#include "controller/content_claims.h"
 #include "controller/controller.h"
 #include "controller/principal.h"
 #include "controller/resource_kind.h"
@@ -35,6 +36,8 @@ struct KindRules {
   bool update;
   bool remove;
 };
+constexpr int kDeleteAttempts = 10;
+
 constexpr KindRules kRules[] = {
     {Kind::kPool, true, true, true},        {Kind::kHost, false, true, true},
     {Kind::kImage, true, true, true},       {Kind::kFlavor, true, true, true},
@@ -174,15 +177,33 @@ Result<Response> Patch(RestContext& context, Kind kind, const Request& request,
                 [&](Message& resource) { return ApplyMergePatch(request.body, resource); });
 }
 
-// Removes an image's content unless another image has the same.
-void RemoveContent(RestContext& context, const v1::Image& image) {
-  if (image.status().sha256().empty()) return;
-  for (const auto& other : context.controller.view().All<v1::Image>()) {
-    if (other->metadata().uid() != image.metadata().uid() &&
-        other->status().sha256() == image.status().sha256())
-      return;
+// Deletes what nothing uses. Who makes a user of it writes UseKey(kind, name) in the same commit,
+// so that a use which the check could not see yet fails the commit here.
+Result<store::Revision> DeleteUnused(Controller& controller, Kind kind, const std::string& name,
+                                     store::Revision if_match) {
+  for (int attempt = 0; attempt < kDeleteAttempts; ++attempt) {
+    ASSIGN_OR_RETURN(
+        const store::ReadResult used,
+        controller.resources().raw().Read({.range = store::KeyRange::Single(UseKey(kind, name))}));
+    RETURN_IF_ERROR(controller.view().WaitFor(used.revision));
+    ASSIGN_OR_RETURN(const auto current, controller.resources().GetAny(kind, name));
+    const store::Revision revision = MetadataOf(*current).revision();
+    if (if_match != 0 && if_match != revision) {
+      return Conflict(std::string(KindName(kind)) + " " + name + " was changed by someone else")
+          .WithFix("read it again");
+    }
+    RETURN_IF_ERROR(CheckUnused(controller.view(), kind, *current));
+    store::Txn txn;
+    const store::Revision use = used.items.empty() ? 0 : used.items.front().mod_revision;
+    txn.compares = {{.key = KeyOf(kind, name), .mod_revision = revision},
+                    {.key = UseKey(kind, name), .mod_revision = use}};
+    txn.writes = {store::Write::Delete(KeyOf(kind, name)),
+                  store::Write::Delete(UseKey(kind, name))};
+    ASSIGN_OR_RETURN(const store::TxnResult done, controller.resources().raw().Commit(txn));
+    if (done.succeeded) return done.revision;
   }
-  (void)context.controller.blobs().Remove(image.status().sha256());
+  return Conflict(std::string(KindName(kind)) + " " + name + " changes too often")
+      .WithFix("try again");
 }
 
 Result<Response> Delete(RestContext& context, Kind kind, const Request& request,
@@ -191,11 +212,12 @@ Result<Response> Delete(RestContext& context, Kind kind, const Request& request,
   ASSIGN_OR_RETURN(const AnyResource current, FindVisible(context, principal, kind, name));
   RETURN_IF_ERROR(Authorize(principal, Verb::kDelete, kind, MetadataOf(*current).tenant()));
   ASSIGN_OR_RETURN(const int64_t if_match, ParseIfMatch(request.headers));
-  RETURN_IF_ERROR(CheckUnused(context.controller.view(), kind, *current));
   ASSIGN_OR_RETURN(const store::Revision revision,
-                   context.controller.resources().Delete(kind, name, if_match));
+                   DeleteUnused(context.controller, kind, name, if_match));
   RETURN_IF_ERROR(context.controller.view().WaitFor(revision));
-  if (kind == Kind::kImage) RemoveContent(context, static_cast<const v1::Image&>(*current));
+  if (kind == Kind::kImage) {
+    context.contents.RemoveUnused(static_cast<const v1::Image&>(*current).status().sha256());
+  }
   if (kind == Kind::kHost) context.controller.gateway().Disconnect(name);
   Audit(context, principal, kind, "deleted", name);
   Response response;

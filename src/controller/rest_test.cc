@@ -337,6 +337,32 @@ TEST_F(RestTest, PoolInUseIsNotDeleted) {
   EXPECT_NE(Body(response)["detail"].get<std::string>().find("node1"), std::string::npos);
 }
 
+// A deletion that read its image before this instance was made compares with the older use, and
+// fails.
+TEST_F(RestTest, CreationLeavesAUseThatADeletionCanCompare) {
+  rig_.MakeReadyImage("debian12");
+  const auto use = [&] {
+    const auto read = rig_.controller().resources().raw().Read(
+        {.range = store::KeyRange::Single(UseKey(Kind::kImage, "debian12"))});
+    return read->items.empty() ? 0 : read->items.front().mod_revision;
+  };
+  EXPECT_EQ(use(), 0);
+  const InstanceService::Accepted made = rig_.Create("web1");
+  EXPECT_EQ(use(), made.instance.metadata().revision());
+  EXPECT_EQ(Admin(Method::kDelete, "/v1/images/debian12").status, 409);
+}
+
+TEST_F(RestTest, ImageIsDeletedWithItsUseKeyOnceNothingUsesIt) {
+  rig_.MakeReadyImage("debian12");
+  rig_.Create("web1");
+  Admin(Method::kDelete, "/v1/instances/web1");
+  ASSERT_TRUE(rig_.Await([](const View& v) { return v.Get<v1::Instance>("web1") == nullptr; }));
+  EXPECT_EQ(Admin(Method::kDelete, "/v1/images/debian12").status, 204);
+  const auto left = rig_.controller().resources().raw().Read(
+      {.range = store::KeyRange::Prefix(UseKey(Kind::kImage, ""))});
+  EXPECT_TRUE(left->items.empty());
+}
+
 TEST_F(RestTest, InstanceCreationAnswersWithItsOperation) {
   rig_.MakeReadyImage("debian");
   const http::Response response =

@@ -12,6 +12,7 @@
 
 #include "base/check.h"
 #include "controller/console_hub.h"
+#include "controller/content_claims.h"
 #include "controller/event_log.h"
 #include "controller/operations.h"
 #include "controller/problem.h"
@@ -220,6 +221,49 @@ TEST_F(StateTest, EventsMakeAChainThatVerifies) {
   const auto page = one.Read(15, 100);
   ASSERT_EQ(page->size(), 5U);
   EXPECT_EQ(page->front().sequence(), 16);
+}
+
+TEST_F(StateTest, OldestEventsAreDroppedAndTheRestStillVerifies) {
+  EventLog log(store_, clock_, 50);
+  for (int i = 0; i < 200; ++i) {
+    ASSERT_TRUE(log.Append({.kind = "a", .message = "it happened"}).has_value());
+  }
+  EXPECT_EQ(log.Verify().value(), 50);
+  EXPECT_EQ(log.Read(0, 10)->front().sequence(), 151);
+  ASSERT_TRUE(
+      store_
+          .Commit({.compares = {},
+                   .writes = {store::Write::Delete(KeyOf(Kind::kEvent, "00000000000000000151"))}})
+          ->succeeded);
+  EXPECT_THAT(log.Verify().error().message(), HasSubstr("event 151"));
+}
+
+TEST_F(StateTest, ContentIsKeptWhileAnUploadClaimsIt) {
+  TempDir dir;
+  const auto blobs = store::BlobStore::Open({.directory = dir.path() / "blobs"}, clock_).value();
+  ContentClaims claims(*blobs, *view_);
+  const auto publish = [&](const char* id) {
+    const auto upload = blobs->BeginUpload(id).value();
+    CHECK(upload->Append(upload->received(), AsBytes("content")).has_value());
+    return claims.Publish(*upload, "").value();
+  };
+  auto refused = publish("one");
+  const auto accepted = publish("two");
+  const std::string digest = refused->digest();
+  refused.reset();
+  claims.RemoveUnused(digest);
+  EXPECT_TRUE(blobs->Open(digest).has_value());
+}
+
+TEST_F(StateTest, ContentThatNothingNamesIsRemoved) {
+  TempDir dir;
+  const auto blobs = store::BlobStore::Open({.directory = dir.path() / "blobs"}, clock_).value();
+  ContentClaims claims(*blobs, *view_);
+  const auto upload = blobs->BeginUpload("one").value();
+  ASSERT_TRUE(upload->Append(upload->received(), AsBytes("content")).has_value());
+  const std::string digest = claims.Publish(*upload, "").value()->digest();
+  claims.RemoveUnused(digest);
+  EXPECT_FALSE(blobs->Open(digest).has_value());
 }
 
 TEST_F(StateTest, ChangedOrRemovedEventsAreFound) {

@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "controller/content_claims.h"
+
+#include <memory>
+#include <mutex>
+#include <string>
+#include <utility>
+
+#include "base/result.h"
+#include "vallum/v1/resources.pb.h"
+
+namespace vallum::controller {
+
+Result<std::unique_ptr<ContentClaims::Claim>> ContentClaims::Publish(store::BlobUpload& upload,
+                                                                     std::string_view expected) {
+  const std::lock_guard lock(mutex_);
+  ASSIGN_OR_RETURN(const store::BlobInfo blob,
+                   expected.empty() ? upload.Commit() : upload.CommitExpecting(expected));
+  claimed_.insert(blob.digest);
+  return std::make_unique<Claim>(*this, blob.digest);
+}
+
+void ContentClaims::Release(const std::string& digest) {
+  const std::lock_guard lock(mutex_);
+  claimed_.erase(claimed_.find(digest));
+}
+
+void ContentClaims::RemoveUnused(const std::string& digest) {
+  const std::lock_guard lock(mutex_);
+  if (digest.empty() || claimed_.contains(digest)) return;
+  for (const auto& image : view_.All<v1::Image>()) {
+    if (image->status().sha256() == digest) return;
+  }
+  (void)blobs_.Remove(digest);
+}
+
+}  // namespace vallum::controller
