@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "base/bytes.h"
+#include "base/check.h"
 #include "base/error.h"
 #include "base/result.h"
 #include "formats/fields.h"
@@ -54,12 +55,6 @@ struct Header {
 uint32_t Crc32(ByteView data) {
   return static_cast<uint32_t>(
       crc32(0, reinterpret_cast<const Bytef*>(data.data()), static_cast<uInt>(data.size())));
-}
-
-Guid GuidAt(ByteView data, size_t offset) {
-  Guid guid{};
-  std::ranges::copy(data.subspan(offset, guid.size()), guid.begin());
-  return guid;
 }
 
 // UEFI 2.10, 5.2.3: one entry of type 0xEE that starts at LBA 1, "set to 0x00000001, the LBA of the
@@ -228,6 +223,13 @@ Result<std::vector<GptPartition>> ReadPartitions(const Header& h, ByteView entri
 }
 
 }  // namespace
+
+Guid GuidAt(ByteView data, size_t offset) {
+  Guid guid{};
+  CHECK(IsInside(offset, guid.size(), data.size()));
+  std::ranges::copy(data.subspan(offset, guid.size()), guid.begin());
+  return guid;
+}
 
 std::string FormatGuid(const Guid& guid) {
   const ByteView b(guid);

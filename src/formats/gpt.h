@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "base/bytes.h"
 #include "base/result.h"
 #include "formats/reader.h"
 
@@ -21,6 +22,8 @@ inline constexpr uint8_t kMbrProtectiveType = 0xee;
 using Guid = std::array<std::byte, 16>;
 // "C12A7328-F81F-11D2-BA4B-00A0C93EC93B", upper case.
 std::string FormatGuid(const Guid& guid);
+// The caller has bounded the offset.
+Guid GuidAt(ByteView data, size_t offset);
 
 inline constexpr const char* kEspTypeGuid = "C12A7328-F81F-11D2-BA4B-00A0C93EC93B";
 inline constexpr const char* kBiosBootTypeGuid = "21686148-6449-6E6F-744E-656564454649";
