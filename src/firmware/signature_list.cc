@@ -16,10 +16,6 @@
 namespace vallum::firmware {
 namespace {
 
-constexpr Guid kX509Guid =
-    MakeGuid(0xa5c059a1, 0x94e4, 0x4aa7, {0x87, 0xb5, 0xab, 0x15, 0x5c, 0x2b, 0xf0, 0x72});
-constexpr Guid kSha256Guid =
-    MakeGuid(0xc1c41626, 0x504c, 0x4092, {0xac, 0xa9, 0x41, 0xf9, 0x36, 0x93, 0x43, 0x28});
 constexpr Guid kX509Sha256Guid =
     MakeGuid(0x3bd2a492, 0x96c0, 0x4079, {0xb4, 0x20, 0xfc, 0xf9, 0x8e, 0xf1, 0x03, 0xed});
 constexpr size_t kListHeaderSize = 28;
@@ -43,10 +39,10 @@ constexpr std::array kMicrosoft = {
 };
 
 SignatureType TypeOf(const Guid& guid) {
-  if (guid == kX509Guid) {
+  if (guid == kX509CertificateGuid) {
     return SignatureType::kX509;
   }
-  if (guid == kSha256Guid) {
+  if (guid == kSha256CertificateGuid) {
     return SignatureType::kSha256;
   }
   return guid == kX509Sha256Guid ? SignatureType::kX509Sha256 : SignatureType::kOther;

@@ -21,6 +21,12 @@ enum class SignatureType {
   kOther,
 };
 
+// EFI_CERT_X509_GUID and EFI_CERT_SHA256_GUID.
+inline constexpr Guid kX509CertificateGuid =
+    MakeGuid(0xa5c059a1, 0x94e4, 0x4aa7, {0x87, 0xb5, 0xab, 0x15, 0x5c, 0x2b, 0xf0, 0x72});
+inline constexpr Guid kSha256CertificateGuid =
+    MakeGuid(0xc1c41626, 0x504c, 0x4092, {0xac, 0xa9, 0x41, 0xf9, 0x36, 0x93, 0x43, 0x28});
+
 // One EFI_SIGNATURE_DATA.
 struct Signature {
   SignatureType type = SignatureType::kOther;

@@ -81,8 +81,9 @@ std::string WhoIsCovered(const Signature& entry, std::span<const BootBinary> bin
   return "let an image start that is not among the disk's known loaders";
 }
 
-Bytes VariableDigest(std::string_view name, const Guid& vendor, ByteView data) {
-  return VariableEventDigest(HashAlgorithm::kSha256, name, vendor, data);
+Authority DbAuthority(const Signature& entry, std::string_view what) {
+  return {Pcr7EventKind::kDbAuthority, "db", kSecurityDatabaseGuid, entry.Encode(),
+          fmt::format("db: {} {}", DescribeSignature(entry), what)};
 }
 
 // shim names the place where it found the certificate; the names changed over its versions.
@@ -91,24 +92,12 @@ void AddShimAuthority(const Signature& entry, std::string_view where, Authoritie
       fmt::format("shim let an image start by {} ({})", DescribeSignature(entry), where);
   const auto add = [&](std::string_view name, const Guid& vendor, ByteView data) {
     out.admissible.push_back(
-        {Pcr7EventKind::kShimAuthority, VariableDigest(name, vendor, data), explanation});
+        {Pcr7EventKind::kShimAuthority, std::string(name), vendor, ToBytes(data), explanation});
   };
   add("MokListRT", kShimLockGuid, entry.Encode());
   add("MokList", kShimLockGuid, entry.Encode());
   add("vendor_db", kSecurityDatabaseGuid, entry.Encode());
   add("Shim", kShimLockGuid, entry.data);
-}
-
-std::vector<Signature> VendorEntries(const Bytes& allowed) {
-  // A vendor gives either signature lists or one bare certificate; a list never parses as DER.
-  if (const auto lists = firmware::ParseSignatureLists(allowed); lists.has_value()) {
-    return *lists;
-  }
-  Signature certificate;
-  certificate.type = SignatureType::kX509;
-  certificate.owner = kShimLockGuid;
-  certificate.data = allowed;
-  return {certificate};
 }
 
 void AddShim(const BootBinary& binary, Authorities& out) {
@@ -121,26 +110,26 @@ void AddShim(const BootBinary& binary, Authorities& out) {
     return;
   }
   const std::string where = fmt::format("built into {}", Printable(binary.path));
-  for (const Signature& entry : VendorEntries(vendor->allowed)) {
+  for (const Signature& entry : VendorEntries(*vendor)) {
     AddShimAuthority(entry, where, out);
   }
 }
 
-void AddSbatLevel(ByteView level, std::string_view where, Authorities& out) {
+Authority MakeSbatLevel(ByteView level, std::string_view where) {
   const std::string_view text = AsText(level);
-  out.admissible.push_back({Pcr7EventKind::kSbatLevel,
-                            VariableDigest("SbatLevel", kShimLockGuid, level),
-                            fmt::format("shim's revocation level {} ({})",
-                                        Printable(text.substr(0, text.find('\n'))), where)});
+  return {Pcr7EventKind::kSbatLevel, "SbatLevel", kShimLockGuid, ToBytes(level),
+          fmt::format("shim's revocation level {} ({})", Printable(text.substr(0, text.find('\n'))),
+                      where)};
 }
 
 void AddSbatLevels(const firmware::VariableStore& store, std::span<const BootBinary> binaries,
                    Authorities& out) {
   if (const auto* level = store.Find("SbatLevel", kShimLockGuid); level != nullptr) {
-    AddSbatLevel(level->data, "variable SbatLevel", out);
+    out.admissible.push_back(MakeSbatLevel(level->data, "variable SbatLevel"));
   }
   if (DeriveSecureBoot(store) != firmware::SecureBootSetting::kOn) {
-    AddSbatLevel(AsBytes(kOriginalSbatLevel), "shim's value with Secure Boot off", out);
+    out.admissible.push_back(
+        MakeSbatLevel(AsBytes(kOriginalSbatLevel), "shim's value with Secure Boot off"));
   }
   for (const BootBinary& binary : binaries) {
     if (binary.sbat_level_section.empty()) {
@@ -152,7 +141,8 @@ void AddSbatLevels(const firmware::VariableStore& store, std::span<const BootBin
       continue;
     }
     for (const Bytes& level : *levels) {
-      AddSbatLevel(level, fmt::format("built into {}", Printable(binary.path)), out);
+      out.admissible.push_back(
+          MakeSbatLevel(level, fmt::format("built into {}", Printable(binary.path))));
     }
   }
 }
@@ -166,14 +156,29 @@ Result<void> AddDb(const firmware::VariableStore& store, std::span<const BootBin
   ASSIGN_OR_RETURN_CONTEXT(const auto entries, firmware::ParseSignatureLists(db->data),
                            "reading db of the variable store");
   for (const Signature& entry : entries) {
-    out.admissible.push_back(
-        {Pcr7EventKind::kDbAuthority, VariableDigest("db", kSecurityDatabaseGuid, entry.Encode()),
-         fmt::format("db: {} {}", DescribeSignature(entry), WhoIsCovered(entry, binaries))});
+    out.admissible.push_back(DbAuthority(entry, WhoIsCovered(entry, binaries)));
   }
   return Ok();
 }
 
 }  // namespace
+
+Bytes Authority::DigestIn(HashAlgorithm bank) const {
+  return VariableEventDigest(bank, variable, vendor, data);
+}
+
+std::vector<Signature> VendorEntries(const firmware::VendorCertificates& vendor) {
+  // A list never parses as DER.
+  if (auto lists = firmware::ParseSignatureLists(vendor.allowed); lists.has_value()) {
+    return *std::move(lists);
+  }
+  Signature certificate;
+  certificate.type = SignatureType::kX509;
+  certificate.type_guid = firmware::kX509CertificateGuid;
+  certificate.owner = kShimLockGuid;
+  certificate.data = vendor.allowed;
+  return {certificate};
+}
 
 Result<Authorities> FindAuthorities(const firmware::VariableStore& store,
                                     std::span<const BootBinary> binaries) {
@@ -197,6 +202,159 @@ Result<Authorities> FindAuthorities(const firmware::VariableStore& store,
     }
   }
   return found;
+}
+
+namespace {
+
+// A binary's certificates that lead from one signature to its root: the signer first.
+std::vector<ByteView> ChainOf(size_t leaf, std::span<const Bytes> certificates) {
+  std::vector<ByteView> chain = {certificates[leaf]};
+  std::vector<bool> used(certificates.size());
+  used[leaf] = true;
+  for (size_t i = 0; i < chain.size(); ++i) {
+    for (size_t j = 0; j < certificates.size(); ++j) {
+      const X509Ptr issuer =
+          used[j] ? X509Ptr(nullptr, &X509_free) : ParseCertificate(certificates[j]);
+      if (issuer != nullptr && IssuedBy(chain[i], issuer.get())) {
+        used[j] = true;
+        chain.emplace_back(certificates[j]);
+      }
+    }
+  }
+  return chain;
+}
+
+// Whether a certificate issued none of the others: then it is a signer's own.
+bool IsLeaf(size_t at, std::span<const Bytes> certificates) {
+  const X509Ptr issuer = ParseCertificate(certificates[at]);
+  for (size_t i = 0; issuer != nullptr && i < certificates.size(); ++i) {
+    const X509Ptr other =
+        i == at ? X509Ptr(nullptr, &X509_free) : ParseCertificate(certificates[i]);
+    if (other != nullptr && X509_check_issued(issuer.get(), other.get()) == X509_V_OK) {
+      return false;
+    }
+  }
+  return issuer != nullptr;
+}
+
+// The chain of each of the binary's signatures, in their order.
+std::vector<std::vector<ByteView>> SignatureChains(const BootBinary& binary) {
+  const std::span<const Bytes> all = binary.signer_certificates;
+  const auto certificates = all.first(std::min(all.size(), kMaxSignersLookedAt));
+  std::vector<std::vector<ByteView>> chains;
+  for (size_t i = 0; i < certificates.size(); ++i) {
+    if (IsLeaf(i, certificates)) {
+      chains.push_back(ChainOf(i, certificates));
+    }
+  }
+  return chains;
+}
+
+const Signature* FindCertificate(std::span<const Signature> entries,
+                                 std::span<const ByteView> chain) {
+  for (const Signature& entry : entries) {
+    const X509Ptr issuer = entry.type == SignatureType::kX509 ? ParseCertificate(entry.data)
+                                                              : X509Ptr(nullptr, &X509_free);
+    if (issuer != nullptr && std::any_of(chain.begin(), chain.end(), [&](ByteView certificate) {
+          return IssuedBy(certificate, issuer.get());
+        })) {
+      return &entry;
+    }
+  }
+  return nullptr;
+}
+
+const Signature* FindDigest(std::span<const Signature> entries, const BootBinary& binary) {
+  const auto found = std::find_if(entries.begin(), entries.end(), [&](const Signature& entry) {
+    return entry.type == SignatureType::kSha256 && Covers(entry, binary);
+  });
+  return found == entries.end() ? nullptr : &*found;
+}
+
+Result<std::vector<Signature>> ReadEntries(const firmware::VariableStore& store,
+                                           std::string_view name, const Guid& vendor) {
+  const auto* variable = store.Find(name, vendor);
+  if (variable == nullptr) {
+    return std::vector<Signature>{};
+  }
+  ASSIGN_OR_RETURN_CONTEXT(auto entries, firmware::ParseSignatureLists(variable->data),
+                           fmt::format("reading {} of the variable store", name));
+  return entries;
+}
+
+// The ten digits of "sbat,1,2025021800".
+Result<std::string> LevelDate(ByteView level) {
+  constexpr std::string_view kBegin = "sbat,1,";
+  constexpr size_t kDigits = 10;
+  const std::string_view text = AsText(level);
+  const std::string_view date = text.substr(std::min(kBegin.size(), text.size()), kDigits);
+  if (!text.starts_with(kBegin) || date.size() != kDigits ||
+      !std::all_of(date.begin(), date.end(), [](char c) { return c >= '0' && c <= '9'; })) {
+    return InvalidInput("SBAT level without a date: " + Printable(text, 40));
+  }
+  return std::string(date);
+}
+
+}  // namespace
+
+Result<std::optional<Authority>> FirmwareAuthority(const firmware::VariableStore& store,
+                                                   const BootBinary& binary) {
+  ASSIGN_OR_RETURN(const auto db, ReadEntries(store, "db", kSecurityDatabaseGuid));
+  const std::string what = fmt::format("let {} start", Printable(binary.path));
+  for (const auto& chain : SignatureChains(binary)) {
+    if (const Signature* entry = FindCertificate(db, chain); entry != nullptr) {
+      return DbAuthority(*entry, what);
+    }
+  }
+  const Signature* entry = FindDigest(db, binary);
+  return entry == nullptr ? std::optional<Authority>{} : DbAuthority(*entry, what);
+}
+
+Result<std::optional<Authority>> ShimAuthority(const firmware::VariableStore& store,
+                                               const BootBinary& shim, const BootBinary& binary) {
+  ASSIGN_OR_RETURN(const auto db, ReadEntries(store, "db", kSecurityDatabaseGuid));
+  ASSIGN_OR_RETURN(const auto mok, ReadEntries(store, "MokList", kShimLockGuid));
+  ASSIGN_OR_RETURN(const auto vendor, firmware::ParseVendorCertSection(shim.vendor_cert_section));
+  std::vector<Signature> listed =
+      vendor.allowed.empty() ? std::vector<Signature>{} : VendorEntries(vendor);
+  listed.insert(listed.end(), mok.begin(), mok.end());
+  auto chains = SignatureChains(binary);
+  if (chains.empty()) {
+    chains.emplace_back();  // an unsigned program can be listed by its digest
+  }
+  for (const auto& chain : chains) {
+    for (const bool in_db : {true, false}) {
+      const auto& entries = in_db ? db : listed;
+      const Signature* entry = FindDigest(entries, binary);
+      entry = entry == nullptr ? FindCertificate(entries, chain) : entry;
+      if (entry != nullptr) {
+        const std::string what = fmt::format("let {} start by shim", Printable(binary.path));
+        return in_db ? DbAuthority(*entry, what)
+                     : Authority{Pcr7EventKind::kShimAuthority, "MokListRT", kShimLockGuid,
+                                 entry->Encode(),
+                                 fmt::format("MokListRT: {} {}", DescribeSignature(*entry), what)};
+      }
+    }
+  }
+  return std::optional<Authority>{};
+}
+
+Result<Authority> SbatLevelAuthority(const firmware::VariableStore& store, const BootBinary& shim) {
+  if (store.Find("SbatPolicy", kShimLockGuid) != nullptr) {
+    return InvalidInput("the variable SbatPolicy asks shim for another revocation level");
+  }
+  if (DeriveSecureBoot(store) != firmware::SecureBootSetting::kOn) {
+    return MakeSbatLevel(AsBytes(kOriginalSbatLevel), "shim's value with Secure Boot off");
+  }
+  ASSIGN_OR_RETURN(const auto levels, firmware::ParseSbatLevelSection(shim.sbat_level_section));
+  ASSIGN_OR_RETURN(const std::string built_in, LevelDate(levels.front()));
+  if (const auto* variable = store.Find("SbatLevel", kShimLockGuid); variable != nullptr) {
+    ASSIGN_OR_RETURN(const std::string stored, LevelDate(variable->data));
+    if (stored >= built_in) {
+      return MakeSbatLevel(variable->data, "variable SbatLevel");
+    }
+  }
+  return MakeSbatLevel(levels.front(), fmt::format("built into {}", Printable(shim.path)));
 }
 
 }  // namespace vallum::measure

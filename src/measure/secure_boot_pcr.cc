@@ -44,31 +44,31 @@ constexpr KeyVariable kKeyVariables[] = {
     {"dbr", kSecurityDatabaseGuid, KeyVariable::Presence::kWhenStored},
 };
 
-Bytes SecureBootDigest(ByteView value) {
-  return VariableEventDigest(kBank, "SecureBoot", kGlobalVariableGuid, value);
+Bytes SecureBootDigest(HashAlgorithm bank, ByteView value) {
+  return VariableEventDigest(bank, "SecureBoot", kGlobalVariableGuid, value);
 }
-Bytes OnDigest() { return SecureBootDigest(Bytes{std::byte{1}}); }
-Bytes OffDigest() { return SecureBootDigest(Bytes{std::byte{0}}); }
+Bytes OnDigest(HashAlgorithm bank) { return SecureBootDigest(bank, Bytes{std::byte{1}}); }
+Bytes OffDigest(HashAlgorithm bank) { return SecureBootDigest(bank, Bytes{std::byte{0}}); }
 // Firmware built without Secure Boot has no such variable and measures it as empty.
-Bytes AbsentDigest() { return SecureBootDigest({}); }
+Bytes AbsentDigest(HashAlgorithm bank) { return SecureBootDigest(bank, {}); }
 
-Step SecureBootStep(SecureBootSetting setting) {
+Step SecureBootStep(HashAlgorithm bank, SecureBootSetting setting) {
   Step step;
   step.kind = Pcr7EventKind::kSecureBoot;
   step.name = "SecureBoot";
   if (setting == SecureBootSetting::kOn) {
-    step.admissible = {OnDigest()};
+    step.admissible = {OnDigest(bank)};
     step.explanation = "SecureBoot is 1: keys are enrolled and SecureBootEnable allows it";
   } else {
-    step.admissible = {OffDigest(), AbsentDigest()};
+    step.admissible = {OffDigest(bank), AbsentDigest(bank)};
     step.explanation =
         fmt::format("SecureBoot is off, as the store says ({})", SecureBootSettingName(setting));
   }
   return step;
 }
 
-std::vector<Step> ConfigurationSteps(const firmware::VariableStore& store) {
-  std::vector<Step> steps = {SecureBootStep(DeriveSecureBoot(store))};
+std::vector<Step> ConfigurationSteps(HashAlgorithm bank, const firmware::VariableStore& store) {
+  std::vector<Step> steps = {SecureBootStep(bank, DeriveSecureBoot(store))};
   for (const KeyVariable& key : kKeyVariables) {
     const firmware::Variable* variable = store.Find(key.name, key.vendor);
     if (variable == nullptr && key.measured == KeyVariable::Presence::kWhenStored) {
@@ -77,12 +77,12 @@ std::vector<Step> ConfigurationSteps(const firmware::VariableStore& store) {
     const Bytes data = variable == nullptr ? Bytes{} : variable->data;
     steps.push_back({Pcr7EventKind::kKeyVariable,
                      std::string(key.name),
-                     {VariableEventDigest(kBank, key.name, key.vendor, data)},
+                     {VariableEventDigest(bank, key.name, key.vendor, data)},
                      fmt::format("{} of the variable store ({} bytes)", key.name, data.size())});
   }
   steps.push_back({Pcr7EventKind::kSeparator,
                    "the separator",
-                   {SeparatorDigest(kBank)},
+                   {SeparatorDigest(bank)},
                    "separator: the end of the configuration part"});
   return steps;
 }
@@ -95,10 +95,10 @@ const Bytes* Admitted(const Step& step, const Bytes& measured) {
 
 // What an extend is that nothing in the instance's artefacts explains, if it is known at all.
 std::string NameUnexplained(const Bytes& digest) {
-  if (digest == OnDigest()) {
+  if (digest == OnDigest(kBank)) {
     return "SecureBoot measured as 1";
   }
-  if (digest == OffDigest() || digest == AbsentDigest()) {
+  if (digest == OffDigest(kBank) || digest == AbsentDigest(kBank)) {
     return "SecureBoot measured as off";
   }
   if (digest == SeparatorDigest(kBank)) {
@@ -142,16 +142,19 @@ class Explainer {
 
   // Explains what follows the separator.
   void AuthorityPart(const std::vector<Authority>& admissible, SecureBootSetting configured) {
+    std::vector<Bytes> digests;
+    for (const Authority& authority : admissible) {
+      digests.push_back(authority.DigestIn(kBank));
+    }
     std::vector<size_t> uses(admissible.size());
     bool loader_started = configured != SecureBootSetting::kOn;
     while (!AtEnd()) {
-      const auto found =
-          std::find_if(admissible.begin(), admissible.end(),
-                       [&](const Authority& authority) { return authority.digest == Next(); });
-      if (found == admissible.end()) {
+      const auto digest = std::find(digests.begin(), digests.end(), Next());
+      if (digest == digests.end()) {
         Unexplained("after the separator: " + NameUnexplained(Next()));
         continue;
       }
+      const auto found = admissible.begin() + (digest - digests.begin());
       const bool by_firmware = found->kind == Pcr7EventKind::kDbAuthority;
       // Firmware and shim each measure an authority once, and both may use db.
       const size_t limit = by_firmware ? 2 : 1;
@@ -164,7 +167,7 @@ class Explainer {
         continue;
       }
       loader_started = true;
-      computed_.push_back(found->digest);
+      computed_.push_back(*digest);
       Explain(found->kind, found->explanation);
     }
   }
@@ -192,7 +195,7 @@ class Explainer {
 
   void Explain(Pcr7EventKind kind, std::string explanation) {
     if (kind == Pcr7EventKind::kSecureBoot) {
-      out_.secure_boot = Next() == OnDigest() ? SecureBootState::kOn : SecureBootState::kOff;
+      out_.secure_boot = Next() == OnDigest(kBank) ? SecureBootState::kOn : SecureBootState::kOff;
     }
     out_.events.push_back({kind, Next(), computed_.back(), std::move(explanation)});
     ++next_;
@@ -239,7 +242,7 @@ Result<Pcr7Explanation> ComputePcr7(const firmware::VariableStore& store,
   explanation.configured = DeriveSecureBoot(store);
   explanation.matches = true;
   Explainer explainer(measured, explanation);
-  explainer.Configuration(ConfigurationSteps(store));
+  explainer.Configuration(ConfigurationSteps(kBank, store));
   explainer.AuthorityPart(authorities.admissible, explanation.configured);
   if (ShimIsSwitchedOff(store)) {
     explainer.Reason("shim's verification is switched off (MokSBState is 1)");
@@ -250,12 +253,13 @@ Result<Pcr7Explanation> ComputePcr7(const firmware::VariableStore& store,
   return explanation;
 }
 
-std::vector<Bytes> ExpectedPcr7Configuration(const firmware::VariableStore& store) {
-  std::vector<Bytes> digests;
-  for (const Step& step : ConfigurationSteps(store)) {
-    digests.push_back(step.admissible.front());
+std::vector<Pcr7Configuration> ExpectedPcr7Configuration(HashAlgorithm bank,
+                                                         const firmware::VariableStore& store) {
+  std::vector<Pcr7Configuration> configuration;
+  for (const Step& step : ConfigurationSteps(bank, store)) {
+    configuration.push_back({step.admissible.front(), step.explanation});
   }
-  return digests;
+  return configuration;
 }
 
 }  // namespace vallum::measure

@@ -72,8 +72,15 @@ Result<Pcr7Explanation> ComputePcr7(const firmware::VariableStore& store,
                                     std::span<const BootBinary> binaries,
                                     std::span<const Bytes> measured);
 
-// The SHA-256 digests of PCR 7 that any boot with this store begins with (SecureBoot to
-// separator), as firmware that implements Secure Boot measures them.
-std::vector<Bytes> ExpectedPcr7Configuration(const firmware::VariableStore& store);
+// An extend of PCR 7's configuration part.
+struct Pcr7Configuration {
+  Bytes digest;
+  std::string explanation;
+};
+
+// What PCR 7 of any boot with this store begins with (SecureBoot to separator), as firmware that
+// implements Secure Boot measures it.
+std::vector<Pcr7Configuration> ExpectedPcr7Configuration(HashAlgorithm bank,
+                                                         const firmware::VariableStore& store);
 
 }  // namespace vallum::measure
