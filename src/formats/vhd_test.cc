@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "base/bytes.h"
+#include "formats/detect.h"
 #include "formats/fields.h"
 #include "formats/reader.h"
 #include "formats/test_support.h"
@@ -235,6 +236,23 @@ TEST(Vhd, DifferencingIsRefusedNamingTheParent) {
   PutBe64(image, image.size() - kVhdFooterBytes + 16, ~uint64_t{0});
   Seal(image, true);
   EXPECT_THAT(Parse(image).error().Describe(), HasSubstr("parent is not named"));
+}
+
+// Two formats at once: what the whole is declared as decides who must refuse it.
+TEST(Vhd, FooterBehindAnotherDiskIsDetectedBesideIt) {
+  const Bytes gpt = testing::MakeGptDisk(512, 128, {{.first_lba = 40, .last_lba = 80}});
+  Bytes image = gpt;
+  image.insert(image.end(), Fixed().end() - kVhdFooterBytes, Fixed().end());
+  const auto found = DetectFormats(MemoryReader(image));
+  ASSERT_TRUE(found.has_value());
+  std::vector<Format> formats;
+  for (const Detection& detection : *found) formats.push_back(detection.format);
+  EXPECT_THAT(formats, ::testing::UnorderedElementsAre(Format::kGpt, Format::kVhd));
+  // As a VHD it is one only if the footer is of this disk.
+  ASSERT_EQ(gpt.size(), U64Be(ByteView(image).last(kVhdFooterBytes), 48));
+  EXPECT_TRUE(Parse(image).has_value());
+  image.insert(image.begin(), 512, std::byte{0});
+  EXPECT_THAT(Parse(image).error().Describe(), HasSubstr("inconsistent"));
 }
 
 TEST(Vhd, FooterOf511BytesIsRefusedByName) {

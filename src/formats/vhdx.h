@@ -69,6 +69,9 @@ class VhdxDisk final : public RandomAccessReader {
 
  private:
   static constexpr uint64_t kNothing = ~uint64_t{0};
+  Result<void> LoadPiece(uint64_t number) const;
+  // The offset itself, or the begin of a later block when all before that have no data.
+  Result<uint64_t> SkipEmpty(uint64_t offset) const;
   // Where the byte is kept in the file; nothing: zeroes.
   Result<std::optional<uint64_t>> FileOffset(uint64_t offset) const;
 

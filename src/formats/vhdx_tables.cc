@@ -1,17 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <endian.h>
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <optional>
 #include <span>
 #include <utility>
 
 #include "base/bytes.h"
+#include "base/check.h"
 #include "base/error.h"
 #include "base/result.h"
-#include "formats/fields.h"
 #include "formats/reader.h"
 #include "formats/vhdx.h"
 #include "formats/vhdx_parts.h"
@@ -35,6 +37,20 @@ enum class BlockState : uint64_t {
   kFullyPresent = 6,
   kPartiallyPresent = 7,
 };
+
+// One load for each of up to 64 Mi entries, where U64Le would take eight.
+uint64_t EntryAt(ByteView piece, size_t i) {
+  uint64_t entry = 0;
+  CHECK(IsInside(i * 8, sizeof entry, piece.size()));
+  std::memcpy(&entry, piece.data() + i * 8, sizeof entry);
+  return le64toh(entry);
+}
+
+// Whether an entry says by itself that its block has no data; most do, of millions.
+constexpr bool IsPlainlyEmpty(uint64_t entry) {
+  return entry <= static_cast<uint64_t>(BlockState::kUnmappedOld) &&
+         entry != static_cast<uint64_t>(BlockState::kReserved);
+}
 
 // Where the block is kept, by its entry in the table; nothing: zeroes.
 Result<std::optional<uint64_t>> BlockPlace(uint64_t entry, uint64_t block) {
@@ -86,24 +102,30 @@ class BatChecker {
       piece.resize(static_cast<size_t>(std::min(kPieceEntries, entries - index) * 8));
       RETURN_IF_ERROR(image_.ReadAt(region.offset + index * 8, piece))
           .context("reading the VHDX's block allocation table");
-      for (size_t i = 0; i < piece.size(); i += 8) {
-        const uint64_t entry = U64Le(piece, i);
-        if (entry == 0) continue;
-        RETURN_IF_ERROR(CheckEntry(index + i / 8, entry));
-      }
+      RETURN_IF_ERROR(CheckPiece(index, piece));
     }
     return Ok();
   }
 
  private:
-  Result<void> CheckEntry(uint64_t index, uint64_t entry) {
+  Result<void> CheckPiece(uint64_t index, ByteView piece) {
     const uint64_t per_chunk = vhdx_.chunk_ratio() + 1;
-    if (index % per_chunk == per_chunk - 1) {
-      if ((entry & kStateMask) == 0) return Ok();
-      return VhdxRefused(fmt::format(
-          "differencing: entry {} of the block allocation table has a sector bitmap", index));
+    // The last entry of each chunk is for a sector bitmap.
+    for (uint64_t i = per_chunk - 1 - index % per_chunk; i < piece.size() / 8; i += per_chunk) {
+      if ((EntryAt(piece, static_cast<size_t>(i)) & kStateMask) != 0) {
+        return VhdxRefused(fmt::format(
+            "differencing: entry {} of the block allocation table has a sector bitmap", index + i));
+      }
     }
-    const uint64_t block = index - index / per_chunk;
+    for (size_t i = 0; i < piece.size() / 8; ++i) {
+      const uint64_t entry = EntryAt(piece, i);
+      if (IsPlainlyEmpty(entry) || (index + i) % per_chunk == per_chunk - 1) continue;
+      RETURN_IF_ERROR(CheckEntry(index + i - (index + i) / per_chunk, entry));
+    }
+    return Ok();
+  }
+
+  Result<void> CheckEntry(uint64_t block, uint64_t entry) {
     ASSIGN_OR_RETURN(const std::optional<uint64_t> place, BlockPlace(entry, block));
     if (!place.has_value()) return Ok();
     // The last block may be cut where the disk ends, as in what qemu-img makes.
@@ -142,21 +164,35 @@ Result<VhdxDisk> VhdxDisk::Open(const RandomAccessReader& image) {
   return VhdxDisk(image, vhdx);
 }
 
+Result<void> VhdxDisk::LoadPiece(uint64_t number) const {
+  if (loaded_ == number) return Ok();
+  loaded_ = kNothing;
+  // The region is a whole number of MiB, so the piece is inside.
+  ASSIGN_OR_RETURN(piece_,
+                   ReadBytesAt(*image_, vhdx_.bat_offset + number * kPieceBytes, kPieceBytes));
+  loaded_ = number;
+  return Ok();
+}
+
 Result<std::optional<uint64_t>> VhdxDisk::FileOffset(uint64_t offset) const {
   const uint64_t block = offset / vhdx_.block_size;
   const uint64_t index = vhdx_.bat_index(block);
-  if (loaded_ != index / kPieceEntries) {
-    loaded_ = kNothing;
-    // The region is a whole number of MiB, so the piece is inside.
-    ASSIGN_OR_RETURN(
-        piece_,
-        ReadBytesAt(*image_, vhdx_.bat_offset + index / kPieceEntries * kPieceBytes, kPieceBytes));
-    loaded_ = index / kPieceEntries;
-  }
-  const uint64_t entry = U64Le(piece_, static_cast<size_t>(index % kPieceEntries * 8));
+  RETURN_IF_ERROR(LoadPiece(index / kPieceEntries));
+  const uint64_t entry = EntryAt(piece_, static_cast<size_t>(index % kPieceEntries));
   ASSIGN_OR_RETURN(std::optional<uint64_t> place, BlockPlace(entry, block));
   if (place.has_value()) *place += offset % vhdx_.block_size;
   return place;
+}
+
+Result<uint64_t> VhdxDisk::SkipEmpty(uint64_t offset) const {
+  uint64_t index = vhdx_.bat_index(offset / vhdx_.block_size);
+  RETURN_IF_ERROR(LoadPiece(index / kPieceEntries));
+  size_t i = static_cast<size_t>(index % kPieceEntries);
+  const size_t first = i;
+  while (i < kPieceEntries && IsPlainlyEmpty(EntryAt(piece_, i))) ++i;
+  index += i - first;
+  const uint64_t block = index - index / (vhdx_.chunk_ratio() + 1);
+  return std::max(offset, block * vhdx_.block_size);
 }
 
 Result<void> VhdxDisk::ReadAt(uint64_t offset, std::span<std::byte> out) const {
@@ -178,6 +214,8 @@ Result<void> VhdxDisk::ReadAt(uint64_t offset, std::span<std::byte> out) const {
 
 Result<std::optional<uint64_t>> VhdxDisk::NextData(uint64_t offset) const {
   while (offset < size()) {
+    ASSIGN_OR_RETURN(offset, SkipEmpty(offset));
+    if (offset >= size()) break;
     const uint64_t left = std::min(vhdx_.block_size - offset % vhdx_.block_size, size() - offset);
     ASSIGN_OR_RETURN(const std::optional<uint64_t> place, FileOffset(offset));
     if (place.has_value()) {
