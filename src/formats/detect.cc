@@ -12,7 +12,7 @@
 #include "base/bytes.h"
 #include "base/result.h"
 #include "formats/fields.h"
-#include "formats/gpt.h"
+#include "formats/mbr.h"
 #include "formats/reader.h"
 
 namespace vallum::formats {
@@ -141,7 +141,7 @@ Result<void> DetectBoot(const RandomAccessReader& image, ByteView head,
   if (gpt512 || HasText(head, 4096, "EFI PART")) {
     found.push_back({Format::kGpt, gpt512 ? 512U : 4096U});
   } else if (HasBootSignature(head)) {
-    const bool table = ParseMbr(image).has_value();
+    const bool table = ParseMbrSector(head, image.size()).has_value();
     found.push_back({table ? Format::kMbr : Format::kBootSector, 510});
   }
   return Ok();

@@ -17,6 +17,7 @@
 #include "base/error.h"
 #include "base/result.h"
 #include "formats/fields.h"
+#include "formats/mbr.h"
 #include "formats/reader.h"
 #include "formats/text16.h"
 

@@ -16,7 +16,6 @@ namespace vallum::formats {
 
 inline constexpr uint32_t kGptMinHeaderSize = 92;
 inline constexpr uint32_t kGptMaxEntryBytes = 1U << 20U;  // of the whole entry array
-inline constexpr uint8_t kMbrProtectiveType = 0xee;
 
 // As on disk: the first three fields little-endian.
 using Guid = std::array<std::byte, 16>;
@@ -58,28 +57,5 @@ Result<uint32_t> FindGptSectorSize(const RandomAccessReader& disk);
 //   sector_size: 512 or 4096.
 // Errors: kInvalidInput, naming the offset.
 Result<GptTable> ParseGpt(const RandomAccessReader& disk, uint32_t sector_size);
-
-struct MbrPartition {
-  uint32_t number = 0;  // 1 to 4
-  uint8_t status = 0;   // 0x80: active
-  uint8_t type = 0;
-  uint32_t first_lba = 0;
-  uint32_t sectors = 0;
-};
-
-struct MbrTable {
-  std::vector<MbrPartition> partitions;
-  uint32_t signature = 0;
-};
-
-// Whether sector 0 ends in 55 AA.
-bool HasBootSignature(ByteView sector0);
-// Whether sector 0 holds any boot code (first 440 bytes).
-bool HasBootCode(ByteView sector0);
-
-// Parses and checks the primary partition table of a disk with 512-byte sectors: at least one
-// partition, all inside the disk, none overlapping, no protective entry.
-// Errors: kInvalidInput.
-Result<MbrTable> ParseMbr(const RandomAccessReader& disk);
 
 }  // namespace vallum::formats

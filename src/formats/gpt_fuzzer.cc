@@ -15,7 +15,6 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const vallum::ByteView bytes = std::as_bytes(std::span(data, size));
   [[maybe_unused]] const MemoryReader reader(bytes);
   static_cast<void>(DetectFormats(reader));
-  static_cast<void>(ParseMbr(reader));
   static_cast<void>(ParseGpt(reader, 512));
   static_cast<void>(ParseGpt(reader, 4096));
   return 0;

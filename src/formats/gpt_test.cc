@@ -24,7 +24,6 @@ using testing::MakeGptDisk;
 using testing::MustRun;
 using testing::PutLe32;
 using testing::PutLe64;
-using testing::PutText;
 using testing::ReadFile;
 using testing::TempDir;
 
@@ -169,43 +168,6 @@ TEST(Gpt, AgreesWithSgdisk) {
   EXPECT_EQ(table->partitions[1].name, "root");
   EXPECT_THAT(MustRun("/usr/sbin/sgdisk -i 1 " + file),
               HasSubstr(FormatGuid(table->partitions[0].unique)));
-}
-
-Bytes MbrDisk() {
-  Bytes disk(1000 * 512);
-  disk[446] = std::byte{0x80};
-  disk[450] = std::byte{0x83};
-  PutLe32(disk, 454, 63);
-  PutLe32(disk, 458, 500);
-  PutText(disk, 510, "\x55\xaa");
-  return disk;
-}
-
-TEST(Mbr, ValidTableIsRead) {
-  const auto table = ParseMbr(MemoryReader(MbrDisk()));
-  ASSERT_TRUE(table.has_value());
-  ASSERT_EQ(table->partitions.size(), 1U);
-  EXPECT_EQ(table->partitions[0].sectors, 500U);
-}
-
-TEST(Mbr, TableThatDoesNotFitTheDiskIsRefused) {
-  for (const auto& [offset, value] :
-       {std::pair<size_t, uint32_t>{458, 0xffffffff}, {454, 990}, {454, 0}, {458, 0}}) {
-    Bytes disk = MbrDisk();
-    PutLe32(disk, offset, value);
-    EXPECT_FALSE(ParseMbr(MemoryReader(disk)).has_value()) << offset << " " << value;
-  }
-  Bytes disk = MbrDisk();
-  disk[446] = std::byte{0x11};
-  EXPECT_FALSE(ParseMbr(MemoryReader(disk)).has_value());
-  disk = MbrDisk();
-  disk[450] = std::byte{0xee};
-  EXPECT_FALSE(ParseMbr(MemoryReader(disk)).has_value());
-  disk = MbrDisk();
-  disk[462 + 4] = std::byte{0x83};
-  PutLe32(disk, 462 + 8, 100);
-  PutLe32(disk, 462 + 12, 100);
-  EXPECT_FALSE(ParseMbr(MemoryReader(disk)).has_value()) << "overlap";
 }
 
 }  // namespace
