@@ -6,12 +6,14 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <optional>
 #include <string_view>
 #include <vector>
 
 #include "base/bytes.h"
 #include "base/result.h"
 #include "formats/fields.h"
+#include "formats/luks.h"
 #include "formats/mbr.h"
 #include "formats/reader.h"
 
@@ -27,6 +29,7 @@ constexpr size_t kTailBytes = 512;
 constexpr uint64_t kVolumeDescriptors = 32768;
 constexpr size_t kVolumeDescriptorSize = 2048;
 constexpr size_t kVolumeDescriptorCount = 8;
+constexpr size_t kVolumeBytes = (kVolumeDescriptorCount - 1) * kVolumeDescriptorSize + 6;
 
 struct Magic {
   Format format;
@@ -91,11 +94,19 @@ Result<bool> IsPe(const RandomAccessReader& image, ByteView head) {
   return HasText(signature, 0, "PE\0\0"sv);
 }
 
+// A LUKS2 opens by its secondary header when the magic of the first is damaged.
+Result<void> DetectLuks2(const RandomAccessReader& image, std::vector<Detection>& found) {
+  const bool at_front =
+      std::ranges::any_of(found, [](const Detection& d) { return d.format == Format::kLuks; });
+  if (at_front) return Ok();
+  ASSIGN_OR_RETURN(const std::optional<uint64_t> secondary, FindLuks2Secondary(image));
+  if (secondary.has_value()) found.push_back({Format::kLuks, *secondary});
+  return Ok();
+}
+
 Result<void> DetectVolumes(const RandomAccessReader& image, std::vector<Detection>& found) {
   if (image.size() <= kVolumeDescriptors) return Ok();
-  ASSIGN_OR_RETURN(const Bytes all,
-                   ReadUpTo(image, kVolumeDescriptors,
-                            (kVolumeDescriptorCount - 1) * kVolumeDescriptorSize + 6));
+  ASSIGN_OR_RETURN(const Bytes all, ReadUpTo(image, kVolumeDescriptors, kVolumeBytes));
   const ByteView view(all);
   bool iso = false;
   bool udf = false;
@@ -244,6 +255,12 @@ bool IsDiskContainer(Format format) {
   return true;
 }
 
+std::vector<DetectionRange> DetectionRanges() {
+  std::vector<DetectionRange> ranges = {{0, kHeadBytes}, {kVolumeDescriptors, kVolumeBytes}};
+  for (const uint64_t at : kLuks2HeaderSizes) ranges.push_back({at, kLuks2ProbeBytes});
+  return ranges;
+}
+
 Result<std::vector<Detection>> DetectFormats(const RandomAccessReader& image) {
   ASSIGN_OR_RETURN(const Bytes head, ReadUpTo(image, 0, kHeadBytes));
   std::vector<Detection> found;
@@ -254,6 +271,7 @@ Result<std::vector<Detection>> DetectFormats(const RandomAccessReader& image) {
   }
   if (IsVmdkDescriptor(head)) found.push_back({Format::kVmdk, 0});
   RETURN_IF_ERROR(DetectBoot(image, head, found));
+  RETURN_IF_ERROR(DetectLuks2(image, found));
   RETURN_IF_ERROR(DetectVolumes(image, found));
   RETURN_IF_ERROR(DetectFooters(image, found));
   return found;

@@ -50,6 +50,14 @@ struct Detection {
   uint64_t offset;  // of the magic that told
 };
 
+struct DetectionRange {
+  uint64_t offset;
+  uint64_t length;
+};
+// All that DetectFormats reads, but for the last 512 bytes and the four to which a PE's first
+// header points: for those who see the bytes once only. What is past the end is not read.
+std::vector<DetectionRange> DetectionRanges();
+
 // Looks for the magic of every known format; a signature that belongs to another one found (the
 // protective MBR of a GPT, the boot sector and PE header of a bzImage) is not a finding of its own.
 // Names never count. Reads a fixed number of bytes.
