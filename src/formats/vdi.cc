@@ -23,7 +23,7 @@ namespace {
 
 constexpr size_t kHeaderBytes = 512;  // with the text before it and the padding
 constexpr uint64_t kSector = 512;
-constexpr size_t kChunkBytes = 64 * 1024;
+constexpr size_t kChunkBytes = size_t{64} * 1024;
 constexpr uint32_t kUndo = 3;
 constexpr uint32_t kDifferencing = 4;
 // Counted from offset 72: without and with the geometry that the BIOS sees.

@@ -22,7 +22,7 @@
 namespace vallum::formats {
 namespace {
 
-constexpr size_t kTableBytes = kVmdkTableEntries * 4;
+constexpr size_t kTableBytes = size_t{kVmdkTableEntries} * 4;
 constexpr uint64_t kTableSectors = kTableBytes / kVmdkSector;
 constexpr uint32_t kZeroedGrain = 1;
 
