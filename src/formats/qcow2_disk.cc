@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <cstring>
 #include <memory>
+#include <optional>
 #include <span>
 
 #include "base/bytes.h"
@@ -23,6 +24,7 @@
 namespace vallum::formats {
 namespace {
 
+constexpr uint64_t kL1Piece = 512;       // entries that are read at once
 constexpr int kDeflateWindowBits = -12;  // raw stream, 4 KiB window: what qemu writes
 constexpr int kZstdMaxWindowLog = 23;    // 8 MiB; a cluster has 2 MiB at most
 
@@ -85,16 +87,53 @@ Result<void> Qcow2Disk::ReadAt(uint64_t offset, std::span<std::byte> out) const 
   return Ok();
 }
 
+Result<std::optional<uint64_t>> Qcow2Disk::NextData(uint64_t offset) const {
+  const uint64_t cluster_size = header_.cluster_size();
+  const uint64_t covered = cluster_size * header_.l2_entries();  // by one L2 table
+  for (uint64_t at = offset; at < size();) {
+    ASSIGN_OR_RETURN(const uint64_t table, L2Table(at / covered));
+    if (table == 0) {
+      at = (at / covered + 1) * covered;
+      continue;
+    }
+    ASSIGN_OR_RETURN(const Entry entry, Lookup(at));
+    if (HoldsData(entry)) return std::optional(at);
+    at = (at / cluster_size + 1) * cluster_size;
+  }
+  return std::optional<uint64_t>();
+}
+
+bool Qcow2Disk::HoldsData(const Entry& entry) const {
+  if ((entry.descriptor & kL2Compressed) != 0) return true;
+  if ((entry.descriptor & kQcow2OffsetMask) == 0) return false;
+  if (header_.l2_entry_size() == 16) return (entry.subclusters & 0xffffffffU) != 0;
+  return header_.version != 3 || (entry.descriptor & kL2Zero) == 0;
+}
+
+Result<uint64_t> Qcow2Disk::L2Table(uint64_t l1_index) const {
+  if (l1_index >= header_.l1_size) {
+    return InvalidInput(fmt::format("qcow2: inconsistent: no L1 entry {}", l1_index));
+  }
+  const uint64_t first = l1_index / kL1Piece * kL1Piece;
+  if (l1_loaded_ != first) {
+    l1_loaded_ = kNothing;
+    const uint64_t count = std::min<uint64_t>(kL1Piece, header_.l1_size - first);
+    ASSIGN_OR_RETURN(l1_, ReadBytesAt(*image_, header_.l1_table_offset + first * 8,
+                                      static_cast<size_t>(count * 8)));
+    l1_loaded_ = first;
+  }
+  const uint64_t table = U64Be(l1_, static_cast<size_t>(l1_index - first) * 8) & kQcow2OffsetMask;
+  if (table % header_.cluster_size() != 0) {
+    return InvalidInput(fmt::format("qcow2: inconsistent: L2 table at offset {}", table));
+  }
+  return table;
+}
+
 Result<void> Qcow2Disk::LoadL2(uint64_t l1_index) const {
   if (l2_loaded_ == l1_index) return Ok();
   l2_loaded_ = kNothing;
   l2_.clear();
-  ASSIGN_OR_RETURN(const Bytes raw,
-                   ReadBytesAt(*image_, header_.l1_table_offset + l1_index * 8, 8));
-  const uint64_t table = U64Be(raw, 0) & kQcow2OffsetMask;
-  if (table % header_.cluster_size() != 0) {
-    return InvalidInput(fmt::format("qcow2: inconsistent: L2 table at offset {}", table));
-  }
+  ASSIGN_OR_RETURN(const uint64_t table, L2Table(l1_index));
   if (table != 0) {
     ASSIGN_OR_RETURN(l2_, ReadBytesAt(*image_, table, static_cast<size_t>(header_.cluster_size())));
   }
@@ -118,13 +157,11 @@ Result<void> Qcow2Disk::ReadCluster(uint64_t offset, std::span<std::byte> out) c
     return ReadCompressed(entry.descriptor, in_cluster, out);
   }
   if (header_.l2_entry_size() == 16) return ReadSubclusters(entry, in_cluster, out);
-  const uint64_t host = entry.descriptor & kQcow2OffsetMask;
-  const bool zero = header_.version == 3 && (entry.descriptor & kL2Zero) != 0;
-  if (host == 0 || zero) {
+  if (!HoldsData(entry)) {
     std::ranges::fill(out, std::byte{0});
     return Ok();
   }
-  return image_->ReadAt(host + in_cluster, out);
+  return image_->ReadAt((entry.descriptor & kQcow2OffsetMask) + in_cluster, out);
 }
 
 // "Extended L2 Entries": 32 subclusters; bit n of the lower half says that n is allocated; without

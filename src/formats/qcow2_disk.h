@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 
 #include "base/bytes.h"
@@ -13,8 +14,8 @@
 namespace vallum::formats {
 
 // The guest's disk inside a qcow2 without a backing file: maps guest offsets through L1 and L2;
-// unallocated clusters read as zeroes. Keeps one L2 table and one decompressed cluster. The image
-// must outlive it. Not thread-safe.
+// unallocated clusters read as zeroes. Keeps a piece of the L1 table, one L2 table and one
+// decompressed cluster. The image must outlive it. Not thread-safe.
 class Qcow2Disk final : public RandomAccessReader {
  public:
   // Parses and validates the header (not all tables: see CheckQcow2Tables; offsets are checked
@@ -26,6 +27,9 @@ class Qcow2Disk final : public RandomAccessReader {
 
   uint64_t size() const override { return header_.virtual_size; }
   Result<void> ReadAt(uint64_t offset, std::span<std::byte> out) const override;
+  // Skips clusters that are not allocated or marked as zeroes, whole; reads tables only, and no L2
+  // table where the L1 table names none.
+  Result<std::optional<uint64_t>> NextData(uint64_t offset) const override;
 
  private:
   static constexpr uint64_t kNothing = ~uint64_t{0};
@@ -34,6 +38,9 @@ class Qcow2Disk final : public RandomAccessReader {
     uint64_t subclusters = 0;  // extended L2 only
   };
   Result<Entry> Lookup(uint64_t offset) const;
+  bool HoldsData(const Entry& entry) const;
+  // The offset of an L2 table, or 0.
+  Result<uint64_t> L2Table(uint64_t l1_index) const;
   Result<void> LoadL2(uint64_t l1_index) const;
   Result<void> ReadCluster(uint64_t offset, std::span<std::byte> out) const;
   Result<void> ReadSubclusters(const Entry& entry, uint64_t in_cluster,
@@ -43,6 +50,8 @@ class Qcow2Disk final : public RandomAccessReader {
 
   const RandomAccessReader* image_;
   Qcow2Header header_;
+  mutable uint64_t l1_loaded_ = kNothing;  // index of the first entry in l1_
+  mutable Bytes l1_;
   mutable uint64_t l2_loaded_ = kNothing;  // L1 index
   mutable Bytes l2_;                       // empty: no table, all zeroes
   mutable uint64_t decompressed_ = kNothing;

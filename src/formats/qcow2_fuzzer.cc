@@ -19,5 +19,6 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (!CheckQcow2Tables(reader, *header).has_value()) return 0;
   const Qcow2Disk disk(reader, *header);
   static_cast<void>(ReadUpTo(disk, 0, 1U << 20U));
+  static_cast<void>(disk.NextData(0));
   return 0;
 }

@@ -8,6 +8,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <random>
 #include <string>
 #include <vector>
@@ -47,6 +48,7 @@ void ReadDisk(ByteView image) {
   const Result<Qcow2Disk> disk = Qcow2Disk::Open(reader);
   if (!disk.has_value()) return;
   static_cast<void>(ReadUpTo(*disk, 0, 1 << 20));
+  static_cast<void>(disk->NextData(0));
 }
 
 const Bytes& Plain() {
@@ -276,6 +278,17 @@ TEST(Qcow2, FlippedBitsNeverCrash) {
   }
 }
 
+void ExpectNextDataSkipsOnlyZeroes(const Qcow2Disk& disk, const Bytes& content) {
+  for (uint64_t at = 0; at < disk.size();) {
+    const auto next = disk.NextData(at);
+    ASSERT_TRUE(next.has_value()) << next.error().Describe();
+    const uint64_t data = next->value_or(disk.size());
+    ASSERT_GE(data, at);
+    for (; at < data; ++at) ASSERT_EQ(content[static_cast<size_t>(at)], std::byte{0}) << at;
+    at = data + 512;
+  }
+}
+
 struct BenignCase {
   std::string options;
   bool compressed = false;
@@ -323,6 +336,7 @@ TEST_P(BenignQcow2, AgreesWithQemu) {
   const auto part = ReadBytesAt(*disk, 65530, 5000);
   ASSERT_TRUE(part.has_value());
   EXPECT_TRUE(std::equal(part->begin(), part->end(), source.begin() + 65530));
+  ExpectNextDataSkipsOnlyZeroes(*disk, source);
 }
 
 INSTANTIATE_TEST_SUITE_P(
@@ -354,6 +368,38 @@ TEST(Qcow2Disk, DamagedCompressedDataIsAnError) {
   const auto read = ReadBytesAt(*disk, 0, 512);
   ASSERT_FALSE(read.has_value());
   EXPECT_EQ(read.error().code(), ErrorCode::kInvalidInput);
+}
+
+TEST(Qcow2Disk, NextDataSkipsWhatHoldsNothing) {
+  const TempDir dir;
+  const std::string file = dir.File("a.qcow2");
+  for (const std::string options : {"cluster_size=4096", "cluster_size=16k,extended_l2=on"}) {
+    MustRun("qemu-img create -q -f qcow2 -o " + options + " " + file + " 1G");
+    MustRun(
+        "qemu-io -f qcow2 -c 'write -P 7 64k 32k' -c 'write -z 64k 16k' -c 'write -P 9 900M 8k' " +
+        file);
+    const Bytes image = ReadFile(file);
+    const MemoryReader reader(image);
+    const auto disk = Qcow2Disk::Open(reader);
+    ASSERT_TRUE(disk.has_value());
+    EXPECT_EQ(*disk->NextData(0), std::optional<uint64_t>(80 << 10));
+    EXPECT_EQ(*disk->NextData(81 << 10), std::optional<uint64_t>(81 << 10));
+    EXPECT_EQ(*disk->NextData(96 << 10), std::optional<uint64_t>(900 << 20));
+    EXPECT_EQ(*disk->NextData((900 << 20) + (16 << 10)), std::nullopt);
+    EXPECT_EQ(*disk->NextData(disk->size()), std::nullopt);
+    EXPECT_EQ(*disk->NextData(~uint64_t{0}), std::nullopt);
+  }
+}
+
+TEST(Qcow2Disk, NextDataReadsTheL1TableOfAnEmptyDiskAndNoMore) {
+  const auto overlay = MakeQcow2Overlay(ByteCount::Bytes(kQcow2MaxVirtualSize));
+  ASSERT_TRUE(overlay.has_value());
+  const MemoryReader reader(*overlay);
+  const testing::CountingReader counted(reader);
+  const auto disk = Qcow2Disk::Open(counted);
+  ASSERT_TRUE(disk.has_value());
+  EXPECT_EQ(*disk->NextData(0), std::nullopt);
+  EXPECT_LE(counted.bytes(), (uint64_t{1} << 20U) + 2048);
 }
 
 TEST(Qcow2Disk, ReadsPastTheEndAreErrors) {
