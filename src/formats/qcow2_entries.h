@@ -7,6 +7,8 @@
 namespace vallum::formats {
 
 inline constexpr uint64_t kQcow2OffsetMask = 0x00fffffffffffe00;
+// "1 if refcount of the cluster is exactly one", in L1 and L2.
+inline constexpr uint64_t kQcow2Copied = uint64_t{1} << 63U;
 inline constexpr uint64_t kL1Reserved = 0x7f000000000001ff;
 inline constexpr uint64_t kL2Reserved = 0x3f000000000001fe;
 inline constexpr uint64_t kL2Zero = 1;

@@ -1,41 +1,42 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <optional>
+#include <span>
+#include <utility>
 
 #include "base/bytes.h"
 #include "base/error.h"
 #include "base/result.h"
 #include "base/units.h"
+#include "formats/byte_sink.h"
 #include "formats/qcow2.h"
+#include "formats/qcow2_writer.h"
+#include "formats/reader.h"
 
 namespace vallum::formats {
 namespace {
 
-constexpr uint32_t kClusterBits = 16;
-constexpr uint64_t kCluster = uint64_t{1} << kClusterBits;
-constexpr uint64_t kCoveredByL1Entry = kCluster * (kCluster / 8);
-constexpr uint32_t kHeaderLength = 112;
-constexpr uint32_t kRefcountOrder = 4;  // 16 bits
+// A disk on which nothing was written.
+class EmptyDisk final : public RandomAccessReader {
+ public:
+  explicit EmptyDisk(uint64_t size) : size_(size) {}
+  uint64_t size() const override { return size_; }
+  Result<void> ReadAt(uint64_t offset, std::span<std::byte> out) const override {
+    if (!IsInside(offset, out.size(), size_)) return PastTheEnd(offset, out.size(), size_);
+    std::ranges::fill(out, std::byte{0});
+    return Ok();
+  }
+  Result<std::optional<uint64_t>> NextData(uint64_t /*offset*/) const override {
+    return std::optional<uint64_t>();
+  }
 
-// The layout that `qemu-img create` uses: header, refcount table, refcount block, L1 table.
-constexpr uint64_t kRefcountTable = 1 * kCluster;
-constexpr uint64_t kRefcountBlock = 2 * kCluster;
-constexpr uint64_t kL1Table = 3 * kCluster;
-
-void WriteHeader(ByteWriter& out, uint64_t virtual_size, uint32_t l1_entries) {
-  out.U32Be(kQcow2Magic).U32Be(3);
-  out.U64Be(0).U32Be(0);  // no backing file: the block graph names the base
-  out.U32Be(kClusterBits).U64Be(virtual_size).U32Be(0);
-  out.U32Be(l1_entries).U64Be(kL1Table);
-  out.U64Be(kRefcountTable).U32Be(1);
-  out.U32Be(0).U64Be(0);           // no snapshots
-  out.U64Be(0).U64Be(0).U64Be(0);  // no features
-  out.U32Be(kRefcountOrder).U32Be(kHeaderLength);
-  out.U8(0).Zeros(7);  // deflate
-  out.U64Be(0);        // end of the extensions
-}
+ private:
+  uint64_t size_;
+};
 
 }  // namespace
 
@@ -47,20 +48,10 @@ Result<Bytes> MakeQcow2Overlay(ByteCount virtual_size) {
                                     size, kQcow2MaxVirtualSize >> 40U))
         .WithFix("choose another disk size");
   }
-  const uint64_t sectors = (size + 511) / 512;
-  const auto l1_entries =
-      static_cast<uint32_t>((sectors * 512 + kCoveredByL1Entry - 1) / kCoveredByL1Entry);
-  const uint64_t clusters =
-      kL1Table / kCluster + (uint64_t{l1_entries} * 8 + kCluster - 1) / kCluster;
-
-  ByteWriter out;
-  WriteHeader(out, sectors * 512, l1_entries);
-  out.Zeros(kRefcountTable - out.size());
-  out.U64Be(kRefcountBlock);
-  out.Zeros(kRefcountBlock - out.size());
-  for (uint64_t i = 0; i < clusters; ++i) out.U16Be(1);
-  out.Zeros(kL1Table - out.size());
-  out.Zeros(size_t{l1_entries} * 8);
+  const EmptyDisk disk((size + 511) / 512 * 512);
+  ASSIGN_OR_RETURN(const Qcow2Plan plan, Qcow2Plan::Make(disk, ZeroClusters::kTrustSource));
+  BytesSink out;
+  RETURN_IF_ERROR(plan.Write(disk, out));
   return std::move(out).Take();
 }
 
