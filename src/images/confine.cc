@@ -45,13 +45,13 @@ Result<void> Limit(decltype(RLIMIT_AS) resource, rlim_t value) {
   return Ok();
 }
 
-Result<void> LimitResources() {
+Result<void> LimitResources(unsigned cpu_seconds) {
   // A sanitizer's shadow takes terabytes of address space, its pipes take descriptors.
   if (!kSanitized) {
     RETURN_IF_ERROR(Limit(RLIMIT_AS, kInspectMemory.bytes()));
     RETURN_IF_ERROR(Limit(RLIMIT_NOFILE, 0));
   }
-  RETURN_IF_ERROR(Limit(RLIMIT_CPU, kInspectCpuSeconds));
+  RETURN_IF_ERROR(Limit(RLIMIT_CPU, cpu_seconds));
   RETURN_IF_ERROR(Limit(RLIMIT_FSIZE, 0));
   RETURN_IF_ERROR(Limit(RLIMIT_NPROC, 0));
   return Limit(RLIMIT_CORE, 0);
@@ -74,7 +74,7 @@ bool AllowIf(scmp_filter_ctx filter, int call, scmp_arg_cmp condition) {
   return seccomp_rule_add_array(filter, SCMP_ACT_ALLOW, call, 1, &condition) == 0;
 }
 
-Result<void> FilterSystemCalls(int image) {
+Result<void> FilterSystemCalls(const Confinement& confinement) {
   const std::unique_ptr<void, decltype(&seccomp_release)> filter(
       seccomp_init(SCMP_ACT_KILL_PROCESS), &seccomp_release);
   if (filter == nullptr) return Internal("seccomp_init failed");
@@ -85,12 +85,15 @@ Result<void> FilterSystemCalls(int image) {
   bool good = true;
   for (const int call : kAlways) good = good && Allow(filter.get(), call);
   for (const int call : kSanitizerCalls) good = good && Allow(filter.get(), call);
-  const auto fd = static_cast<scmp_datum_t>(image);
+  const auto fd = static_cast<scmp_datum_t>(confinement.image);
   for (const int call :
        {SCMP_SYS(pread64), SCMP_SYS(lseek), SCMP_SYS(fstat), SCMP_SYS(newfstatat)}) {
     good = good && AllowIf(filter.get(), call, {0, SCMP_CMP_EQ, fd, 0});
   }
-  good = good && AllowIf(filter.get(), SCMP_SYS(write), {0, SCMP_CMP_EQ, STDOUT_FILENO, 0});
+  for (const int output : confinement.outputs) {
+    const auto out = static_cast<scmp_datum_t>(output);
+    good = good && AllowIf(filter.get(), SCMP_SYS(write), {0, SCMP_CMP_EQ, out, 0});
+  }
   // Memory, but no code and no files.
   good = good && AllowIf(filter.get(), SCMP_SYS(mmap), {2, SCMP_CMP_MASKED_EQ, PROT_EXEC, 0});
   good = good && AllowIf(filter.get(), SCMP_SYS(mprotect), {2, SCMP_CMP_MASKED_EQ, PROT_EXEC, 0});
@@ -100,13 +103,13 @@ Result<void> FilterSystemCalls(int image) {
 
 }  // namespace
 
-Result<void> ConfineSelf(int image) {
+Result<void> ConfineSelf(const Confinement& confinement) {
   RETURN_IF_ERROR(DropIdentity());
   if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 || prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) != 0) {
     return ErrnoError(errno, "prctl");
   }
-  RETURN_IF_ERROR(LimitResources());
-  return FilterSystemCalls(image);
+  RETURN_IF_ERROR(LimitResources(confinement.cpu_seconds));
+  return FilterSystemCalls(confinement);
 }
 
 }  // namespace vallum::images

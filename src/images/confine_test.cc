@@ -8,6 +8,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <array>
 #include <functional>
 
 #include "formats/test_support.h"
@@ -17,12 +18,16 @@ namespace {
 
 using formats::testing::kSanitized;
 
+constexpr int kMessages = 77;  // the second of two outputs
+
 // The signal that ends a confined child which does this; 0 if it ended by itself.
 int SignalOf(const std::function<void()>& deed) {
   const int fd = open("/dev/null", O_RDONLY);
   const pid_t pid = fork();
   if (pid == 0) {
-    if (!ConfineSelf(fd).has_value()) _exit(99);
+    constexpr std::array kOutputs = {STDOUT_FILENO, kMessages};
+    if (dup2(STDOUT_FILENO, kMessages) < 0) _exit(98);
+    if (!ConfineSelf({.image = fd, .outputs = kOutputs}).has_value()) _exit(99);
     deed();
     _exit(0);
   }
@@ -34,12 +39,18 @@ int SignalOf(const std::function<void()>& deed) {
 }
 
 TEST(Confine, WhatInspectionNeedsIsAllowed) {
-  EXPECT_EQ(SignalOf([] {}), 0);
+  EXPECT_EQ(SignalOf([] {
+              for (const int output : {STDOUT_FILENO, kMessages}) {
+                if (write(output, "\n", 1) != 1) _exit(1);
+              }
+            }),
+            0);
 }
 
 TEST(Confine, WritingElsewhereEndsTheProcess) {
   if (kSanitized) GTEST_SKIP() << "a sanitizer's runtime writes where it wants";
   EXPECT_EQ(SignalOf([] { static_cast<void>(!write(STDERR_FILENO, "x", 1)); }), SIGSYS);
+  EXPECT_EQ(SignalOf([] { static_cast<void>(!write(kMessages + 1, "x", 1)); }), SIGSYS);
 }
 
 TEST(Confine, EverythingElseEndsTheProcess) {

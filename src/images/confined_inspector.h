@@ -3,6 +3,7 @@
 
 #include <chrono>
 #include <string>
+#include <string_view>
 
 #include "base/digest.h"
 #include "base/result.h"
@@ -26,10 +27,12 @@ class ConfinedInspector {
   // Inspects the file behind a descriptor, from offset 0; the descriptor's position is not used.
   //   image: readable, seekable; stays the caller's.
   //   digest: SHA-256 of the whole content, known to the caller.
+  //   request: what to look for beside, as Inspect() takes it; empty: nothing. At most
+  //   kMaxRequestBytes.
   // Errors: kInvalidInput (refused; also: the inspector crashed or ran out of time on it),
-  // kInternal, kNotFound (vallum-inspect cannot be started).
-  Result<InspectedImage> Inspect(int image, DeclaredFormat declared,
-                                 const Sha256Digest& digest) const;
+  // kExhausted (the request is too large), kInternal, kNotFound (vallum-inspect cannot be started).
+  Result<InspectedImage> Inspect(int image, DeclaredFormat declared, const Sha256Digest& digest,
+                                 std::string_view request = {}) const;
 
  private:
   Options options_;

@@ -1,12 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
-// vallum-inspect FORMAT: inspects the file behind descriptor 3 and writes a report to standard
-// output. Started by ConfinedInspector; confines itself before it reads.
+// vallum-inspect reads an untrusted image behind descriptor 3. Started by ConfinedInspector and
+// ConfinedConverter; confines itself before it reads.
+//
+//   inspect FORMAT: a report goes to standard output. Descriptor 4 is a request, maybe empty.
 
+#include <fmt/format.h>
 #include <openssl/crypto.h>
 #include <unistd.h>
 
+#include <array>
 #include <cerrno>
+#include <cstddef>
 #include <cstdio>
+#include <span>
 #include <string>
 #include <string_view>
 
@@ -14,7 +20,9 @@
 #include "base/digest.h"
 #include "base/error.h"
 #include "base/result.h"
+#include "formats/byte_sink.h"
 #include "images/confine.h"
+#include "images/confined_child.h"
 #include "images/fd_reader.h"
 #include "images/inspection.h"
 #include "images/inspection_json.h"
@@ -22,39 +30,66 @@
 namespace vallum::images {
 namespace {
 
-constexpr int kImageDescriptor = 3;
+// Not stdio: it would fstat its descriptor.
+class FdSink final : public formats::ByteSink {
+ public:
+  explicit FdSink(int fd) : fd_(fd) {}
+  Result<void> Write(ByteView bytes) override {
+    while (!bytes.empty()) {
+      const ssize_t written = write(fd_, bytes.data(), bytes.size());
+      if (written < 0 && errno == EINTR) continue;
+      if (written <= 0) return ErrnoError(errno, fmt::format("write to descriptor {}", fd_));
+      bytes = bytes.subspan(static_cast<size_t>(written));
+    }
+    return Ok();
+  }
 
-Result<Inspection> Run(std::string_view format) {
+ private:
+  int fd_;
+};
+
+// Comes from the program that started this one.
+Result<std::string> ReadRequest() {
+  std::string text;
+  std::array<char, 65536> buffer{};
+  while (true) {
+    const ssize_t got = read(kRequestDescriptor, buffer.data(), buffer.size());
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0) return ErrnoError(errno, "read the request");
+    if (got == 0) return text;
+    text.append(buffer.data(), static_cast<size_t>(got));
+    if (text.size() > kMaxRequestBytes) return Exhausted("the request is too large");
+  }
+}
+
+Result<Inspection> InspectCommand(std::string_view format) {
   ASSIGN_OR_RETURN(const DeclaredFormat declared, ParseDeclaredFormat(format));
   ASSIGN_OR_RETURN(const FdReader image, FdReader::Open(kImageDescriptor));
+  ASSIGN_OR_RETURN(const std::string request, ReadRequest());
   // Whatever OpenSSL opens or starts when it is first used, it does now: without configuration,
   // and with the digest that inspection needs.
   OPENSSL_init_crypto(OPENSSL_INIT_NO_LOAD_CONFIG | OPENSSL_INIT_NO_ATEXIT, nullptr);
   static_cast<void>(Sha256(AsBytes("")));
-  RETURN_IF_ERROR(ConfineSelf(kImageDescriptor));
+  constexpr std::array kOutputs = {STDOUT_FILENO};
+  RETURN_IF_ERROR(ConfineSelf({.image = kImageDescriptor, .outputs = kOutputs}));
+  if (!request.empty()) return InvalidInput("this inspection takes no request");
   return Inspect(image, declared);
 }
 
-// Not stdio: it would fstat its descriptor.
-bool WriteAll(std::string_view text) {
-  while (!text.empty()) {
-    const ssize_t written = write(STDOUT_FILENO, text.data(), text.size());
-    if (written < 0 && errno == EINTR) continue;
-    if (written <= 0) return false;
-    text.remove_prefix(static_cast<size_t>(written));
+// A refusal that was told is a success of this program.
+Result<void> Run(std::span<char*> args) {
+  if (args.size() == 3 && args[1] == std::string_view("inspect")) {
+    return FdSink(STDOUT_FILENO).Write(AsBytes(ReportToJson(InspectCommand(args[2]))));
   }
-  return true;
+  std::fputs("usage: vallum-inspect inspect FORMAT 3<IMAGE 4<REQUEST\n", stderr);
+  return InvalidInput("usage");
 }
 
 }  // namespace
 }  // namespace vallum::images
 
 int main(int argc, char** argv) {
-  if (argc != 2) {
-    std::fputs("usage: vallum-inspect FORMAT 3<IMAGE\n", stderr);
-    return 2;
-  }
-  const std::string report = vallum::images::ReportToJson(vallum::images::Run(argv[1]));
+  const auto result = vallum::images::Run(std::span(argv, static_cast<size_t>(argc)));
   // _exit: there is nothing to clean up, and exit handlers might need forbidden calls.
-  _exit(vallum::images::WriteAll(report) ? 0 : 1);
+  _exit(result.has_value() ? 0 : 1);
 }
