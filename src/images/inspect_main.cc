@@ -3,6 +3,9 @@
 // ConfinedConverter; confines itself before it reads.
 //
 //   inspect FORMAT: a report goes to standard output. Descriptor 4 is a request, maybe empty.
+//
+//   convert FORMAT qcow2|raw VIRTUAL_SIZE: the converted image goes to standard output; its size,
+//   or why it is refused, to descriptor 5.
 
 #include <fmt/format.h>
 #include <openssl/crypto.h>
@@ -10,7 +13,9 @@
 
 #include <array>
 #include <cerrno>
+#include <charconv>
 #include <cstddef>
+#include <cstdint>
 #include <cstdio>
 #include <span>
 #include <string>
@@ -23,6 +28,8 @@
 #include "formats/byte_sink.h"
 #include "images/confine.h"
 #include "images/confined_child.h"
+#include "images/conversion_messages.h"
+#include "images/convert.h"
 #include "images/fd_reader.h"
 #include "images/inspection.h"
 #include "images/inspection_json.h"
@@ -76,12 +83,39 @@ Result<Inspection> InspectCommand(std::string_view format) {
   return Inspect(image, declared);
 }
 
+Result<void> ConvertCommand(std::string_view format, std::string_view target,
+                            std::string_view size) {
+  ASSIGN_OR_RETURN(const DeclaredFormat declared, ParseDeclaredFormat(format));
+  ASSIGN_OR_RETURN(const StoreFormat store, ParseStoreFormat(target));
+  uint64_t virtual_size = 0;
+  const auto [end, error] = std::from_chars(size.begin(), size.end(), virtual_size);
+  if (error != std::errc() || end != size.end()) return InvalidInput("no size of a disk");
+  ASSIGN_OR_RETURN(const FdReader image, FdReader::Open(kImageDescriptor));
+  constexpr std::array kOutputs = {STDOUT_FILENO, kMessagesDescriptor};
+  RETURN_IF_ERROR(ConfineSelf({.image = kImageDescriptor,
+                               .outputs = kOutputs,
+                               .cpu_seconds = ConvertCpuSeconds(virtual_size)}));
+  FdSink messages(kMessagesDescriptor);
+  FdSink out(STDOUT_FILENO);
+  return ConvertImage(
+      image, declared, store, virtual_size,
+      [&](uint64_t bytes) { return messages.Write(AsBytes(ConversionMessageToJson(bytes))); }, out);
+}
+
 // A refusal that was told is a success of this program.
 Result<void> Run(std::span<char*> args) {
   if (args.size() == 3 && args[1] == std::string_view("inspect")) {
     return FdSink(STDOUT_FILENO).Write(AsBytes(ReportToJson(InspectCommand(args[2]))));
   }
-  std::fputs("usage: vallum-inspect inspect FORMAT 3<IMAGE 4<REQUEST\n", stderr);
+  if (args.size() == 5 && args[1] == std::string_view("convert")) {
+    const Result<void> result = ConvertCommand(args[2], args[3], args[4]);
+    if (result.has_value()) return Ok();
+    return FdSink(kMessagesDescriptor).Write(AsBytes(ConversionMessageToJson(result.error())));
+  }
+  std::fputs(
+      "usage: vallum-inspect inspect FORMAT 3<IMAGE 4<REQUEST\n"
+      "       vallum-inspect convert FORMAT qcow2|raw VIRTUAL_SIZE 3<IMAGE 5>MESSAGES\n",
+      stderr);
   return InvalidInput("usage");
 }
 
