@@ -6,55 +6,85 @@
 
 #include <algorithm>
 #include <array>
+#include <iterator>
 #include <limits>
 #include <memory>
+#include <string_view>
 #include <utility>
 
-#include "base/digest.h"
+#include "base/check.h"
 #include "base/text.h"
 
 namespace vallum::firmware {
 namespace {
 
-constexpr Guid kX509Sha256Guid =
-    MakeGuid(0x3bd2a492, 0x96c0, 0x4079, {0xb4, 0x20, 0xfc, 0xf9, 0x8e, 0xf1, 0x03, 0xed});
 constexpr size_t kListHeaderSize = 28;
 constexpr size_t kOwnerSize = 16;
-constexpr size_t kSha256Size = 32;
-constexpr size_t kX509Sha256Size = 48;
+constexpr size_t kRevocationTimeSize = 16;  // EFI_TIME
 
-struct KnownCertificate {
-  std::string_view sha256;  // of the DER
+struct TypeInfo {
+  SignatureType type;
+  Guid guid;
   std::string_view name;
+  HashAlgorithm algorithm;
 };
-// The certificates that Microsoft publishes for KEK and db
-// (github.com/microsoft/secureboot_objects).
-constexpr std::array kMicrosoft = {
+// UEFI 2.10 section 32.4.1.
+constexpr std::array kTypes = {
+    TypeInfo{SignatureType::kX509, kX509CertificateGuid, "X.509", HashAlgorithm::kSha256},
+    TypeInfo{SignatureType::kSha1,
+             MakeGuid(0x826ca512, 0xcf10, 0x4ac9, {0xb1, 0x87, 0xbe, 0x01, 0x49, 0x66, 0x31, 0xbd}),
+             "SHA-1", HashAlgorithm::kSha1},
+    TypeInfo{SignatureType::kSha256, kSha256CertificateGuid, "SHA-256", HashAlgorithm::kSha256},
+    TypeInfo{SignatureType::kSha384,
+             MakeGuid(0xff3e5307, 0x9fd0, 0x48c9, {0x85, 0xf1, 0x8a, 0xd5, 0x6c, 0x70, 0x1e, 0x01}),
+             "SHA-384", HashAlgorithm::kSha384},
+    TypeInfo{SignatureType::kSha512,
+             MakeGuid(0x093e0fae, 0xa6c4, 0x4f50, {0x9f, 0x1b, 0xd4, 0x1e, 0x2b, 0x89, 0xc1, 0x9a}),
+             "SHA-512", HashAlgorithm::kSha512},
+    TypeInfo{SignatureType::kX509Sha256,
+             MakeGuid(0x3bd2a492, 0x96c0, 0x4079, {0xb4, 0x20, 0xfc, 0xf9, 0x8e, 0xf1, 0x03, 0xed}),
+             "SHA-256", HashAlgorithm::kSha256},
+    TypeInfo{SignatureType::kX509Sha384,
+             MakeGuid(0x7076876e, 0x80c2, 0x4ee6, {0xaa, 0xd2, 0x28, 0xb3, 0x49, 0xa6, 0x86, 0x5b}),
+             "SHA-384", HashAlgorithm::kSha384},
+    TypeInfo{SignatureType::kX509Sha512,
+             MakeGuid(0x446dbf63, 0x2502, 0x4cda, {0xbc, 0xfa, 0x24, 0x65, 0xd2, 0xb0, 0xfe, 0x9d}),
+             "SHA-512", HashAlgorithm::kSha512},
+};
+
+constexpr std::array kKnownCertificates = {
+    // github.com/microsoft/secureboot_objects
     KnownCertificate{"a1117f516a32cefcba3f2d1ace10a87972fd6bbe8fe0d0b996e09e65d802a503",
-                     "Microsoft Corporation KEK CA 2011"},
+                     "microsoft", "Microsoft Corporation KEK CA 2011"},
     KnownCertificate{"e8e95f0733a55e8bad7be0a1413ee23c51fcea64b3c8fa6a786935fddcc71961",
-                     "Microsoft Windows Production PCA 2011"},
+                     "microsoft", "Microsoft Windows Production PCA 2011"},
     KnownCertificate{"48e99b991f57fc52f76149599bff0a58c47154229b9f8d603ac40d3500248507",
-                     "Microsoft Corporation UEFI CA 2011"},
+                     "microsoft", "Microsoft Corporation UEFI CA 2011"},
+    KnownCertificate{kDebianSecureBootCaSha256, "debian", "Debian Secure Boot CA"},
 };
+
+const TypeInfo* FindType(SignatureType type) {
+  const auto it = std::ranges::find(kTypes, type, &TypeInfo::type);
+  return it == kTypes.end() ? nullptr : &*it;
+}
 
 SignatureType TypeOf(const Guid& guid) {
-  if (guid == kX509CertificateGuid) {
-    return SignatureType::kX509;
-  }
-  if (guid == kSha256CertificateGuid) {
-    return SignatureType::kSha256;
-  }
-  return guid == kX509Sha256Guid ? SignatureType::kX509Sha256 : SignatureType::kOther;
+  const auto it = std::ranges::find(kTypes, guid, &TypeInfo::guid);
+  return it == kTypes.end() ? SignatureType::kOther : it->type;
 }
 
 // The size that an entry of the type must have, or 0 when the type leaves it open.
 size_t RequiredSize(SignatureType type) {
   switch (type) {
+    case SignatureType::kSha1:
     case SignatureType::kSha256:
-      return kOwnerSize + kSha256Size;
+    case SignatureType::kSha384:
+    case SignatureType::kSha512:
+      return kOwnerSize + DigestSize(SignatureAlgorithm(type));
     case SignatureType::kX509Sha256:
-      return kOwnerSize + kX509Sha256Size;
+    case SignatureType::kX509Sha384:
+    case SignatureType::kX509Sha512:
+      return kOwnerSize + DigestSize(SignatureAlgorithm(type)) + kRevocationTimeSize;
     case SignatureType::kX509:
     case SignatureType::kOther:
       return 0;
@@ -133,6 +163,21 @@ std::vector<std::string> Describe(const std::vector<Signature>& signatures) {
   return lines;
 }
 
+// db decides what starts; KEK decides who may change that, but distributions add their own.
+std::string NameOfDb(const std::vector<Signature>& db) {
+  for (const std::string_view key_set : {"microsoft", "debian"}) {
+    const auto known = std::ranges::count_if(db, [&](const Signature& s) {
+      const KnownCertificate* certificate =
+          s.type == SignatureType::kX509 ? FindKnownCertificate(s.data) : nullptr;
+      return certificate != nullptr && certificate->key_set == key_set;
+    });
+    if (known != 0) {
+      return fmt::format("{}{}", key_set, known == std::ssize(db) ? "" : "+custom");
+    }
+  }
+  return "custom";
+}
+
 }  // namespace
 
 Bytes Signature::Encode() const {
@@ -166,11 +211,31 @@ Result<std::vector<Signature>> ParseSignatureLists(ByteView lists) {
   return signatures;
 }
 
+HashAlgorithm SignatureAlgorithm(SignatureType type) {
+  const TypeInfo* info = FindType(type);
+  return info == nullptr ? HashAlgorithm::kSha256 : info->algorithm;
+}
+
+Signature MakeSignature(SignatureType type, const Guid& owner, ByteView data) {
+  const TypeInfo* info = FindType(type);
+  CHECK(info != nullptr);
+  return {.type = type, .type_guid = info->guid, .owner = owner, .data = ToBytes(data)};
+}
+
 Bytes EncodeSignatureList(const Signature& signature) {
   const auto entry_size = static_cast<uint32_t>(kOwnerSize + signature.data.size());
   ByteWriter out;
   out.Raw(signature.type_guid.bytes).U32Le(kListHeaderSize + entry_size).U32Le(0);
   return std::move(out.U32Le(entry_size).Raw(signature.Encode())).Take();
+}
+
+Bytes EncodeSignatureLists(const std::vector<Signature>& signatures) {
+  Bytes out;
+  for (const Signature& signature : signatures) {
+    const Bytes list = EncodeSignatureList(signature);
+    out.insert(out.end(), list.begin(), list.end());
+  }
+  return out;
 }
 
 std::string DescribeSignature(const Signature& signature) {
@@ -180,10 +245,18 @@ std::string DescribeSignature(const Signature& signature) {
       return fmt::format("X.509 {} (sha256 {})", name.empty() ? "unreadable certificate" : name,
                          ToHex(Sha256(signature.data)).substr(0, 16));
     }
+    case SignatureType::kSha1:
     case SignatureType::kSha256:
-      return "SHA-256 " + ToHex(signature.data);
+    case SignatureType::kSha384:
+    case SignatureType::kSha512:
+      return fmt::format("{} {}", FindType(signature.type)->name, ToHex(signature.data));
     case SignatureType::kX509Sha256:
-      return "revoked certificate SHA-256 " + ToHex(ByteView(signature.data).first(kSha256Size));
+    case SignatureType::kX509Sha384:
+    case SignatureType::kX509Sha512: {
+      const TypeInfo* info = FindType(signature.type);
+      const ByteView digest = ByteView(signature.data).first(DigestSize(info->algorithm));
+      return fmt::format("revoked certificate {} {}", info->name, ToHex(digest));
+    }
     case SignatureType::kOther:
       break;
   }
@@ -191,14 +264,10 @@ std::string DescribeSignature(const Signature& signature) {
                      signature.data.size());
 }
 
-std::string_view KnownCertificateName(ByteView der) {
+const KnownCertificate* FindKnownCertificate(ByteView der) {
   const std::string digest = ToHex(Sha256(der));
-  for (const KnownCertificate& known : kMicrosoft) {
-    if (known.sha256 == digest) {
-      return known.name;
-    }
-  }
-  return "";
+  const auto it = std::ranges::find(kKnownCertificates, digest, &KnownCertificate::sha256);
+  return it == kKnownCertificates.end() ? nullptr : &*it;
 }
 
 Result<KeySetSummary> SummarizeKeySet(const VariableStore& store) {
@@ -206,23 +275,12 @@ Result<KeySetSummary> SummarizeKeySet(const VariableStore& store) {
   ASSIGN_OR_RETURN(const auto kek, SignaturesOf(store, "KEK", kGlobalVariableGuid));
   ASSIGN_OR_RETURN(const auto db, SignaturesOf(store, "db", kSecurityDatabaseGuid));
   ASSIGN_OR_RETURN(const auto dbx, SignaturesOf(store, "dbx", kSecurityDatabaseGuid));
-  const auto is_microsoft = [](const Signature& s) {
-    return s.type == SignatureType::kX509 && !KnownCertificateName(s.data).empty();
-  };
   KeySetSummary summary;
   summary.pk = Describe(pk);
   summary.kek = Describe(kek);
   summary.db = Describe(db);
   summary.dbx_entries = dbx.size();
-  // db decides what starts; KEK decides who may change that, but distributions add their own.
-  const auto known = static_cast<size_t>(std::count_if(db.begin(), db.end(), is_microsoft));
-  if (pk.empty() && kek.empty() && db.empty()) {
-    summary.name = "none";
-  } else if (known == 0) {
-    summary.name = "custom";
-  } else {
-    summary.name = known == db.size() ? "microsoft" : "microsoft+custom";
-  }
+  summary.name = pk.empty() && kek.empty() && db.empty() ? "none" : NameOfDb(db);
   return summary;
 }
 

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "base/bytes.h"
+#include "base/digest.h"
 #include "base/result.h"
 #include "firmware/guid.h"
 #include "firmware/variable_store.h"
@@ -15,9 +16,14 @@
 namespace vallum::firmware {
 
 enum class SignatureType {
-  kX509,        // a DER certificate
-  kSha256,      // the Authenticode digest of an image
-  kX509Sha256,  // the SHA-256 of a certificate's signed part and a revocation time
+  kX509,  // a DER certificate
+  kSha1,  // the Authenticode digest of an image
+  kSha256,
+  kSha384,
+  kSha512,
+  kX509Sha256,  // the digest of a certificate's signed part and a revocation time
+  kX509Sha384,
+  kX509Sha512,
   kOther,
 };
 
@@ -46,25 +52,44 @@ struct Signature {
 Result<std::vector<Signature>> ParseSignatureLists(ByteView lists);
 inline constexpr size_t kMaxSignatures = 65536;
 
+// An entry of a type that has a name. `type` is not kOther.
+Signature MakeSignature(SignatureType type, const Guid& owner, ByteView data);
+
+// What an entry of type kSha* or kX509Sha* is a digest of the image or certificate by.
+// Returns kSha256 for types that are no digest.
+HashAlgorithm SignatureAlgorithm(SignatureType type);
+
 // One list that holds one entry: owner and data of `signature` under its type.
 Bytes EncodeSignatureList(const Signature& signature);
+// One such list for each entry: the inverse of ParseSignatureLists.
+Bytes EncodeSignatureLists(const std::vector<Signature>& signatures);
 
 // "X.509 CN=Microsoft Corporation UEFI CA 2011 (sha256 48e99b99...)", "SHA-256 80b4d969...".
 std::string DescribeSignature(const Signature& signature);
 
-// Names a certificate of a key set that Vallum knows, or "" for others.
-std::string_view KnownCertificateName(ByteView der);
+// A certificate that Vallum knows by its SHA-256.
+struct KnownCertificate {
+  std::string_view sha256;   // of the DER, in hexadecimal
+  std::string_view key_set;  // "microsoft", "debian": whose it is
+  std::string_view name;
+};
+// nullptr for others.
+const KnownCertificate* FindKnownCertificate(ByteView der);
+// The CA of Debian's loaders and kernels, which Debian's shim carries.
+inline constexpr std::string_view kDebianSecureBootCaSha256 =
+    "079646974bce09b1f04da67bd722d1fb0947ae4c4010bccdbba52d5b23cbf1a2";
 
 // Whose keys a store holds, for people and for `key set: microsoft`.
 struct KeySetSummary {
-  std::string name;             // "none", "microsoft", "microsoft+custom", "custom"
+  std::string name;             // "none", "microsoft", "debian", "microsoft+custom", "custom"
   std::vector<std::string> pk;  // one line an entry
   std::vector<std::string> kek;
   std::vector<std::string> db;
   size_t dbx_entries = 0;
 };
 // Decided by db alone: "microsoft" when each of its entries is one of Microsoft's published
-// certificates, "microsoft+custom" when some are. Errors: kCorrupt (a key variable does not parse).
+// certificates, "microsoft+custom" when some are; the same for "debian". Errors: kCorrupt (a key
+// variable does not parse).
 Result<KeySetSummary> SummarizeKeySet(const VariableStore& store);
 
 }  // namespace vallum::firmware
