@@ -2,6 +2,7 @@
 #pragma once
 
 #include <array>
+#include <compare>
 #include <cstddef>
 #include <cstdint>
 #include <string>
@@ -33,7 +34,7 @@ struct VariableTime {
 
   // "2010-03-06T19:17:21Z"; "" for the zero time of variables without one.
   std::string ToString() const;
-  bool operator==(const VariableTime&) const = default;
+  auto operator<=>(const VariableTime&) const = default;
 };
 
 // One UEFI variable.

@@ -46,6 +46,9 @@ class PeImage {
   uint16_t machine() const { return machine_; }
   const std::vector<PeSection>& sections() const { return sections_; }
   const std::vector<PeCertificate>& certificates() const { return certificates_; }
+  // Size in bytes of the table that the certificates stand in, as the data directory says; 0: the
+  // program is not signed.
+  uint32_t certificate_table_size() const { return certificates_size_; }
 
   // The bytes of the first section of that name (min of raw and virtual size); nothing if absent.
   std::optional<ByteView> Section(std::string_view name) const;
