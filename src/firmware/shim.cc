@@ -4,6 +4,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <optional>
+#include <utility>
 
 namespace vallum::firmware {
 namespace {
@@ -54,6 +56,34 @@ Result<std::vector<Bytes>> ParseSbatLevelSection(ByteView section) {
     found.emplace_back(rest.begin(), end);
   }
   return found;
+}
+
+std::vector<Signature> VendorEntries(const VendorCertificates& vendor) {
+  if (vendor.allowed.empty()) {
+    return {};
+  }
+  // A vendor gives either signature lists or one bare certificate; a list never parses as DER.
+  if (auto lists = ParseSignatureLists(vendor.allowed); lists.has_value()) {
+    return *std::move(lists);
+  }
+  return {MakeSignature(SignatureType::kX509, kShimLockGuid, vendor.allowed)};
+}
+
+Result<ShimTrust> ReadShimTrust(const formats::PeImage& shim) {
+  const std::optional<ByteView> section = shim.Section(".vendor_cert");
+  if (!section.has_value()) {
+    return NotFound("the program is no shim: it has no section .vendor_cert");
+  }
+  ShimTrust trust;
+  ASSIGN_OR_RETURN(const VendorCertificates vendor, ParseVendorCertSection(*section));
+  trust.vendor = VendorEntries(vendor);
+  trust.has_vendor_db = !vendor.allowed.empty() && ParseSignatureLists(vendor.allowed).has_value();
+  ASSIGN_OR_RETURN_CONTEXT(trust.vendor_dbx, ParseSignatureLists(vendor.forbidden),
+                           "reading the forbidden part of .vendor_cert");
+  if (const std::optional<ByteView> levels = shim.Section(".sbatlevel"); levels.has_value()) {
+    ASSIGN_OR_RETURN(trust.sbat_levels, ParseSbatLevelSection(*levels));
+  }
+  return trust;
 }
 
 }  // namespace vallum::firmware

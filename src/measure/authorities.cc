@@ -2,16 +2,12 @@
 #include "measure/authorities.h"
 
 #include <fmt/format.h>
-#include <openssl/err.h>
-#include <openssl/x509.h>
-#include <openssl/x509v3.h>
 
 #include <algorithm>
-#include <limits>
-#include <memory>
 #include <string_view>
 
 #include "base/text.h"
+#include "firmware/pkcs7.h"
 #include "firmware/shim.h"
 #include "firmware/signature_list.h"
 #include "measure/event_digest.h"
@@ -30,30 +26,6 @@ constexpr std::string_view kOriginalSbatLevel = "sbat,1,2021030218\n";
 // A loader carries a handful; the rest of a hostile one is not looked at.
 constexpr size_t kMaxSignersLookedAt = 64;
 
-using X509Ptr = std::unique_ptr<X509, decltype(&X509_free)>;
-
-X509Ptr ParseCertificate(ByteView der) {
-  if (der.size() > static_cast<size_t>(std::numeric_limits<int>::max())) {
-    return {nullptr, &X509_free};
-  }
-  const auto* at = reinterpret_cast<const unsigned char*>(der.data());
-  X509Ptr certificate(d2i_X509(nullptr, &at, static_cast<long>(der.size())), &X509_free);
-  ERR_clear_error();
-  return certificate;
-}
-
-bool IssuedBy(ByteView der, X509* issuer) {
-  const X509Ptr certificate = ParseCertificate(der);
-  if (certificate == nullptr) {
-    return false;
-  }
-  const bool issued = X509_cmp(certificate.get(), issuer) == 0 ||
-                      (X509_check_issued(issuer, certificate.get()) == X509_V_OK &&
-                       X509_verify(certificate.get(), X509_get0_pubkey(issuer)) == 1);
-  ERR_clear_error();
-  return issued;
-}
-
 // Would firmware find this entry when it checks the binary? The binary's own signature is not
 // checked here: that is the pre-flight's part, and the firmware's.
 bool Covers(const Signature& entry, const BootBinary& binary) {
@@ -63,12 +35,12 @@ bool Covers(const Signature& entry, const BootBinary& binary) {
   if (entry.type != SignatureType::kX509) {
     return false;
   }
-  const X509Ptr issuer = ParseCertificate(entry.data);
+  const auto issuer = firmware::Certificate::Parse(entry.data);
   const auto& signers = binary.signer_certificates;
   const auto end =
       signers.begin() + static_cast<std::ptrdiff_t>(std::min(signers.size(), kMaxSignersLookedAt));
-  return issuer != nullptr && std::any_of(signers.begin(), end, [&](const Bytes& signer) {
-           return IssuedBy(signer, issuer.get());
+  return issuer.has_value() && std::any_of(signers.begin(), end, [&](const Bytes& signer) {
+           return issuer->Issued(signer);
          });
 }
 
@@ -167,19 +139,6 @@ Bytes Authority::DigestIn(HashAlgorithm bank) const {
   return VariableEventDigest(bank, variable, vendor, data);
 }
 
-std::vector<Signature> VendorEntries(const firmware::VendorCertificates& vendor) {
-  // A list never parses as DER.
-  if (auto lists = firmware::ParseSignatureLists(vendor.allowed); lists.has_value()) {
-    return *std::move(lists);
-  }
-  Signature certificate;
-  certificate.type = SignatureType::kX509;
-  certificate.type_guid = firmware::kX509CertificateGuid;
-  certificate.owner = kShimLockGuid;
-  certificate.data = vendor.allowed;
-  return {certificate};
-}
-
 Result<Authorities> FindAuthorities(const firmware::VariableStore& store,
                                     std::span<const BootBinary> binaries) {
   Authorities found;
@@ -213,9 +172,11 @@ std::vector<ByteView> ChainOf(size_t leaf, std::span<const Bytes> certificates) 
   used[leaf] = true;
   for (size_t i = 0; i < chain.size(); ++i) {
     for (size_t j = 0; j < certificates.size(); ++j) {
-      const X509Ptr issuer =
-          used[j] ? X509Ptr(nullptr, &X509_free) : ParseCertificate(certificates[j]);
-      if (issuer != nullptr && IssuedBy(chain[i], issuer.get())) {
+      if (used[j]) {
+        continue;
+      }
+      const auto issuer = firmware::Certificate::Parse(certificates[j]);
+      if (issuer.has_value() && issuer->Issued(chain[i])) {
         used[j] = true;
         chain.emplace_back(certificates[j]);
       }
@@ -226,15 +187,11 @@ std::vector<ByteView> ChainOf(size_t leaf, std::span<const Bytes> certificates) 
 
 // Whether a certificate issued none of the others: then it is a signer's own.
 bool IsLeaf(size_t at, std::span<const Bytes> certificates) {
-  const X509Ptr issuer = ParseCertificate(certificates[at]);
-  for (size_t i = 0; issuer != nullptr && i < certificates.size(); ++i) {
-    const X509Ptr other =
-        i == at ? X509Ptr(nullptr, &X509_free) : ParseCertificate(certificates[i]);
-    if (other != nullptr && X509_check_issued(issuer.get(), other.get()) == X509_V_OK) {
-      return false;
-    }
-  }
-  return issuer != nullptr;
+  const auto issuer = firmware::Certificate::Parse(certificates[at]);
+  return issuer.has_value() &&
+         std::none_of(certificates.begin(), certificates.end(), [&](const Bytes& other) {
+           return other != certificates[at] && issuer->Issued(other);
+         });
 }
 
 // The chain of each of the binary's signatures, in their order.
@@ -253,10 +210,12 @@ std::vector<std::vector<ByteView>> SignatureChains(const BootBinary& binary) {
 const Signature* FindCertificate(std::span<const Signature> entries,
                                  std::span<const ByteView> chain) {
   for (const Signature& entry : entries) {
-    const X509Ptr issuer = entry.type == SignatureType::kX509 ? ParseCertificate(entry.data)
-                                                              : X509Ptr(nullptr, &X509_free);
-    if (issuer != nullptr && std::any_of(chain.begin(), chain.end(), [&](ByteView certificate) {
-          return IssuedBy(certificate, issuer.get());
+    if (entry.type != SignatureType::kX509) {
+      continue;
+    }
+    const auto issuer = firmware::Certificate::Parse(entry.data);
+    if (issuer.has_value() && std::any_of(chain.begin(), chain.end(), [&](ByteView certificate) {
+          return issuer->Issued(certificate);
         })) {
       return &entry;
     }

@@ -59,7 +59,4 @@ Result<std::optional<Authority>> ShimAuthority(const firmware::VariableStore& st
 // the section .sbatlevel).
 Result<Authority> SbatLevelAuthority(const firmware::VariableStore& store, const BootBinary& shim);
 
-// The entries that shim's vendor built in: signature lists, or one bare certificate.
-std::vector<firmware::Signature> VendorEntries(const firmware::VendorCertificates& vendor);
-
 }  // namespace vallum::measure
