@@ -40,7 +40,7 @@ constexpr size_t kHeaderChecksum = 36;
 constexpr size_t kParentName = 64;
 constexpr size_t kParentNameBytes = 512;
 constexpr size_t kParentEnd = 768;  // of the name and the locators behind it
-constexpr size_t kChunkBytes = 64 * 1024;
+constexpr size_t kChunkBytes = size_t{64} << 10U;
 
 constexpr std::string_view kConvert =
     "convert it where it came from: qemu-img convert -f vpc -O qcow2 <this image> <new image>";

@@ -8,7 +8,6 @@
 #include <cstring>
 #include <optional>
 #include <span>
-#include <utility>
 
 #include "base/bytes.h"
 #include "base/check.h"
@@ -21,7 +20,7 @@
 namespace vallum::formats {
 namespace {
 
-constexpr size_t kPieceBytes = 64 * 1024;
+constexpr size_t kPieceBytes = size_t{64} << 10U;
 constexpr uint64_t kPieceEntries = kPieceBytes / 8;
 constexpr uint64_t kStateMask = 0x7;
 constexpr uint64_t kReservedMask = 0xffff8;  // bits 3 to 19; the offset follows, in MiB
