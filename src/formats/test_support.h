@@ -77,6 +77,7 @@ struct TestSection {
   Bytes content;
 };
 Bytes MakePe(const std::vector<TestSection>& sections);
+inline constexpr size_t kTestPeSections = 0x80 + 24 + 240;  // its section headers, 40 bytes each
 
 // A valid kernel of boot protocol 2.15 with an EFI stub's header, a gzip payload and a good CRC.
 Bytes MakeBzImage();
