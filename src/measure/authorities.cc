@@ -165,13 +165,17 @@ Result<Authorities> FindAuthorities(const firmware::VariableStore& store,
 
 namespace {
 
+// Of these at most, so that a hostile program costs few verifications of signatures.
+constexpr size_t kMaxChainedCertificates = 16;
+constexpr size_t kMaxChain = 8;
+
 // A binary's certificates that lead from one signature to its root: the signer first.
 std::vector<ByteView> ChainOf(size_t leaf, std::span<const Bytes> certificates) {
   std::vector<ByteView> chain = {certificates[leaf]};
   std::vector<bool> used(certificates.size());
   used[leaf] = true;
   for (size_t i = 0; i < chain.size(); ++i) {
-    for (size_t j = 0; j < certificates.size(); ++j) {
+    for (size_t j = 0; j < certificates.size() && chain.size() < kMaxChain; ++j) {
       if (used[j]) {
         continue;
       }
@@ -197,7 +201,7 @@ bool IsLeaf(size_t at, std::span<const Bytes> certificates) {
 // The chain of each of the binary's signatures, in their order.
 std::vector<std::vector<ByteView>> SignatureChains(const BootBinary& binary) {
   const std::span<const Bytes> all = binary.signer_certificates;
-  const auto certificates = all.first(std::min(all.size(), kMaxSignersLookedAt));
+  const auto certificates = all.first(std::min(all.size(), kMaxChainedCertificates));
   std::vector<std::vector<ByteView>> chains;
   for (size_t i = 0; i < certificates.size(); ++i) {
     if (IsLeaf(i, certificates)) {

@@ -17,9 +17,19 @@ namespace {
 
 using Arguments = std::vector<std::string>;
 
+// The files of a volume by their normal path, in lower case where case does not count.
+struct Index {
+  const GrubVolume* volume = nullptr;
+  std::map<std::string, const GrubFile*> files;
+
+  std::string Key(std::string_view path) const {
+    return volume->ignores_case ? ToLower(path) : std::string(path);
+  }
+};
+
 // A path on a volume that is known.
 struct Place {
-  const GrubVolume* volume = nullptr;
+  const Index* index = nullptr;
   std::string path;  // "/EFI/debian"
 };
 
@@ -27,10 +37,6 @@ struct MenuEntry {
   std::string title;
   std::string block;  // with its braces
 };
-
-bool SamePath(const GrubVolume& volume, std::string_view a, std::string_view b) {
-  return volume.ignores_case ? ToLower(a) == ToLower(b) : a == b;
-}
 
 // "//EFI//debian/" is "/EFI/debian".
 std::string NormalPath(std::string_view path) {
@@ -44,27 +50,25 @@ std::string NormalPath(std::string_view path) {
 }
 
 const GrubFile* FindFile(const Place& place) {
-  for (const GrubFile& file : place.volume->files) {
-    if (SamePath(*place.volume, NormalPath(file.path), place.path)) {
-      return &file;
-    }
-  }
-  return nullptr;
+  const auto found = place.index->files.find(place.index->Key(place.path));
+  return found == place.index->files.end() ? nullptr : found->second;
 }
 
 bool IsFolder(const Place& place) {
-  const std::string prefix = place.path == "/" ? "/" : place.path + "/";
-  return std::any_of(place.volume->files.begin(), place.volume->files.end(),
-                     [&](const GrubFile& file) {
-                       const std::string path = NormalPath(file.path);
-                       return path.size() > prefix.size() &&
-                              SamePath(*place.volume, path.substr(0, prefix.size()), prefix);
-                     });
+  const std::string prefix = place.index->Key(place.path == "/" ? "/" : place.path + "/");
+  const auto next = place.index->files.upper_bound(prefix);
+  return next != place.index->files.end() && next->first.starts_with(prefix);
 }
 
 class Runner {
  public:
   explicit Runner(const GrubInput& input) : input_(input) {
+    for (const GrubVolume& volume : input.volumes) {
+      Index& index = volumes_.emplace_back(Index{&volume, {}});
+      for (const GrubFile& file : volume.files) {
+        index.files.emplace(index.Key(NormalPath(file.path)), &file);
+      }
+    }
     variables_["root"] = input.device;
     variables_["prefix"] = fmt::format("({}){}", input.device, input.prefix);
     variables_["cmdpath"] = fmt::format("({}){}", input.device, input.directory);
@@ -106,8 +110,11 @@ class Runner {
 
   const GrubInput& input_;
   std::map<std::string, std::string> variables_;
+  std::vector<Index> volumes_;
   std::vector<MenuEntry> entries_;
   size_t commands_ = 0;
+  size_t text_bytes_ = 0;
+  size_t script_bytes_ = 0;
   bool kernel_loaded_ = false;
   bool booted_ = false;
   GrubRun run_;
@@ -117,7 +124,7 @@ class Runner {
 Result<void> Runner::CheckModuleLists() const {
   ASSIGN_OR_RETURN(Place lists, Locate(variables_.at("prefix") + "/x86_64-efi"));
   for (const std::string_view name : {"command.lst", "fs.lst", "crypto.lst", "terminal.lst"}) {
-    if (FindFile({lists.volume, fmt::format("{}/{}", lists.path, name)}) != nullptr) {
+    if (FindFile({lists.index, fmt::format("{}/{}", lists.path, name)}) != nullptr) {
       return InvalidInput(fmt::format("GRUB reads {}/{} by itself", lists.path, name));
     }
   }
@@ -165,6 +172,10 @@ Result<void> Runner::RunMenu() {
 }
 
 Result<void> Runner::RunScript(std::string_view text, size_t depth) {
+  script_bytes_ += text.size();
+  if (script_bytes_ > kGrubMaxRunBytes) {
+    return InvalidInput(fmt::format("scripts of more than {} bytes", kGrubMaxRunBytes));
+  }
   GrubParser parser(text);
   while (!booted_) {
     ASSIGN_OR_RETURN(const auto statement, parser.Next());
@@ -215,6 +226,11 @@ Result<bool> Runner::Execute(const GrubStatement& statement, size_t depth) {
   }
   std::string text = Join(arguments, " ");
   text += statement.block.has_value() ? " " + *statement.block : "";
+  text_bytes_ += text.size();
+  if (text_bytes_ > kGrubMaxTextBytes) {
+    return InvalidInput(
+        fmt::format("{}: commands of more than {} bytes", where, kGrubMaxTextBytes));
+  }
   // A plain assignment and a command that does not exist are measured as well, but what GRUB does
   // with them is not followed.
   const auto status =
@@ -246,6 +262,9 @@ Result<std::string> Runner::Expand(const GrubWord& word) const {
       return InvalidInput("patterns for file names are not followed");
     }
     text += piece;
+    if (text.size() > kGrubMaxWordBytes) {
+      return InvalidInput(fmt::format("a word of more than {} bytes", kGrubMaxWordBytes));
+    }
   }
   return text;
 }
@@ -263,9 +282,9 @@ Result<Place> Runner::Locate(std::string_view path) const {
   if (!path.starts_with('/')) {
     return InvalidInput("a path without a leading slash: " + Printable(path));
   }
-  for (const GrubVolume& volume : input_.volumes) {
-    if (volume.device == device) {
-      return Place{&volume, NormalPath(path)};
+  for (const Index& index : volumes_) {
+    if (index.volume->device == device) {
+      return Place{&index, NormalPath(path)};
     }
   }
   return InvalidInput(fmt::format("what ({}) holds is not known", Printable(device)));
@@ -278,8 +297,8 @@ Result<const GrubFile*> Runner::Open(std::string_view path) {
   if (file == nullptr) {
     return InvalidInput(fmt::format("{} does not exist", Printable(path)));
   }
-  run_.events.push_back(
-      {GrubEvent::Kind::kFile, fmt::format("({}){}", place.volume->device, place.path), file});
+  run_.events.push_back({GrubEvent::Kind::kFile,
+                         fmt::format("({}){}", place.index->volume->device, place.path), file});
   return file;
 }
 

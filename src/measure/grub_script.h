@@ -11,6 +11,9 @@ namespace vallum::measure {
 
 inline constexpr size_t kGrubMaxCommands = 4096;
 inline constexpr size_t kGrubMaxSourceDepth = 8;
+inline constexpr size_t kGrubMaxWordBytes = size_t{64} << 10U;
+inline constexpr size_t kGrubMaxTextBytes = size_t{4} << 20U;  // of all commands together
+inline constexpr size_t kGrubMaxRunBytes = size_t{16} << 20U;  // of all scripts as they are run
 
 // What GRUB measures, in the order in which it does.
 struct GrubEvent {
@@ -37,7 +40,7 @@ struct GrubRun {
 // terminal_output, terminal_input, echo, true, menuentry, linux, initrd, boot. See
 // docs/boot-measurement.md.
 //   input: untrusted; it must outlive the result.
-// Work is bounded by kGrubMaxCommands.
+// Work is bounded by the constants above.
 GrubRun RunGrub(const GrubInput& input);
 
 }  // namespace vallum::measure

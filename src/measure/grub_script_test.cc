@@ -6,6 +6,8 @@
 
 #include <random>
 
+#include "measure/grub_syntax.h"
+
 namespace vallum::measure {
 namespace {
 
@@ -199,6 +201,23 @@ TEST(GrubScript, EndlessScriptsEnd) {
     deep += "if ";
   }
   EXPECT_THAT(WhyStopped(deep), HasSubstr("nested too deeply"));
+  std::string doubled = "set a=xx\n";
+  for (int i = 0; i < 40; ++i) {
+    doubled += "set a=$a$a\n";
+  }
+  EXPECT_THAT(WhyStopped(doubled), HasSubstr("a word of more than"));
+  std::string long_words = "set a=" + std::string(60000, 'x') + "\n";
+  for (int i = 0; i < 100; ++i) {
+    long_words += "echo $a\n";
+  }
+  EXPECT_THAT(WhyStopped(long_words), HasSubstr("commands of more than"));
+  GrubInput padded = MakeValidInput();
+  padded.volumes[0].files[3].script = std::string(kGrubMaxScriptBytes - 1, ' ');
+  padded.embedded_script.clear();
+  for (int i = 0; i < 100; ++i) {
+    padded.embedded_script += "source /other.cfg\n";
+  }
+  EXPECT_THAT(RunGrub(padded).stopped, HasSubstr("scripts of more than"));
   std::string many;
   for (size_t i = 0; i <= kGrubMaxCommands; ++i) {
     many += "true;";

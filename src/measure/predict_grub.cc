@@ -66,9 +66,9 @@ Result<void> Replay(const BootRun& run, const GrubRun& script, const ChainBinary
         break;
       case GrubEvent::Kind::kKernel:
         if (++kernels > 1) {
+          run.out.Stop(kImagesPcr, "GRUB loads more than one kernel");
           run.out.Stop(kPolicyPcr, "GRUB loads more than one kernel");
-        }
-        if (run.secure_boot && shim != nullptr) {
+        } else if (run.secure_boot && shim != nullptr) {
           RETURN_IF_ERROR(VerifyKernel(run, grub, *shim, event.text));
         }
         break;
