@@ -128,6 +128,16 @@ StorePtr StoreOf(X509* anchor) {
 
 bool IsEmpty(const PKCS7_SIGNED& data) { return sk_PKCS7_SIGNER_INFO_num(data.signer_info) < 1; }
 
+// "Must contain only one digestAlgorithmIdentifier" (Authenticode PE Signature Format). With more,
+// or with one that it does not know, PKCS7_verify of OpenSSL 3.0 leaks.
+bool NamesOneKnownDigest(const PKCS7_SIGNED& data) {
+  if (sk_X509_ALGOR_num(data.md_algs) != 1) return false;
+  const ASN1_OBJECT* algorithm = nullptr;
+  X509_ALGOR_get0(&algorithm, nullptr, nullptr, sk_X509_ALGOR_value(data.md_algs, 0));
+  const int nid = OBJ_obj2nid(algorithm);
+  return nid == NID_sha1 || nid == NID_sha256 || nid == NID_sha384 || nid == NID_sha512;
+}
+
 // Does the token's imprint belong to what it is attached to?
 bool CoversData(TS_TST_INFO* info, ByteView data) {
   TS_MSG_IMPRINT* imprint = TS_TST_INFO_get_msg_imprint(info);
@@ -265,6 +275,9 @@ Result<SignedMessage> SignedMessage::Parse(ByteView blob, Pkcs7Form form) {
   if (state->message == nullptr) return InvalidInput("not a PKCS#7 SignedData");
   const PKCS7_SIGNED& data = *state->message->d.sign;
   if (IsEmpty(data)) return InvalidInput("a PKCS#7 SignedData that nobody signed");
+  if (!NamesOneKnownDigest(data)) {
+    return InvalidInput("a PKCS#7 SignedData that does not name one SHA digest algorithm");
+  }
   const auto signers = static_cast<size_t>(sk_PKCS7_SIGNER_INFO_num(data.signer_info));
   const auto certificates = static_cast<size_t>(std::max(sk_X509_num(data.cert), 0));
   if (signers > kMaxPkcs7Signers || certificates > kMaxPkcs7Certificates) {

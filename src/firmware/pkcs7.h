@@ -57,8 +57,8 @@ enum class Pkcs7Form { kContentInfo, kContentInfoOrSignedData };
 class SignedMessage {
  public:
   //   blob: DER, untrusted; bytes after it (padding) are ignored.
-  // Errors: kInvalidInput (no SignedData, no signer, a signer whose certificate is not inside);
-  // kExhausted (above the limits of this header).
+  // Errors: kInvalidInput (no SignedData, no signer, not one SHA digest algorithm, a signer
+  // whose certificate is not inside); kExhausted (above the limits of this header).
   static Result<SignedMessage> Parse(ByteView blob, Pkcs7Form form);
   ~SignedMessage();
   SignedMessage(SignedMessage&&) noexcept;
