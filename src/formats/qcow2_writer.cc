@@ -29,7 +29,7 @@ constexpr uint64_t kCoveredByL1Entry = kCluster * kQcow2WriterL2Entries;
 constexpr uint32_t kHeaderLength = 112;
 constexpr uint32_t kRefcountOrder = 4;  // 16 bits
 constexpr uint64_t kRefcountsPerBlock = kCluster / 2;
-constexpr uint64_t kReadAtOnce = 16;  // clusters
+constexpr uint64_t kReadAtOnce = 4;  // clusters
 // Enough to tell most clusters with data from zeroes.
 constexpr size_t kProbe = 4096;
 

@@ -37,7 +37,7 @@ using std::chrono::milliseconds;
 using std::chrono::steady_clock;
 
 constexpr int kAboveStandard = 10;
-constexpr size_t kReadAtOnce = size_t{1} << 20U;  // bytes, also the size asked for the pipe
+constexpr size_t kReadAtOnce = size_t{256} << 10U;  // bytes, also the size asked for the pipe
 constexpr std::string_view kMakeNewImage = "make a new image of it: qemu-img convert -O qcow2";
 
 class UniqueFd {
