@@ -126,7 +126,10 @@ Result<Pipe> MakePipe() {
 
 // Anonymous memory that nobody can change any more.
 Result<UniqueFd> MakeRequest(std::string_view text) {
-  CHECK(text.size() <= kMaxRequestBytes);
+  if (text.size() > kMaxRequestBytes) {
+    return Exhausted(
+        fmt::format("a request of {} bytes for a confined child is too large", text.size()));
+  }
   const UniqueFd low(memfd_create("vallum-request", MFD_CLOEXEC | MFD_ALLOW_SEALING));
   if (low.get() < 0) return ErrnoError(errno, "memfd_create for a confined child");
   while (!text.empty()) {

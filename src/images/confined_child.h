@@ -40,7 +40,8 @@ using TakeBytes = std::function<Result<void>(ByteView)>;
 //   messages: takes what it writes to kMessagesDescriptor, if it is given that.
 //   command.timeout: for the child alone; the time that `output` takes does not count.
 // Errors: kInvalidInput (it crashed, was killed, failed or took too long: the image is refused),
-// kNotFound (it cannot be started), kInternal, those of output and messages.
+// kNotFound (it cannot be started), kExhausted (the request is too large), kInternal, those of
+// output and messages.
 Result<void> RunConfined(const ConfinedCommand& command, const TakeBytes& output,
                          const TakeBytes& messages = {});
 

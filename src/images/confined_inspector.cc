@@ -28,8 +28,6 @@ constexpr size_t kMaxReport = size_t{8} << 20U;
 Result<InspectedImage> ConfinedInspector::Inspect(int image, DeclaredFormat declared,
                                                   const Sha256Digest& digest,
                                                   std::string_view request) const {
-  if (request.size() > kMaxRequestBytes)
-    return Exhausted("the request for inspection is too large");
   struct stat before{};
   if (fstat(image, &before) != 0) return ErrnoError(errno, "fstat the image");
   const ConfinedCommand command{.program = options_.program,
