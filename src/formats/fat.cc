@@ -94,6 +94,12 @@ Result<void> FatVolume::ParseSizes(ByteView boot) {
     return Wrong(
         fmt::format("a table of {} bytes cannot hold {} clusters", fat_bytes_, cluster_count_));
   }
+  // The extended boot signature says that a serial number follows it.
+  const size_t extended = kind_ == FatKind::kFat32 ? 66 : 38;
+  if (U8(boot, extended) == 0x29 || U8(boot, extended) == 0x28) {
+    const uint32_t serial = U32Le(boot, extended + 1);
+    serial_ = fmt::format("{:04X}-{:04X}", serial >> 16U, serial & 0xffffU);
+  }
   if (kind_ == FatKind::kFat32) {
     if (root_entries_ != 0) return Wrong("FAT32 with a fixed root directory (offset 17)");
     root_cluster_ = U32Le(boot, 44);

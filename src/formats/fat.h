@@ -38,6 +38,9 @@ class FatVolume {
   FatKind kind() const { return kind_; }
   uint32_t cluster_count() const { return cluster_count_; }
   uint32_t cluster_size() const { return cluster_size_; }
+  // Of the boot sector: what GRUB and Linux call the file system's UUID, "5A11-0001"; "" if it has
+  // none.
+  const std::string& serial() const { return serial_; }
 
   FatEntry Root() const;
   // Entries in directory order without volume labels, deleted ones, "." and "..".
@@ -66,6 +69,7 @@ class FatVolume {
   FatKind kind_ = FatKind::kFat12;
   uint32_t cluster_size_ = 0;
   uint32_t cluster_count_ = 0;
+  std::string serial_;
   uint32_t root_cluster_ = 0;  // FAT32
   uint64_t root_offset_ = 0;   // FAT12/16
   uint32_t root_entries_ = 0;  // FAT12/16

@@ -165,6 +165,14 @@ std::optional<ByteView> PeImage::Section(std::string_view name) const {
 }
 
 Result<Bytes> PeImage::AuthenticodeDigest(HashAlgorithm algorithm) const {
+  const auto known = digests_.find(algorithm);
+  if (known != digests_.end()) return known->second;
+  ASSIGN_OR_RETURN(Bytes digest, ComputeDigest(algorithm));
+  digests_[algorithm] = digest;
+  return digest;
+}
+
+Result<Bytes> PeImage::ComputeDigest(HashAlgorithm algorithm) const {
   uint64_t hashed = headers_size_;
   std::vector<const PeSection*> order;
   for (const PeSection& s : sections_) {

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -43,6 +44,8 @@ class PeImage {
   // counts above the limits).
   static Result<PeImage> Parse(ByteView file);
 
+  // The whole program.
+  ByteView file() const { return file_; }
   uint16_t machine() const { return machine_; }
   const std::vector<PeSection>& sections() const { return sections_; }
   const std::vector<PeCertificate>& certificates() const { return certificates_; }
@@ -54,12 +57,13 @@ class PeImage {
   std::optional<ByteView> Section(std::string_view name) const;
 
   // The digest that signatures cover and firmware measures (Windows Authenticode PE Signature
-  // Format; EDK2 HashPeImage).
+  // Format; EDK2 HashPeImage). Computed once for each algorithm, so not thread-safe.
   // Errors: kInvalidInput (sections larger than the file).
   Result<Bytes> AuthenticodeDigest(HashAlgorithm algorithm) const;
 
  private:
   explicit PeImage(ByteView file) : file_(file) {}
+  Result<Bytes> ComputeDigest(HashAlgorithm algorithm) const;
   Result<void> ParseHeaders();
   Result<void> ParseSections(size_t offset, size_t count);
   std::string SectionName(ByteView field) const;
@@ -75,6 +79,7 @@ class PeImage {
   uint32_t certificates_size_ = 0;
   std::vector<PeSection> sections_;
   std::vector<PeCertificate> certificates_;
+  mutable std::map<HashAlgorithm, Bytes> digests_;
 };
 
 }  // namespace vallum::formats

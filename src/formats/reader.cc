@@ -45,6 +45,13 @@ Result<void> WindowReader::ReadAt(uint64_t offset, std::span<std::byte> out) con
   return whole_->ReadAt(offset_ + offset, out);
 }
 
+Result<std::optional<uint64_t>> WindowReader::NextData(uint64_t offset) const {
+  if (offset >= size_) return std::optional<uint64_t>();
+  ASSIGN_OR_RETURN(const std::optional<uint64_t> next, whole_->NextData(offset_ + offset));
+  if (!next.has_value() || *next - offset_ >= size_) return std::optional<uint64_t>();
+  return std::optional(*next - offset_);
+}
+
 Result<Bytes> ReadBytesAt(const RandomAccessReader& reader, uint64_t offset, size_t count) {
   if (!IsInside(offset, count, reader.size())) return PastTheEnd(offset, count, reader.size());
   Bytes out(count);

@@ -48,6 +48,7 @@ class WindowReader final : public RandomAccessReader {
                                      uint64_t size);
   uint64_t size() const override { return size_; }
   Result<void> ReadAt(uint64_t offset, std::span<std::byte> out) const override;
+  Result<std::optional<uint64_t>> NextData(uint64_t offset) const override;
 
  private:
   WindowReader(const RandomAccessReader& whole, uint64_t offset, uint64_t size)

@@ -270,8 +270,8 @@ TEST_P(MadeByMkudffs, IsReadAndDetected) {
   if (!testing::HasTool("mkudffs")) GTEST_SKIP() << "no mkudffs";
   const TempDir dir;
   const std::string file = dir.File("image");
-  MustRun("truncate -s 20M " + file + " && /usr/sbin/mkudffs --utf8 --label='Ein Bänd' " + GetParam() +
-          " " + file);
+  MustRun("truncate -s 20M " + file + " && /usr/sbin/mkudffs --utf8 --label='Ein Bänd' " +
+          GetParam() + " " + file);
   const Bytes image = ReadFile(file);
   const auto volume = Parse(image);
   ASSERT_TRUE(volume.has_value()) << volume.error().Describe();
