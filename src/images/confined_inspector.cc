@@ -6,8 +6,10 @@
 #include <cerrno>
 #include <cstddef>
 #include <cstdint>
+#include <filesystem>
 #include <string>
 #include <string_view>
+#include <system_error>
 #include <utility>
 
 #include "base/bytes.h"
@@ -25,16 +27,22 @@ constexpr size_t kMaxReport = size_t{8} << 20U;
 
 }  // namespace
 
+std::string InspectorBesideThisProgram() {
+  std::error_code error;
+  return std::filesystem::read_symlink("/proc/self/exe", error).parent_path() / "vallum-inspect";
+}
+
 Result<InspectedImage> ConfinedInspector::Inspect(int image, DeclaredFormat declared,
                                                   const Sha256Digest& digest,
-                                                  std::string_view request) const {
+                                                  const InspectionRequest& request) const {
+  const std::string document = RequestToJson(request);
   struct stat before{};
   if (fstat(image, &before) != 0) return ErrnoError(errno, "fstat the image");
   const ConfinedCommand command{.program = options_.program,
                                 .arguments = {"inspect", std::string(DeclaredFormatName(declared))},
                                 .work = "inspection",
                                 .image = image,
-                                .request = request,
+                                .request = document,
                                 .timeout = options_.timeout};
   std::string report;
   RETURN_IF_ERROR(RunConfined(command, [&](ByteView bytes) -> Result<void> {

@@ -3,7 +3,6 @@
 
 #include <chrono>
 #include <string>
-#include <string_view>
 
 #include "base/digest.h"
 #include "base/result.h"
@@ -11,6 +10,9 @@
 #include "images/inspection.h"
 
 namespace vallum::images {
+
+// vallum-inspect in the folder of the running program.
+std::string InspectorBesideThisProgram();
 
 // Inspects an upload in a child process (vallum-inspect) that has the image as its only file, a
 // strict seccomp list, no new privileges and limits on memory, time and files. A child that
@@ -27,12 +29,11 @@ class ConfinedInspector {
   // Inspects the file behind a descriptor, from offset 0; the descriptor's position is not used.
   //   image: readable, seekable; stays the caller's.
   //   digest: SHA-256 of the whole content, known to the caller.
-  //   request: what to look for beside, as Inspect() takes it; empty: nothing. At most
-  //   kMaxRequestBytes.
+  //   request: what to look for beside; as JSON at most kMaxRequestBytes.
   // Errors: kInvalidInput (refused; also: the inspector crashed or ran out of time on it),
   // kExhausted (the request is too large), kInternal, kNotFound (vallum-inspect cannot be started).
   Result<InspectedImage> Inspect(int image, DeclaredFormat declared, const Sha256Digest& digest,
-                                 std::string_view request = {}) const;
+                                 const InspectionRequest& request = {}) const;
 
  private:
   Options options_;

@@ -19,48 +19,14 @@
 #include "base/result.h"
 #include "base/text.h"
 #include "formats/byte_sink.h"
-#include "formats/qcow2.h"
-#include "formats/qcow2_disk.h"
 #include "formats/qcow2_writer.h"
 #include "formats/raw_writer.h"
 #include "formats/reader.h"
+#include "images/container.h"
 #include "images/inspection.h"
 
 namespace vallum::images {
 namespace {
-
-class Whole final : public formats::RandomAccessReader {
- public:
-  explicit Whole(const RandomAccessReader& image) : image_(image) {}
-  uint64_t size() const override { return image_.size(); }
-  Result<void> ReadAt(uint64_t offset, std::span<std::byte> out) const override {
-    return image_.ReadAt(offset, out);
-  }
-  Result<std::optional<uint64_t>> NextData(uint64_t offset) const override {
-    return image_.NextData(offset);
-  }
-
- private:
-  const RandomAccessReader& image_;
-};
-struct OpenedDisk {
-  std::unique_ptr<formats::RandomAccessReader> disk;
-  uint64_t cluster_size = 0;
-};
-Result<OpenedDisk> OpenDisk(const formats::RandomAccessReader& image, DeclaredFormat format) {
-  OpenedDisk out;
-  if (format == DeclaredFormat::kQcow2) {
-    ASSIGN_OR_RETURN(const formats::Qcow2Header header, formats::ParseQcow2Header(image));
-    RETURN_IF_ERROR(formats::ValidateQcow2(header, image.size()));
-    ASSIGN_OR_RETURN(const formats::Qcow2Usage usage, formats::CheckQcow2Tables(image, header));
-    static_cast<void>(usage);
-    out.disk = std::make_unique<formats::Qcow2Disk>(image, header);
-    out.cluster_size = header.cluster_size();
-    return out;
-  }
-  out.disk = std::make_unique<Whole>(image);
-  return out;
-}
 
 // Begun ones count.
 uint64_t Gib(uint64_t bytes) { return (bytes >> 30U) + 1; }

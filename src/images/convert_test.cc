@@ -67,6 +67,14 @@ const std::vector<Source>& Sources() {
       {DeclaredFormat::kQcow2, "qcow2", "-o cluster_size=2M"},
       {DeclaredFormat::kQcow2, "qcow2", "-c"},
       {DeclaredFormat::kQcow2, "qcow2", "-o preallocation=full"},
+      {DeclaredFormat::kVmdk, "vmdk", ""},
+      {DeclaredFormat::kVmdk, "vmdk", "-o subformat=streamOptimized"},
+      {DeclaredFormat::kVhd, "vpc", "-o force_size=on"},
+      {DeclaredFormat::kVhd, "vpc", "-o force_size=on,subformat=fixed"},
+      {DeclaredFormat::kVhdx, "vhdx", ""},
+      {DeclaredFormat::kVhdx, "vhdx", "-o subformat=fixed"},
+      {DeclaredFormat::kVdi, "vdi", ""},
+      {DeclaredFormat::kVdi, "vdi", "-o static=on"},
   };
   return sources;
 }

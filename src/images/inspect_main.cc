@@ -33,6 +33,7 @@
 #include "images/fd_reader.h"
 #include "images/inspection.h"
 #include "images/inspection_json.h"
+#include "images/inspection_request.h"
 
 namespace vallum::images {
 namespace {
@@ -79,8 +80,8 @@ Result<Inspection> InspectCommand(std::string_view format) {
   static_cast<void>(Sha256(AsBytes("")));
   constexpr std::array kOutputs = {STDOUT_FILENO};
   RETURN_IF_ERROR(ConfineSelf({.image = kImageDescriptor, .outputs = kOutputs}));
-  if (!request.empty()) return InvalidInput("this inspection takes no request");
-  return Inspect(image, declared);
+  ASSIGN_OR_RETURN(const InspectionRequest wanted, RequestFromJson(request));
+  return Inspect(image, declared, wanted);
 }
 
 Result<void> ConvertCommand(std::string_view format, std::string_view target,

@@ -10,21 +10,39 @@
 #include "base/digest.h"
 #include "base/result.h"
 #include "formats/reader.h"
+#include "images/inspection_request.h"
+#include "images/preflight.h"
+#include "measure/prediction.h"
 
 namespace vallum::images {
 
 // What the operator says that the file is.
 enum class DeclaredFormat {
   kQcow2,
-  kGpt,  // a bootable raw disk
-  kRaw,  // a blob that nothing starts from
+  kVmdk,
+  kVhd,
+  kVhdx,
+  kVdi,
+  kIso,     // a medium: ISO 9660 or UDF, with a GPT beside it or not
+  kGpt,     // a bootable raw disk
+  kMbr,     // the same with the older partition table
+  kRaw,     // a blob that nothing starts from
+  kLuks,    // an encrypted volume
+  kKernel,  // for direct boot: a Linux bzImage or a PE program
+  kInitrd,  // for direct boot: cpio archives, compressed or not
+  kOva,     // an OVF with its disks in a tar
 };
 
-// As people write it and ParseDeclaredFormat reads it: "qcow2", "gpt", "raw".
+// As people write it and ParseDeclaredFormat reads it: "qcow2", "vmdk", ...
 std::string_view DeclaredFormatName(DeclaredFormat format);
-// "qcow2", "gpt", "raw". Errors: kInvalidInput with the fix (unknown; ami, aki, ari: retired; a
-// format that is known, but not accepted).
+// The names above, and "vpc" for vhd. Errors: kInvalidInput with the fix (unknown; ami, aki, ari:
+// retired; a format that is known, but not accepted: qed, parallels).
 Result<DeclaredFormat> ParseDeclaredFormat(std::string_view name);
+// The one accepted format that the content has. Errors: kInvalidInput (none that is known, one that
+// is not accepted, several), those of the reader.
+Result<DeclaredFormat> DetectFormat(const formats::RandomAccessReader& image);
+// Whether it holds the disk of a guest: what can be converted.
+bool IsDiskFormat(DeclaredFormat format);
 
 enum class ContentFormat { kGpt, kMbr, kRaw };
 std::string_view ContentFormatName(ContentFormat format);
@@ -49,16 +67,26 @@ struct Inspection {
   ContentFormat content = ContentFormat::kRaw;   // what a guest sees
   uint64_t file_size = 0;
   uint64_t virtual_size = 0;  // the disk that a guest sees, bytes
+  uint64_t cluster_size = 0;  // bytes; 0 for formats without clusters
+  std::string subformat;      // "streamOptimized", "dynamic", ...; "" where there is one kind only
   bool bootable = false;
   std::vector<std::string> facts;  // one line each, for people
   std::vector<BootBinary> boot_binaries;
+  std::vector<KeySetReport> reports;  // one for each key set that was asked about
+  // When it was asked for: one for each bank. Empty with a fact that says why there is none.
+  std::vector<measure::Prediction> predictions;
 };
 
 // Detects by content, compares with what was declared and checks the whole structure. Pure;
 // time and memory are bounded whatever the bytes are.
 // Errors: kInvalidInput: refused. One line: what was found at which offset and why it is refused;
 // fix() says what is accepted. Other codes: the source could not be read.
-Result<Inspection> Inspect(const formats::RandomAccessReader& image, DeclaredFormat declared);
+//   request: what to look for beside.
+Result<Inspection> Inspect(const formats::RandomAccessReader& image, DeclaredFormat declared,
+                           const InspectionRequest& request = {});
+
+// 64 hexadecimal digits. Errors: kInvalidInput.
+Result<Sha256Digest> ParseSha256(std::string_view hex);
 
 // Proof that some content passed inspection: only inspection makes one. What attaches, converts or
 // overlays an image takes this, and calls CheckUnchanged with what it is about to use.

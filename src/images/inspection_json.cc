@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "images/inspection_json.h"
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <nlohmann/json.hpp>
@@ -15,7 +16,10 @@
 #include "base/text.h"
 #include "formats/pe.h"
 #include "images/boot_binaries.h"
+#include "images/boot_chain.h"
 #include "images/inspection.h"
+#include "measure/extend_log.h"
+#include "measure/prediction.h"
 
 namespace vallum::images {
 namespace {
@@ -24,6 +28,7 @@ using Json = nlohmann::json;
 
 constexpr size_t kMaxFacts = 1024;
 constexpr size_t kMaxText = 4096;
+constexpr size_t kMaxBanks = 4;
 
 Json BinaryToJson(const BootBinary& b) {
   Json signatures = Json::array();
@@ -40,6 +45,46 @@ Json BinaryToJson(const BootBinary& b) {
           {"sbatLevelSection", ToBase64(b.sbat_level_section)},
           {"certificates", std::move(certificates)},
           {"sbat", b.sbat}};
+}
+
+Json LinkToJson(const LinkReport& link) {
+  return {{"path", link.path},
+          {"role", LinkRoleName(link.role)},
+          {"authenticodeSha256", link.authenticode_sha256},
+          {"signer", link.signer},
+          {"sbat", link.sbat},
+          {"verifiedBy", link.verified_by},
+          {"allowed", link.allowed},
+          {"authority", link.authority},
+          {"reasons", link.reasons},
+          {"fixes", link.fixes}};
+}
+
+Json ReportToJsonObject(const KeySetReport& report) {
+  Json chain = Json::array();
+  for (const LinkReport& link : report.chain) chain.push_back(LinkToJson(link));
+  return {{"keySet", report.key_set},
+          {"readiness", ReadinessName(report.readiness)},
+          {"bootable", BootableName(report.bootable)},
+          {"chain", std::move(chain)},
+          {"reasons", report.reasons},
+          {"fixes", report.fixes}};
+}
+
+Json PredictionToJson(const measure::Prediction& prediction) {
+  Json pcrs = Json::array();
+  for (const measure::PcrPrediction& pcr : prediction.pcrs) {
+    Json events = Json::array();
+    for (const measure::PredictedEvent& event : pcr.events) {
+      events.push_back({{"digest", ToHex(event.digest)}, {"description", event.description}});
+    }
+    pcrs.push_back({{"pcr", pcr.pcr.value()},
+                    {"state", measure::PcrKnowledgeName(pcr.state)},
+                    {"reason", pcr.reason},
+                    {"value", ToHex(pcr.value)},
+                    {"events", std::move(events)}});
+  }
+  return {{"bank", HashAlgorithmName(prediction.bank)}, {"pcrs", std::move(pcrs)}};
 }
 
 Error NoReport(std::string_view member) {
@@ -94,6 +139,130 @@ Result<BootBinary> BinaryFromJson(const Json& json) {
   return b;
 }
 
+Result<std::vector<std::string>> LinesOf(const Json& json, const char* member) {
+  const auto list = json.find(member);
+  if (list == json.end() || !list->is_array() || list->size() > kMaxFacts) return NoReport(member);
+  std::vector<std::string> out;
+  for (const Json& line : *list) {
+    if (!line.is_string()) return NoReport(member);
+    out.push_back(Printable(line.get<std::string>(), kMaxText));
+  }
+  return out;
+}
+
+// The value whose name the member holds.
+template <typename T>
+Result<T> ChoiceOf(const Json& json, const char* member, std::initializer_list<T> values,
+                   std::string_view (*name)(T)) {
+  ASSIGN_OR_RETURN(const std::string text, TextOf(json, member, kMaxText));
+  for (const T value : values) {
+    if (name(value) == text) return value;
+  }
+  return NoReport(member);
+}
+
+Result<bool> FlagOf(const Json& json, const char* member) {
+  const auto it = json.find(member);
+  if (it == json.end() || !it->is_boolean()) return NoReport(member);
+  return it->get<bool>();
+}
+
+Result<LinkReport> LinkFromJson(const Json& json) {
+  if (!json.is_object()) return NoReport("chain");
+  LinkReport link;
+  ASSIGN_OR_RETURN(link.path, TextOf(json, "path", kMaxText));
+  ASSIGN_OR_RETURN(link.role, ChoiceOf(json, "role",
+                                       {LinkRole::kShim, LinkRole::kFallback, LinkRole::kGrub,
+                                        LinkRole::kBootManager, LinkRole::kUnifiedKernel,
+                                        LinkRole::kKernel, LinkRole::kOther},
+                                       LinkRoleName));
+  ASSIGN_OR_RETURN(link.authenticode_sha256, TextOf(json, "authenticodeSha256", 64));
+  ASSIGN_OR_RETURN(link.signer, TextOf(json, "signer", kMaxText));
+  ASSIGN_OR_RETURN(link.sbat, LinesOf(json, "sbat"));
+  ASSIGN_OR_RETURN(link.verified_by, TextOf(json, "verifiedBy", kMaxText));
+  ASSIGN_OR_RETURN(link.allowed, FlagOf(json, "allowed"));
+  ASSIGN_OR_RETURN(link.authority, TextOf(json, "authority", kMaxText));
+  ASSIGN_OR_RETURN(link.reasons, LinesOf(json, "reasons"));
+  ASSIGN_OR_RETURN(link.fixes, LinesOf(json, "fixes"));
+  return link;
+}
+
+Result<KeySetReport> KeySetReportFromJson(const Json& json) {
+  if (!json.is_object()) return NoReport("reports");
+  KeySetReport report;
+  ASSIGN_OR_RETURN(report.key_set, TextOf(json, "keySet", kMaxText));
+  ASSIGN_OR_RETURN(report.readiness,
+                   ChoiceOf(json, "readiness",
+                            {SecureBootReadiness::kNotSupported, SecureBootReadiness::kDisabled,
+                             SecureBootReadiness::kFirstBoot, SecureBootReadiness::kReady,
+                             SecureBootReadiness::kReadyNoDbx, SecureBootReadiness::kSetupMode,
+                             SecureBootReadiness::kCertsIncomplete},
+                            ReadinessName));
+  ASSIGN_OR_RETURN(
+      report.bootable,
+      ChoiceOf(json, "bootable", {Bootable::kYes, Bootable::kAsFarAsKnown, Bootable::kNo},
+               BootableName));
+  ASSIGN_OR_RETURN(report.reasons, LinesOf(json, "reasons"));
+  ASSIGN_OR_RETURN(report.fixes, LinesOf(json, "fixes"));
+  const auto chain = json.find("chain");
+  if (chain == json.end() || !chain->is_array() || chain->size() > kMaxChainLinks) {
+    return NoReport("chain");
+  }
+  for (const Json& item : *chain) {
+    ASSIGN_OR_RETURN(LinkReport link, LinkFromJson(item));
+    report.chain.push_back(std::move(link));
+  }
+  return report;
+}
+
+Result<measure::PcrPrediction> PcrFromJson(const Json& json) {
+  constexpr size_t kMaxEvents = 8192;
+  if (!json.is_object()) return NoReport("pcrs");
+  ASSIGN_OR_RETURN(const uint64_t number, NumberOf(json, "pcr"));
+  ASSIGN_OR_RETURN(
+      const PcrIndex index,
+      PcrIndex::Create(static_cast<uint32_t>(std::min<uint64_t>(number, PcrIndex::kCount))));
+  measure::PcrPrediction pcr{.pcr = index, .state = {}, .reason = {}, .events = {}, .value = {}};
+  ASSIGN_OR_RETURN(pcr.state,
+                   ChoiceOf(json, "state",
+                            {measure::PcrKnowledge::kExact, measure::PcrKnowledge::kPartial,
+                             measure::PcrKnowledge::kUnknown},
+                            measure::PcrKnowledgeName));
+  ASSIGN_OR_RETURN(pcr.reason, TextOf(json, "reason", kMaxText));
+  ASSIGN_OR_RETURN(const std::string value, TextOf(json, "value", kMaxText));
+  ASSIGN_OR_RETURN(pcr.value, FromHex(value));
+  const auto events = json.find("events");
+  if (events == json.end() || !events->is_array() || events->size() > kMaxEvents) {
+    return NoReport("events");
+  }
+  for (const Json& item : *events) {
+    if (!item.is_object()) return NoReport("events");
+    ASSIGN_OR_RETURN(const std::string digest, TextOf(item, "digest", kMaxText));
+    ASSIGN_OR_RETURN(Bytes bytes, FromHex(digest));
+    ASSIGN_OR_RETURN(std::string description, TextOf(item, "description", kMaxText));
+    pcr.events.push_back({.pcr = index,
+                          .digest = std::move(bytes),
+                          .description = Printable(description, kMaxText)});
+  }
+  return pcr;
+}
+
+Result<measure::Prediction> PredictionFromJson(const Json& json) {
+  if (!json.is_object()) return NoReport("predictions");
+  measure::Prediction prediction;
+  ASSIGN_OR_RETURN(const std::string bank, TextOf(json, "bank", kMaxText));
+  ASSIGN_OR_RETURN(prediction.bank, measure::ParseBankName(bank));
+  const auto pcrs = json.find("pcrs");
+  if (pcrs == json.end() || !pcrs->is_array() || pcrs->size() > PcrIndex::kCount) {
+    return NoReport("pcrs");
+  }
+  for (const Json& item : *pcrs) {
+    ASSIGN_OR_RETURN(measure::PcrPrediction pcr, PcrFromJson(item));
+    prediction.pcrs.push_back(std::move(pcr));
+  }
+  return prediction;
+}
+
 Result<ContentFormat> ParseContentFormat(std::string_view name) {
   for (const ContentFormat format :
        {ContentFormat::kGpt, ContentFormat::kMbr, ContentFormat::kRaw}) {
@@ -110,17 +279,10 @@ Result<Inspection> InspectionFromJson(const Json& json) {
   ASSIGN_OR_RETURN(out.content, ParseContentFormat(content));
   ASSIGN_OR_RETURN(out.file_size, NumberOf(json, "fileSize"));
   ASSIGN_OR_RETURN(out.virtual_size, NumberOf(json, "virtualSize"));
-  const auto bootable = json.find("bootable");
-  if (bootable == json.end() || !bootable->is_boolean()) return NoReport("bootable");
-  out.bootable = bootable->get<bool>();
-  const auto facts = json.find("facts");
-  if (facts == json.end() || !facts->is_array() || facts->size() > kMaxFacts) {
-    return NoReport("facts");
-  }
-  for (const Json& fact : *facts) {
-    if (!fact.is_string()) return NoReport("facts");
-    out.facts.push_back(Printable(fact.get<std::string>(), kMaxText));
-  }
+  ASSIGN_OR_RETURN(out.cluster_size, NumberOf(json, "clusterSize"));
+  ASSIGN_OR_RETURN(out.subformat, TextOf(json, "subformat", kMaxText));
+  ASSIGN_OR_RETURN(out.bootable, FlagOf(json, "bootable"));
+  ASSIGN_OR_RETURN(out.facts, LinesOf(json, "facts"));
   const auto binaries = json.find("bootBinaries");
   if (binaries == json.end() || !binaries->is_array() || binaries->size() > kMaxBootBinaries) {
     return NoReport("bootBinaries");
@@ -129,10 +291,52 @@ Result<Inspection> InspectionFromJson(const Json& json) {
     ASSIGN_OR_RETURN(BootBinary b, BinaryFromJson(binary));
     out.boot_binaries.push_back(std::move(b));
   }
+  const auto reports = json.find("reports");
+  if (reports == json.end() || !reports->is_array() || reports->size() > kMaxFacts) {
+    return NoReport("reports");
+  }
+  for (const Json& item : *reports) {
+    ASSIGN_OR_RETURN(KeySetReport report, KeySetReportFromJson(item));
+    out.reports.push_back(std::move(report));
+  }
+  const auto predictions = json.find("predictions");
+  if (predictions == json.end() || !predictions->is_array() || predictions->size() > kMaxBanks) {
+    return NoReport("predictions");
+  }
+  for (const Json& item : *predictions) {
+    ASSIGN_OR_RETURN(measure::Prediction prediction, PredictionFromJson(item));
+    out.predictions.push_back(std::move(prediction));
+  }
   return out;
 }
 
+Json InspectionToObject(const Inspection& inspection) {
+  Json binaries = Json::array();
+  for (const BootBinary& b : inspection.boot_binaries) binaries.push_back(BinaryToJson(b));
+  Json predictions = Json::array();
+  for (const measure::Prediction& p : inspection.predictions) {
+    predictions.push_back(PredictionToJson(p));
+  }
+  Json reports = Json::array();
+  for (const KeySetReport& r : inspection.reports) reports.push_back(ReportToJsonObject(r));
+  return {{"format", DeclaredFormatName(inspection.format)},
+          {"contentFormat", ContentFormatName(inspection.content)},
+          {"fileSize", inspection.file_size},
+          {"virtualSize", inspection.virtual_size},
+          {"clusterSize", inspection.cluster_size},
+          {"subformat", inspection.subformat},
+          {"bootable", inspection.bootable},
+          {"reports", std::move(reports)},
+          {"predictions", std::move(predictions)},
+          {"facts", inspection.facts},
+          {"bootBinaries", std::move(binaries)}};
+}
+
 }  // namespace
+
+std::string InspectionToJson(const Inspection& inspection) {
+  return InspectionToObject(inspection).dump(-1, ' ', false, Json::error_handler_t::replace);
+}
 
 std::string ReportToJson(const Result<Inspection>& outcome) {
   Json report;
@@ -141,15 +345,7 @@ std::string ReportToJson(const Result<Inspection>& outcome) {
     report["refused"] = {
         {"code", ErrorCodeName(e.code())}, {"message", e.Describe()}, {"fix", e.fix()}};
   } else {
-    Json binaries = Json::array();
-    for (const BootBinary& b : outcome->boot_binaries) binaries.push_back(BinaryToJson(b));
-    report["inspection"] = {{"format", DeclaredFormatName(outcome->format)},
-                            {"contentFormat", ContentFormatName(outcome->content)},
-                            {"fileSize", outcome->file_size},
-                            {"virtualSize", outcome->virtual_size},
-                            {"bootable", outcome->bootable},
-                            {"facts", outcome->facts},
-                            {"bootBinaries", std::move(binaries)}};
+    report["inspection"] = InspectionToObject(*outcome);
   }
   // Names on a hostile disk need not be UTF-8.
   return report.dump(-1, ' ', false, Json::error_handler_t::replace);

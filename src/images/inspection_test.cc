@@ -18,6 +18,8 @@
 #include "base/text.h"
 #include "base/units.h"
 #include "formats/detect.h"
+#include "formats/gpt.h"
+#include "formats/pe.h"
 #include "formats/qcow2.h"
 #include "formats/reader.h"
 #include "formats/test_support.h"
@@ -117,6 +119,11 @@ TEST(Inspect, TheSameDiskInsideQcow2IsSeenTheSameWay) {
   }
 }
 
+Result<DescribedBinary> Describe(const Bytes& file) {
+  ASSIGN_OR_RETURN(const formats::PeImage pe, formats::PeImage::Parse(file));
+  return DescribeBootBinary("x", pe);
+}
+
 TEST(Inspect, SignerIsNamed) {
   if (!HasTool("sbsign")) GTEST_SKIP() << "no sbsign";
   const TempDir dir;
@@ -127,7 +134,7 @@ TEST(Inspect, SignerIsNamed) {
       dir.File("key") + " -out " + dir.File("crt"));
   MustRun("sbsign --key " + dir.File("key") + " --cert " + dir.File("crt") + " --output " +
           dir.File("s") + " " + dir.File("a"));
-  const auto binary = DescribeBootBinary("x", ReadFile(dir.File("s")));
+  const auto binary = Describe(ReadFile(dir.File("s")));
   ASSERT_TRUE(binary.has_value()) << binary.error().Describe();
   EXPECT_EQ(binary->binary.signer, "CN=Test signer,O=Example");
   EXPECT_FALSE(binary->binary.signer_certificate.empty());
@@ -150,7 +157,7 @@ Bytes MakeShim(const Bytes& vendor_cert) {
 TEST(Inspect, VendorCertificateSectionIsKeptWhole) {
   // Nonsense too: what it means is not decided here.
   for (const Bytes& section : {VendorCert(), Bytes(kMaxVendorCertBytes, std::byte{7})}) {
-    const auto described = DescribeBootBinary("x", MakeShim(section));
+    const auto described = Describe(MakeShim(section));
     ASSERT_TRUE(described.has_value()) << described.error().Describe();
     EXPECT_TRUE(described->binary.vendor_cert_section == section);
     EXPECT_THAT(described->facts, ::testing::IsEmpty());
@@ -159,7 +166,7 @@ TEST(Inspect, VendorCertificateSectionIsKeptWhole) {
 
 TEST(Inspect, VendorCertificateSectionAboveTheLimitIsAFact) {
   const Bytes shim = MakeShim(Bytes(kMaxVendorCertBytes + 1, std::byte{7}));
-  const auto described = DescribeBootBinary("x", shim);
+  const auto described = Describe(shim);
   ASSERT_TRUE(described.has_value()) << described.error().Describe();
   EXPECT_TRUE(described->binary.vendor_cert_section.empty());
   const auto fact = HasSubstr(".vendor_cert of 262145 bytes is left out");
@@ -177,7 +184,7 @@ TEST(Inspect, DeclaredMustEqualDetected) {
   ExpectRefused(qcow2, DeclaredFormat::kGpt, "declared gpt, but detected qcow2");
   ExpectRefused(BootDisk(), DeclaredFormat::kQcow2, "declared qcow2, but detected gpt");
   ExpectRefused(BootDisk(), DeclaredFormat::kRaw, "declared raw, but detected gpt");
-  ExpectRefused(Bytes(4096, std::byte{7}), DeclaredFormat::kQcow2, "no qcow2 magic");
+  ExpectRefused(Bytes(4096, std::byte{7}), DeclaredFormat::kQcow2, "no signature of qcow2");
   ExpectRefused(Bytes(4096, std::byte{7}), DeclaredFormat::kGpt, "no GPT header");
 }
 
@@ -187,13 +194,15 @@ TEST(Inspect, RetiredAndUnknownDeclarationsAreNamed) {
     ASSERT_FALSE(result.has_value());
     EXPECT_THAT(result.error().message(), HasSubstr("retired"));
   }
-  for (const std::string name : {"vmdk", "", "mbr", "\x1b[2J"}) {
+  for (const std::string name : {"vmdk4", "", "\x1b[2J"}) {
     const auto result = ParseDeclaredFormat(name);
     ASSERT_FALSE(result.has_value());
     EXPECT_THAT(result.error().fix(), HasSubstr("accepted formats"));
     EXPECT_THAT(result.error().message(), ::testing::Not(HasSubstr("\x1b")));
   }
   EXPECT_EQ(*ParseDeclaredFormat("QCOW2"), DeclaredFormat::kQcow2);
+  EXPECT_EQ(*ParseDeclaredFormat("vpc"), DeclaredFormat::kVhd);
+  EXPECT_THAT(ParseDeclaredFormat("qed").error().fix(), HasSubstr("qemu-img convert"));
 }
 
 TEST(Inspect, EmptyImagesAreRefused) {
@@ -453,7 +462,8 @@ TEST_F(Confined, ReportAboutAnotherImageIsRefused) {
   const auto image =
       Inspect(BootDisk(), DeclaredFormat::kGpt,
               Script(R"(echo '{"inspection":{"format":"raw","contentFormat":"raw","fileSize":1,)"
-                     R"("virtualSize":1,"bootable":true,"facts":[],"bootBinaries":[]}}')"));
+                     R"("virtualSize":1,"clusterSize":0,"subformat":"","bootable":true,"facts":[],)"
+                     R"("reports":[],"predictions":[],"bootBinaries":[]}}')"));
   ASSERT_FALSE(image.has_value());
   EXPECT_THAT(image.error().message(), HasSubstr("not about this image"));
 }

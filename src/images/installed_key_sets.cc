@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "images/installed_key_sets.h"
+
+#include <algorithm>
+#include <filesystem>
+#include <fstream>
+#include <string>
+#include <system_error>
+#include <utility>
+#include <vector>
+
+#include "base/bytes.h"
+#include "base/error.h"
+#include "base/result.h"
+#include "firmware/descriptor.h"
+#include "firmware/guid.h"
+#include "firmware/variable_store.h"
+
+namespace vallum::images {
+namespace {
+
+using firmware::KeySet;
+
+constexpr size_t kMaxFile = size_t{16} << 20U;
+constexpr const char* kShim = "/usr/lib/shim/shimx64.efi.signed";
+
+Result<Bytes> ReadWhole(const std::string& path) {
+  std::error_code error;
+  const auto size = std::filesystem::file_size(path, error);
+  if (error) return ErrnoError(error.value(), "read " + path);
+  if (size > kMaxFile) return InvalidInput(path + " is too large for keys");
+  Bytes content(size);
+  std::ifstream file(path, std::ios::binary);
+  file.read(reinterpret_cast<char*>(content.data()), static_cast<std::streamsize>(size));
+  if (!file) return Unavailable("reading " + path + " failed");
+  return content;
+}
+
+std::vector<firmware::DescriptorFile> ReadDescriptors(const std::vector<std::string>& folders) {
+  std::vector<firmware::DescriptorFile> files;
+  for (const std::string& folder : folders) {
+    std::error_code error;
+    for (const auto& entry : std::filesystem::directory_iterator(folder, error)) {
+      Result<Bytes> content = ReadWhole(entry.path());
+      if (!content.has_value()) continue;
+      files.push_back(
+          {.directory = folder, .name = entry.path().filename(), .content = *std::move(content)});
+    }
+  }
+  return files;
+}
+
+Result<KeySet> ReadMicrosoft() {
+  const std::vector<std::string> folders = firmware::DescriptorDirectories("");
+  const auto set = firmware::ResolveDescriptors(folders, ReadDescriptors(folders));
+  ASSIGN_OR_RETURN(const firmware::FirmwareDescriptor found,
+                   firmware::SelectFirmware(set.descriptors,
+                                            {.secure_boot = firmware::SecureBootSupport::kRequired,
+                                             .keys = firmware::KeyEnrolment::kEnrolled}));
+  ASSIGN_OR_RETURN(const Bytes content, ReadWhole(found.mapping.nvram_template.path));
+  ASSIGN_OR_RETURN(const auto store, firmware::VariableStore::Parse(content));
+  return firmware::KeySetFromStore(store);
+}
+
+Result<KeySet> ReadDebian() {
+  ASSIGN_OR_RETURN(const Bytes shim, ReadWhole(kShim));
+  return firmware::DebianKeySet(shim);
+}
+
+KeySet FromCertificates(const std::vector<firmware::Signature>& certificates) {
+  KeySet keys;
+  keys.pk = {certificates.front()};
+  keys.kek = {certificates.front()};
+  keys.db = certificates;
+  return keys;
+}
+
+}  // namespace
+
+InstalledKeySets FindInstalledKeySets() {
+  InstalledKeySets out;
+  const auto add = [&](Result<KeySet> keys, const std::string& name, const std::string& package) {
+    if (keys.has_value()) {
+      out.sets.push_back(*std::move(keys));
+      return;
+    }
+    out.missing.push_back("key set " + name + " is not here (" + keys.error().Describe() +
+                          "): install the package " + package);
+  };
+  add(ReadMicrosoft(), "microsoft", "ovmf");
+  add(ReadDebian(), "debian", "shim-signed");
+  return out;
+}
+
+Result<KeySet> ReadKeySetFile(const std::string& path) {
+  ASSIGN_OR_RETURN(const Bytes content, ReadWhole(path));
+  const std::string name = std::filesystem::path(path).filename();
+  if (Result<KeySet> keys = firmware::ParseKeySet(AsText(content)); keys.has_value()) return keys;
+  if (const auto store = firmware::VariableStore::Parse(content); store.has_value()) {
+    ASSIGN_OR_RETURN(KeySet keys, firmware::KeySetFromStore(*store));
+    keys.name = name;
+    return keys;
+  }
+  const auto certificates = firmware::CertificatesFromFile(content, firmware::Guid{});
+  if (!certificates.has_value() || certificates->empty()) {
+    return InvalidInput(path + " is no variable store, no key set and no certificate")
+        .WithFix("give OVMF variables (.fd), a certificate in PEM or DER, or a key set in JSON");
+  }
+  KeySet keys = FromCertificates(*certificates);
+  keys.name = name;
+  return keys;
+}
+
+}  // namespace vallum::images
