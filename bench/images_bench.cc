@@ -69,7 +69,9 @@ struct Source {
   const char* qemu_name;  // and as qemu-img says
   const char* options;
 };
-constexpr std::array kSources = {Source{"raw", "raw", "-S 0"}, Source{"qcow2", "qcow2", "-c"}};
+constexpr std::array kSources = {
+    Source{"raw", "raw", "-S 0"}, Source{"qcow2", "qcow2", "-c"}, Source{"vmdk", "vmdk", ""},
+    Source{"vmdk", "vmdk", "-o subformat=streamOptimized"}, Source{"vhdx", "vhdx", ""}};
 
 double SecondsOf(const std::function<bool()>& work, bool& good) {
   const auto begin = std::chrono::steady_clock::now();

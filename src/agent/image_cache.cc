@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <utility>
 
@@ -165,19 +166,17 @@ Result<void> ImageCache::Receive(const ImageRequest& request, store::BlobUpload&
 
 Result<images::InspectedImage> ImageCache::Inspect(const ImageRequest& request, int fd) {
   ASSIGN_OR_RETURN(const Sha256Digest digest, ParseDigest(request.sha256));
-  if (request.format == "qcow2") {
-    return inspector_.Inspect(fd, images::DeclaredFormat::kQcow2, digest);
+  ASSIGN_OR_RETURN(const images::DeclaredFormat format,
+                   images::ParseDeclaredFormat(request.format));
+  // What QEMU can be given: everything else was converted when it was imported.
+  const std::array usable = {images::DeclaredFormat::kQcow2, images::DeclaredFormat::kGpt,
+                             images::DeclaredFormat::kMbr, images::DeclaredFormat::kRaw};
+  if (std::ranges::find(usable, format) == usable.end()) {
+    return InvalidInput("instances cannot start from images in the format " +
+                        std::string(images::DeclaredFormatName(format)))
+        .WithFix("import the image again, to be kept as qcow2");
   }
-  if (request.format != "raw") {
-    return InvalidInput("image format '" + Printable(request.format, 40) + "' is not known")
-        .WithFix("import the image as qcow2 or gpt");
-  }
-  // To QEMU a raw disk with a GPT and one without are the same.
-  auto inspected = inspector_.Inspect(fd, images::DeclaredFormat::kGpt, digest);
-  if (!inspected && inspected.error().code() == ErrorCode::kInvalidInput) {
-    return inspector_.Inspect(fd, images::DeclaredFormat::kRaw, digest);
-  }
-  return inspected;
+  return inspector_.Inspect(fd, format, digest);
 }
 
 // QEMU must see nothing that this host did not look at itself, whatever the controller says.

@@ -185,7 +185,8 @@ Result<vm::Disk> MakeRootDisk(const InstancePaths& paths, const v1::DesiredInsta
   base.path = files.image_path;
   if (desired.image_format() == "qcow2") {
     base.format = vm::DiskFormat::kQcow2;
-  } else if (desired.image_format() == "raw") {
+  } else if (desired.image_format() == "raw" || desired.image_format() == "gpt" ||
+             desired.image_format() == "mbr") {
     base.format = vm::DiskFormat::kRaw;
   } else {
     return InvalidInput("image format '" + Printable(desired.image_format(), 40) +

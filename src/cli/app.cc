@@ -46,6 +46,7 @@ void AddCommands(CLI::App* app, Tool* tool) {
     if (kind.name == "instance") AddInstanceCommands(group, tool);
     if (kind.name == "token") AddTokenCommands(group, tool);
   }
+  AddKeySetCommands(app, tool);
   AddConsoleCommand(app, tool);
   AddScheduleCommands(app, tool);
   AddContextCommands(app, tool);

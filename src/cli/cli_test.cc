@@ -149,6 +149,7 @@ class CliTest : public testing::Test {
     environment.in_fd = in_fd_;
     environment.out_fd = out_fd_;
     environment.clock = &clock_;
+    environment.inspector = VALLUM_BIN_DIR "/vallum-inspect";
     return cli::Run(args, std::move(environment));
   }
 
@@ -449,7 +450,10 @@ TEST_F(CliTest, ImportGoesOnWhereAnEarlierOneBrokeOff) {
       });
   Serve(std::move(router));
   Write("a.qcow2", "0123456789", 0644);
-  ASSERT_EQ(Vallum({"image", "import", Path("a.qcow2"), "--name", "a", "--wait"}), 0) << err_.str();
+  ASSERT_EQ(Vallum({"image", "import", Path("a.qcow2"), "--name", "a", "--disk-format", "qcow2",
+                    "--wait"}),
+            0)
+      << err_.str();
   EXPECT_EQ(received, "456789");
   EXPECT_EQ(offset, "4/10");
   EXPECT_EQ(out_.str(), "image a imported: ready\n  one fact\n");
@@ -464,13 +468,24 @@ TEST_F(CliTest, ImportOfAnotherFileUnderATakenNameIsAConflict) {
                           {"status", {{"state", "IMAGE_PENDING"}}}}));
   Serve(std::move(router));
   Write("a.qcow2", "0123456789", 0644);
-  EXPECT_EQ(Vallum({"image", "import", Path("a.qcow2"), "--name", "a"}), 4);
+  EXPECT_EQ(Vallum({"image", "import", Path("a.qcow2"), "--name", "a", "--disk-format", "qcow2"}),
+            4);
 }
 
-TEST_F(CliTest, ImageWithoutADeclaredFormatIsRefused) {
-  Write("disk.img", "x", 0644);
+TEST_F(CliTest, ContentOfNoKnownFormatMustBeDeclared) {
+  Write("disk.qcow2", "x", 0644);
+  EXPECT_EQ(Vallum({"image", "inspect", Path("disk.qcow2")}), 2);
+  EXPECT_THAT(err_.str(), HasSubstr("declare raw"));
+}
+
+TEST_F(CliTest, RefusalIsOneLineWithFileOffsetReasonAndWhatIsAccepted) {
+  Write("disk.img", "QFI\xfb" + std::string(1020, '\0'), 0644);
   EXPECT_EQ(Vallum({"image", "inspect", Path("disk.img")}), 2);
-  EXPECT_THAT(err_.str(), HasSubstr("--disk-format"));
+  const std::string line = err_.str();
+  EXPECT_EQ(std::count(line.begin(), line.end(), '\n'), 1) << line;
+  EXPECT_THAT(line, HasSubstr("disk.img: "));
+  EXPECT_THAT(line, HasSubstr("offset"));
+  EXPECT_THAT(line, HasSubstr("qemu-img"));
 }
 
 TEST_F(CliTest, InspectNeedsNoServer) {

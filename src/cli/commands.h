@@ -16,10 +16,12 @@ void AddResourceCommands(CLI::App* group, Tool* tool, const Kind& kind);  // lis
 void AddPoolCommands(CLI::App* group, Tool* tool);
 void AddHostCommands(CLI::App* group, Tool* tool);
 void AddImageCommands(CLI::App* group, Tool* tool);
+void AddPredictCommand(CLI::App* group, Tool* tool);
 void AddFlavorCommands(CLI::App* group, Tool* tool);
 void AddInstanceCommands(CLI::App* group, Tool* tool);
 void AddWaitCommand(CLI::App* group, Tool* tool);  // instance wait
 void AddTokenCommands(CLI::App* group, Tool* tool);
+void AddKeySetCommands(CLI::App* app, Tool* tool);
 void AddContextCommands(CLI::App* app, Tool* tool);
 void AddScheduleCommands(CLI::App* app, Tool* tool);
 void AddConsoleCommand(CLI::App* app, Tool* tool);

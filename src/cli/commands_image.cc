@@ -1,18 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <fcntl.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
-#include <cerrno>
+#include <algorithm>
 #include <memory>
 #include <ostream>
 #include <thread>
 
+#include "base/digest.h"
 #include "base/text.h"
 #include "base/units.h"
 #include "cli/commands.h"
-#include "images/fd_reader.h"
+#include "cli/local_image.h"
 #include "images/inspection.h"
+#include "images/inspection_json.h"
+#include "images/installed_key_sets.h"
 
 namespace vallum::cli {
 namespace {
@@ -20,47 +20,15 @@ namespace {
 constexpr int kUploadAttempts = 5;
 constexpr std::chrono::seconds kRetryPause{1};
 
-class File {
- public:
-  static Result<File> Open(const std::string& path) {
-    const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
-    if (fd < 0) return ErrnoError(errno, "open " + path);
-    File file(fd);
-    struct stat info = {};
-    if (::fstat(fd, &info) != 0) return ErrnoError(errno, "stat " + path);
-    if (!S_ISREG(info.st_mode)) return InvalidInput(Printable(path) + " is no regular file");
-    file.size_ = static_cast<uint64_t>(info.st_size);
-    return file;
-  }
-  ~File() {
-    if (fd_ >= 0) ::close(fd_);
-  }
-  File(File&& other) noexcept : fd_(std::exchange(other.fd_, -1)), size_(other.size_) {}
-  File& operator=(File&&) = delete;
-  int fd() const { return fd_; }
-  uint64_t size() const { return size_; }
-
- private:
-  explicit File(int fd) : fd_(fd) {}
-  int fd_;
-  uint64_t size_ = 0;
-};
-
 struct ImportOptions {
-  std::string file, name, format, description;
+  std::string file, name, format, store_format, description;
   std::vector<std::string> properties, labels;
   bool wait = false;
 };
 struct InspectOptions {
   std::string file, format;
+  std::vector<std::string> key_sets;
 };
-
-Result<std::string> FormatOf(const std::string& given, const std::string& file) {
-  if (!given.empty()) return given;
-  if (file.ends_with(".qcow2")) return std::string("qcow2");
-  return InvalidInput("the format of " + Printable(file) + " is not declared")
-      .WithFix("give --disk-format qcow2, gpt (a raw bootable disk) or raw");
-}
 
 std::string Bar(uint64_t done, uint64_t total) {
   const uint64_t percent = total == 0 ? 100 : done * 100 / total;
@@ -79,6 +47,7 @@ Result<Json> CreateOrResume(Tool* tool, const ImportOptions& options, const std:
                       {{"diskFormat", format},
                        {"description", options.description},
                        {"properties", properties},
+                       {"storeFormat", options.store_format},
                        {"expectedSizeBytes", std::to_string(size)}}}};
   Result<Json> created = tool->Call(http::Method::kPost, "/v1/images", body);
   if (created.has_value() || created.error().code() != ErrorCode::kConflict) return created;
@@ -93,7 +62,8 @@ Result<Json> CreateOrResume(Tool* tool, const ImportOptions& options, const std:
 }
 
 // One attempt, from where the server is. Returns the image.
-Result<Json> UploadOnce(Tool* tool, const std::string& path, const File& file, uint64_t offset) {
+Result<Json> UploadOnce(Tool* tool, const std::string& path, const LocalImage& file,
+                        uint64_t offset) {
   ASSIGN_OR_RETURN(http::Client* const client, tool->Connect());
   http::ClientRequest request{.method = http::Method::kPut,
                               .target = path + "/content?offset=" + std::to_string(offset) +
@@ -113,7 +83,7 @@ Result<Json> UploadOnce(Tool* tool, const std::string& path, const File& file, u
   return image;
 }
 
-Result<Json> Upload(Tool* tool, const std::string& path, const File& file, Json image) {
+Result<Json> Upload(Tool* tool, const std::string& path, const LocalImage& file, Json image) {
   for (int attempt = 1;; ++attempt) {
     const auto offset = static_cast<uint64_t>(NumberAt(image, "status.receivedBytes"));
     if (offset > file.size()) {
@@ -145,8 +115,8 @@ Result<Json> WaitReady(Tool* tool, const std::string& path, Json image) {
 }
 
 Result<void> Import(Tool* tool, const ImportOptions& options) {
-  ASSIGN_OR_RETURN(const std::string format, FormatOf(options.format, options.file));
-  ASSIGN_OR_RETURN(const File file, File::Open(options.file));
+  ASSIGN_OR_RETURN(const LocalImage file, LocalImage::Open(options.file));
+  ASSIGN_OR_RETURN(const std::string format, file.FormatOf(options.format));
   ASSIGN_OR_RETURN(Json image, CreateOrResume(tool, options, format, file.size()));
   const std::string path = ResourcePath(KindOf("image"), options.name);
   Result<Json> uploaded = Upload(tool, path, file, std::move(image));
@@ -164,31 +134,70 @@ Result<void> Import(Tool* tool, const ImportOptions& options) {
   return Ok();
 }
 
-Result<void> InspectFile(Tool* tool, const InspectOptions& options) {
-  ASSIGN_OR_RETURN(const std::string name, FormatOf(options.format, options.file));
-  ASSIGN_OR_RETURN(const images::DeclaredFormat format, images::ParseDeclaredFormat(name));
-  ASSIGN_OR_RETURN(const File file, File::Open(options.file));
-  ASSIGN_OR_RETURN(const images::FdReader reader, images::FdReader::Open(file.fd()));
-  ASSIGN_OR_RETURN(const images::Inspection found, images::Inspect(reader, format));
-  Json report = {{"format", images::DeclaredFormatName(found.format)},
-                 {"content", images::ContentFormatName(found.content)},
-                 {"fileSizeBytes", found.file_size},
-                 {"virtualSizeBytes", found.virtual_size},
-                 {"bootable", found.bootable},
-                 {"facts", found.facts}};
-  report["bootBinaries"] = Json::array();
-  for (const images::BootBinary& binary : found.boot_binaries) {
-    report["bootBinaries"].push_back({{"path", binary.path},
-                                      {"authenticodeSha256", binary.authenticode_sha256},
-                                      {"signer", binary.signer}});
+// The sets that were named, or every one that is installed here.
+Result<std::vector<firmware::KeySet>> KeySetsFor(Tool* tool,
+                                                 const std::vector<std::string>& names) {
+  images::InstalledKeySets installed = images::FindInstalledKeySets();
+  if (names.empty()) {
+    if (installed.sets.empty())
+      for (const std::string& missing : installed.missing)
+        tool->err() << "warning: " << missing << "\n";
+    return std::move(installed.sets);
   }
+  std::vector<firmware::KeySet> out;
+  for (const std::string& name : names) {
+    const auto found = std::ranges::find(installed.sets, name, &firmware::KeySet::name);
+    if (found != installed.sets.end()) {
+      out.push_back(*found);
+      continue;
+    }
+    Result<firmware::KeySet> keys = images::ReadKeySetFile(name);
+    if (!keys.has_value()) {
+      return std::move(keys).error().Context("--key-set " + Printable(name) +
+                                             " is no installed key set (microsoft, debian)");
+    }
+    out.push_back(*std::move(keys));
+  }
+  return out;
+}
+
+void PrintReport(Tool* tool, const images::KeySetReport& report) {
+  tool->out() << images::Summarize(report) << "\n";
+  for (const images::LinkReport& link : report.chain) {
+    tool->out() << "  " << (link.allowed ? "allowed  " : "REFUSED  ") << Printable(link.path)
+                << " (" << images::LinkRoleName(link.role) << ", by " << link.verified_by << ")\n"
+                << "    sha256 " << link.authenticode_sha256 << ", "
+                << (link.signer.empty() ? "unsigned" : "signed by " + Printable(link.signer))
+                << "\n";
+    if (!link.sbat.empty()) tool->out() << "    sbat " << Join(link.sbat, " ") << "\n";
+    if (!link.authority.empty()) tool->out() << "    by " << Printable(link.authority, 300) << "\n";
+    if (link.allowed) continue;
+    for (const std::string& reason : link.reasons) {
+      tool->out() << "    because " << Printable(reason, 400) << "\n";
+    }
+  }
+  for (const std::string& fix : report.fixes)
+    tool->out() << "  fix: " << Printable(fix, 400) << "\n";
+}
+
+Result<void> InspectFile(Tool* tool, const InspectOptions& options) {
+  ASSIGN_OR_RETURN(const LocalImage file, LocalImage::Open(options.file));
+  images::InspectionRequest request;
+  ASSIGN_OR_RETURN(request.key_sets, KeySetsFor(tool, options.key_sets));
+  ASSIGN_OR_RETURN(const images::InspectedImage inspected,
+                   file.Inspect(tool->environment().inspector, options.format, request));
+  const images::Inspection& found = inspected.inspection();
+  Json report = Json::parse(images::InspectionToJson(found));
+  report["sha256"] = ToHex(inspected.digest());
   static const std::vector<Column> kColumns = {{"FORMAT", "format"},
-                                               {"CONTENT", "content"},
-                                               {"DISK", "virtualSizeBytes", Style::kBytes},
+                                               {"SUBFORMAT", "subformat"},
+                                               {"CONTENT", "contentFormat"},
+                                               {"DISK", "virtualSize", Style::kBytes},
                                                {"BOOTABLE", "bootable", Style::kBool}};
   RETURN_IF_ERROR(tool->Show(kColumns, {report}, report));
   if (!tool->ForPeople()) return Ok();
   for (const std::string& fact : found.facts) tool->out() << "  " << Printable(fact, 400) << "\n";
+  for (const images::KeySetReport& each : found.reports) PrintReport(tool, each);
   return Ok();
 }
 
@@ -201,7 +210,11 @@ void AddImageCommands(CLI::App* group, Tool* tool) {
   import->add_option("FILE", options->file, "Disk image")->required();
   import->add_option("--name", options->name, "Name of the image")->required();
   import->add_option("--disk-format", options->format,
-                     "qcow2, gpt or raw (default for *.qcow2: qcow2)");
+                     "qcow2, vmdk, vhd, vhdx, vdi, iso, gpt, mbr, raw, luks, ova, kernel or initrd "
+                     "(default: what the content is)");
+  import->add_option("--store-format", options->store_format,
+                     "Keep the disk as qcow2 or raw (default: as it is if instances can start from "
+                     "it, else qcow2)");
   import->add_option("--property", options->properties,
                      "Such as os_secure_boot=required; repeatable");
   import->add_option("--description", options->description, "For people");
@@ -211,8 +224,14 @@ void AddImageCommands(CLI::App* group, Tool* tool) {
   auto inspect_options = std::make_shared<InspectOptions>();
   CLI::App* inspect = group->add_subcommand("inspect", "Inspect a file here, without a server");
   inspect->add_option("FILE", inspect_options->file, "Disk image")->required();
-  inspect->add_option("--disk-format", inspect_options->format, "qcow2, gpt or raw");
+  inspect->add_option("--disk-format", inspect_options->format,
+                      "What it is declared as (default: what the content is)");
+  inspect->add_option(
+      "--key-set", inspect_options->key_sets,
+      "microsoft, debian, or a file: OVMF variables (.fd), certificates (PEM, DER), a "
+      "key set in JSON; repeatable (default: all that are installed)");
   inspect->callback([=] { tool->action = [=] { return InspectFile(tool, *inspect_options); }; });
+  AddPredictCommand(group, tool);
 }
 
 }  // namespace vallum::cli

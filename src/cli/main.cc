@@ -6,6 +6,7 @@
 #include <iostream>
 
 #include "cli/tool.h"
+#include "images/confined_inspector.h"
 
 int main(int argc, char** argv) {
   // A reader of our output that went away is an error of write, not a signal.
@@ -23,5 +24,6 @@ int main(int argc, char** argv) {
   environment.out_fd = STDOUT_FILENO;
   environment.terminal = ::isatty(STDERR_FILENO) == 1;
   environment.clock = &clock;
+  environment.inspector = vallum::images::InspectorBesideThisProgram();
   return vallum::cli::Run(std::vector<std::string>(argv + 1, argv + argc), std::move(environment));
 }

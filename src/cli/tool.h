@@ -31,6 +31,7 @@ struct Environment {
   int out_fd = 1;
   bool terminal = false;  // err, where progress goes, is one
   const Clock* clock = nullptr;
+  std::string inspector;  // path of vallum-inspect
 };
 
 // One invocation: global options, the connection to the controller, and how results are shown. The

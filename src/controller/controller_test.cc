@@ -162,7 +162,7 @@ TEST_F(ControllerTest, InstanceGoesFromRequestToRunning) {
   const v1::DesiredInstance desired = RunningInstance(*agent, "web1");
   EXPECT_EQ(desired.boot().mode(), v1::BOOT_MODE_SECURE);
   EXPECT_EQ(desired.image_sha256(), "abcd");
-  EXPECT_EQ(desired.image_format(), "raw");
+  EXPECT_EQ(desired.image_format(), "gpt");
   EXPECT_EQ(desired.spec().memory_bytes(), int64_t{1} << 30);
   EXPECT_EQ(desired.spec().tpm_model(), "tpm-crb");
   EXPECT_EQ(Show("web1")->status().host(), "node1");

@@ -234,6 +234,12 @@ Result<InstanceService::Accepted> InstanceService::Create(v1::Instance instance,
         .WithFix("`vallum image show " + spec.image() +
                  "` says how far it is, or why it was refused");
   }
+  if (const auto image = view_.Get<v1::Image>(spec.image()); !image->status().bootable()) {
+    return Conflict("nothing starts from image \"" + spec.image() + "\" (" +
+                    image->status().detected_format() + ", " + image->status().content_format() +
+                    ")")
+        .WithFix("use the image of a bootable disk");
+  }
   if (policy.machine != "q35") {
     return InvalidInput("hw_machine_type=" + policy.machine + " is not supported")
         .WithFix("use q35, which starts BIOS disks as well");

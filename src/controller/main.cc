@@ -20,7 +20,9 @@
 #include "base/text.h"
 #include "controller/controller.h"
 #include "controller/rest.h"
+#include "images/confined_converter.h"
 #include "images/confined_inspector.h"
+#include "images/installed_key_sets.h"
 #include "store/blob_store.h"
 #include "store/sqlite_store.h"
 #include "tls/authority.h"
@@ -93,8 +95,7 @@ std::string EndpointOf(const Flags& flags) {
 
 std::string InspectorOf(const Flags& flags) {
   if (!flags.inspector.empty()) return flags.inspector;
-  std::error_code error;
-  return std::filesystem::read_symlink("/proc/self/exe", error).parent_path() / "vallum-inspect";
+  return images::InspectorBesideThisProgram();
 }
 
 Controller::Options OptionsOf(const Flags& flags) {
@@ -166,8 +167,13 @@ Result<void> Run(const Flags& flags, const sigset_t& signals) {
       Controller::Start(
           options, {.store = *store, .blobs = *blobs, .authority = *authority, .clock = clock}));
   const images::ConfinedInspector inspector({.program = InspectorOf(flags)});
-  ASSIGN_OR_RETURN(const auto rest, Rest::Start({.listen = flags.listen, .limits = {}}, *controller,
-                                                inspector, credentials));
+  const images::ConfinedConverter converter({.program = InspectorOf(flags), .timeout = {}});
+  images::InstalledKeySets key_sets = images::FindInstalledKeySets();
+  for (const std::string& missing : key_sets.missing) spdlog::warn("{}", missing);
+  ASSIGN_OR_RETURN(
+      const auto rest,
+      Rest::Start({.listen = flags.listen, .limits = {}, .key_sets = std::move(key_sets.sets)},
+                  *controller, inspector, converter, credentials));
   spdlog::info("the API is served on port {}, agents on port {}; the admin token is in {}",
                rest->port(), controller->gateway().port(), (dir / "admin.token").string());
   const Result<void> ended = Serve(signals, controller->view(), [&] {

@@ -103,7 +103,7 @@ v1::DesiredInstance Reconciler::Impl::Desired(const v1::Instance& instance) cons
     const v1::ImageStatus& status = image->status();
     desired.set_image_sha256(status.sha256());
     desired.set_image_size_bytes(status.size_bytes());
-    desired.set_image_format(status.detected_format() == "qcow2" ? "qcow2" : "raw");
+    desired.set_image_format(status.detected_format());
     desired.set_image_virtual_size_bytes(status.virtual_size_bytes());
     *desired.mutable_boot_binaries() = status.boot_binaries();
   }

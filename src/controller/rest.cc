@@ -64,10 +64,12 @@ Result<void> ParseListen(std::string_view text, http::ServerOptions& out) {
 
 class Rest::Impl {
  public:
-  Impl(Controller& controller, const images::ConfinedInspector& inspector)
+  Impl(Controller& controller, const images::ConfinedInspector& inspector,
+       const images::ConfinedConverter& converter, std::vector<firmware::KeySet> key_sets)
       : watches_(controller.view()),
         contents_(controller.blobs(), controller.view()),
-        context_{controller, inspector, watches_, consoles_, contents_} {}
+        key_sets_(std::move(key_sets)),
+        context_{controller, inspector, converter, watches_, consoles_, contents_, key_sets_} {}
 
   ~Impl() { Stop(std::chrono::milliseconds(0)); }
 
@@ -147,6 +149,7 @@ class Rest::Impl {
   std::vector<ApiRoute> Routes() {
     std::vector<ApiRoute> routes = ResourceRoutes(context_);
     for (ApiRoute& route : InstanceRoutes(context_)) routes.push_back(std::move(route));
+    for (ApiRoute& route : KeySetRoutes(context_)) routes.push_back(std::move(route));
     routes.push_back({Method::kGet, "/metrics", "Prometheus metrics", nullptr, nullptr, 200,
                       [this](const Request&, const Principal& principal) -> Result<Response> {
                         RETURN_IF_ERROR(Authorize(principal, Verb::kRead, Kind::kHost, {}));
@@ -175,6 +178,7 @@ class Rest::Impl {
   WatchSessions watches_;
   ConsoleSessions consoles_;
   ContentClaims contents_;
+  const std::vector<firmware::KeySet> key_sets_;
   RestContext context_;
   RestMetrics metrics_;
   std::unique_ptr<http::Server> server_;
@@ -185,8 +189,9 @@ Rest::~Rest() = default;
 
 Result<std::unique_ptr<Rest>> Rest::Start(const Options& options, Controller& controller,
                                           const images::ConfinedInspector& inspector,
+                                          const images::ConfinedConverter& converter,
                                           const tls::Credentials& credentials) {
-  auto impl = std::make_unique<Impl>(controller, inspector);
+  auto impl = std::make_unique<Impl>(controller, inspector, converter, options.key_sets);
   RETURN_IF_ERROR(impl->Start(options, credentials));
   return std::unique_ptr<Rest>(new Rest(std::move(impl)));
 }

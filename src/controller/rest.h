@@ -5,10 +5,13 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "base/result.h"
 #include "controller/controller.h"
+#include "firmware/key_set.h"
 #include "http/server.h"
+#include "images/confined_converter.h"
 #include "images/confined_inspector.h"
 #include "tls/certificate.h"
 
@@ -21,10 +24,12 @@ class Rest {
   struct Options {
     std::string listen = "127.0.0.1:7443";  // "[::1]:7443"; port 0: any
     http::Limits limits;
+    std::vector<firmware::KeySet> key_sets;  // images are judged under each
   };
   // Errors: kInvalidInput (listen), those of http::Server::Start.
   static Result<std::unique_ptr<Rest>> Start(const Options& options, Controller& controller,
                                              const images::ConfinedInspector& inspector,
+                                             const images::ConfinedConverter& converter,
                                              const tls::Credentials& credentials);
   ~Rest();
   Rest(const Rest&) = delete;

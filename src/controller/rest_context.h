@@ -11,7 +11,9 @@
 #include "controller/controller.h"
 #include "controller/principal.h"
 #include "controller/resource_kind.h"
+#include "firmware/key_set.h"
 #include "http/message.h"
+#include "images/confined_converter.h"
 #include "images/confined_inspector.h"
 
 namespace vallum::controller {
@@ -24,9 +26,11 @@ class WatchSessions;
 struct RestContext {
   Controller& controller;
   const images::ConfinedInspector& inspector;
+  const images::ConfinedConverter& converter;
   WatchSessions& watches;
   ConsoleSessions& consoles;
   ContentClaims& contents;
+  const std::vector<firmware::KeySet>& key_sets;  // images are judged under each
 };
 
 // Answers a request of somebody who is known; an error becomes a problem document.
@@ -48,6 +52,9 @@ struct ApiRoute {
 std::vector<ApiRoute> ResourceRoutes(RestContext& context);
 // What instances have beside these: power actions, consoles, and how they would be scheduled.
 std::vector<ApiRoute> InstanceRoutes(RestContext& context);
+
+// Questions about the keys under which images start.
+std::vector<ApiRoute> KeySetRoutes(RestContext& context);
 
 // 200 with the resource and its ETag.
 Result<http::Response> ResourceResponse(int status, const google::protobuf::Message& resource);

@@ -9,6 +9,7 @@
 #include <string>
 #include <utility>
 #include <variant>
+#include <vector>
 
 #include "base/bytes.h"
 #include "base/digest.h"
@@ -23,6 +24,8 @@
 #include "controller/rest_context.h"
 #include "http/message.h"
 #include "http/router.h"
+#include "images/confined_converter.h"
+#include "images/convert.h"
 #include "images/inspection.h"
 #include "store/blob_store.h"
 
@@ -49,6 +52,27 @@ Result<uint64_t> ParseSize(const Request& request, std::string_view name, uint64
   return value;
 }
 
+void FillReport(const images::KeySetReport& report, v1::BootReport& out) {
+  out.set_key_set(report.key_set);
+  out.set_readiness(std::string(images::ReadinessName(report.readiness)));
+  out.set_bootable(std::string(images::BootableName(report.bootable)));
+  out.mutable_reasons()->Assign(report.reasons.begin(), report.reasons.end());
+  out.mutable_fixes()->Assign(report.fixes.begin(), report.fixes.end());
+  for (const images::LinkReport& link : report.chain) {
+    v1::BootLink& to = *out.add_chain();
+    to.set_path(link.path);
+    to.set_role(std::string(images::LinkRoleName(link.role)));
+    to.set_authenticode_sha256(link.authenticode_sha256);
+    to.set_signer(link.signer);
+    to.mutable_sbat()->Assign(link.sbat.begin(), link.sbat.end());
+    to.set_verified_by(link.verified_by);
+    to.set_allowed(link.allowed);
+    to.set_authority(link.authority);
+    to.mutable_reasons()->Assign(link.reasons.begin(), link.reasons.end());
+    to.mutable_fixes()->Assign(link.fixes.begin(), link.fixes.end());
+  }
+}
+
 void FillStatus(const images::InspectedImage& image, const std::string& digest,
                 v1::ImageStatus& status) {
   const images::Inspection& found = image.inspection();
@@ -61,6 +85,11 @@ void FillStatus(const images::InspectedImage& image, const std::string& digest,
   status.set_content_format(std::string(images::ContentFormatName(found.content)));
   status.set_bootable(found.bootable);
   for (const std::string& fact : found.facts) status.add_facts(fact);
+  status.set_subformat(found.subformat);
+  status.set_cluster_size_bytes(static_cast<int64_t>(found.cluster_size));
+  for (const images::KeySetReport& report : found.reports) {
+    FillReport(report, *status.add_boot_reports());
+  }
   for (const images::BootBinary& binary : found.boot_binaries) {
     v1::BootBinary& out = *status.add_boot_binaries();
     out.set_path(binary.path);
@@ -72,6 +101,46 @@ void FillStatus(const images::InspectedImage& image, const std::string& digest,
       out.add_signer_certificates(std::string(AsText(certificate)));
     }
   }
+}
+
+void FillSource(const images::InspectedImage& image, const std::string& digest,
+                v1::ImageStatus& status) {
+  const images::Inspection& found = image.inspection();
+  status.set_source_format(std::string(images::DeclaredFormatName(found.format)));
+  status.set_source_sha256(digest);
+  status.set_subformat(found.subformat);
+  status.set_cluster_size_bytes(static_cast<int64_t>(found.cluster_size));
+  for (const std::string& fact : found.facts) status.add_facts("before conversion: " + fact);
+}
+
+// What an import is converted to; nothing when it is kept as it came.
+//   wanted: spec.store_format, which was validated.
+std::optional<images::StoreFormat> ConversionOf(images::DeclaredFormat declared,
+                                                const std::string& wanted) {
+  using images::DeclaredFormat;
+  const bool is_qcow2 = declared == DeclaredFormat::kQcow2;
+  const bool is_raw = declared == DeclaredFormat::kGpt || declared == DeclaredFormat::kMbr ||
+                      declared == DeclaredFormat::kRaw;
+  if (!images::IsDiskFormat(declared)) return std::nullopt;
+  const Result<images::StoreFormat> target = images::ParseStoreFormat(wanted);
+  if (!target.has_value()) {
+    return is_qcow2 || is_raw ? std::nullopt : std::optional(images::StoreFormat::kQcow2);
+  }
+  const bool kept = *target == images::StoreFormat::kQcow2 ? is_qcow2 : is_raw;
+  return kept ? std::nullopt : std::optional(*target);
+}
+
+images::DeclaredFormat StoredAs(images::StoreFormat target, images::ContentFormat content) {
+  if (target == images::StoreFormat::kQcow2) return images::DeclaredFormat::kQcow2;
+  switch (content) {
+    case images::ContentFormat::kGpt:
+      return images::DeclaredFormat::kGpt;
+    case images::ContentFormat::kMbr:
+      return images::DeclaredFormat::kMbr;
+    case images::ContentFormat::kRaw:
+      return images::DeclaredFormat::kRaw;
+  }
+  return images::DeclaredFormat::kRaw;
 }
 
 class ImageUpload final : public http::UploadSink {
@@ -128,15 +197,13 @@ class ImageUpload final : public http::UploadSink {
   }
 
   Result<Response> Complete() {
-    std::string content;
-    Result<Response> response = Complete(content);
-    // Only now, when this upload no longer claims it.
-    if (!response.has_value()) context_.contents.RemoveUnused(content);
+    Result<Response> response = Publish();
+    // Only now, when this upload no longer claims them: whatever the image is not kept as.
+    for (const std::string& digest : published_) context_.contents.RemoveUnused(digest);
     return response;
   }
 
-  // Sets `content` to the digest of what was published.
-  Result<Response> Complete(std::string& content) {
+  Result<Response> Publish() {
     if (total_ != 0 && upload_->received().bytes() < total_) {
       RETURN_IF_ERROR(SaveProgress());
       upload_.reset();
@@ -151,36 +218,86 @@ class ImageUpload final : public http::UploadSink {
                                  claim.error().message())
                         .WithFix("download the file again, or correct the digest"));
     }
-    content = (*claim)->digest();
+    published_.push_back((*claim)->digest());
     return Accept(**claim);
   }
 
   Result<Response> Accept(const ContentClaims::Claim& claim) {
-    Result<images::InspectedImage> inspected = Inspect(claim.digest());
-    // Only what the content is decides on the content: when the inspector cannot run, the last part
-    // may be sent again.
-    if (!inspected.has_value() && inspected.error().code() != ErrorCode::kInvalidInput &&
-        inspected.error().code() != ErrorCode::kCorrupt) {
-      return std::move(inspected).error().Context("the image was not inspected");
-    }
-    if (!inspected.has_value()) return Refuse(std::move(inspected).error());
-    RETURN_IF_ERROR(Modify([&](v1::ImageStatus& status) {
-      status.Clear();
+    ASSIGN_OR_RETURN(const images::DeclaredFormat declared,
+                     images::ParseDeclaredFormat(image_.spec().disk_format()));
+    Result<images::InspectedImage> inspected = Inspect(claim.digest(), declared);
+    if (!inspected.has_value()) return Judge(std::move(inspected).error());
+    const std::optional<images::StoreFormat> target =
+        ConversionOf(declared, image_.spec().store_format());
+    v1::ImageStatus status;
+    std::unique_ptr<ContentClaims::Claim> converted;
+    if (target.has_value()) {
+      Result<std::unique_ptr<ContentClaims::Claim>> made = Convert(claim, *inspected, *target);
+      if (!made.has_value()) return Judge(std::move(made).error());
+      converted = *std::move(made);
+      published_.push_back(converted->digest());
+      // What came out is untrusted until it was looked at as anything else is.
+      Result<images::InspectedImage> output =
+          Inspect(converted->digest(), StoredAs(*target, inspected->inspection().content));
+      if (!output.has_value()) return Judge(std::move(output).error().Context("after conversion"));
+      FillStatus(*output, converted->digest(), status);
+      FillSource(*inspected, claim.digest(), status);
+    } else {
       FillStatus(*inspected, claim.digest(), status);
-    }));
+    }
+    RETURN_IF_ERROR(Modify([&](v1::ImageStatus& current) { current = status; }));
     Append("image.imported", "info",
-           "image " + image_.metadata().name() + " is ready, sha256 " + claim.digest());
+           "image " + image_.metadata().name() + " is ready, sha256 " + status.sha256());
     return ResourceResponse(200, image_);
   }
 
-  Result<images::InspectedImage> Inspect(const std::string& digest) {
-    ASSIGN_OR_RETURN(const images::DeclaredFormat declared,
-                     images::ParseDeclaredFormat(image_.spec().disk_format()));
+  // Only what the content is decides on the content: when the inspector cannot run, the last part
+  // may be sent again.
+  Result<Response> Judge(Error error) {
+    if (error.code() == ErrorCode::kInvalidInput || error.code() == ErrorCode::kCorrupt) {
+      return Refuse(std::move(error));
+    }
+    return std::move(error).Context("the image was not inspected");
+  }
+
+  Result<std::unique_ptr<ContentClaims::Claim>> Convert(const ContentClaims::Claim& source,
+                                                        const images::InspectedImage& proof,
+                                                        images::StoreFormat target) {
+    store::BlobStore& blobs = context_.controller.blobs();
+    const std::string id = image_.metadata().uid() + "-converted";
+    // Left by a controller that ended in the middle.
+    if (auto left = blobs.ResumeUpload(id); left.has_value()) {
+      RETURN_IF_ERROR((*left)->Abort());
+    }
+    ASSIGN_OR_RETURN(const store::OpenBlob blob, blobs.Open(source.digest()));
+    ASSIGN_OR_RETURN(const std::unique_ptr<store::BlobUpload> out, blobs.BeginUpload(id));
+    const Result<void> converted = context_.converter.Convert(
+        blob.fd.get(), proof, target,
+        [&](ByteView bytes) { return out->Append(out->received(), bytes); },
+        [&](uint64_t done, uint64_t total) { NoteConversion(done, total); });
+    if (!converted.has_value()) {
+      static_cast<void>(out->Abort());
+      return Error(converted.error()).Context("while it was converted");
+    }
+    return context_.contents.Publish(*out, "");
+  }
+
+  // Progress for whoever looks; a commit for each large step only.
+  void NoteConversion(uint64_t done, uint64_t total) {
+    if (done / kProgressStep == noted_ / kProgressStep) return;
+    noted_ = done;
+    (void)Modify([&](v1::ImageStatus& status) {
+      status.set_reason("converting: " + std::to_string(done) + " of " + std::to_string(total) +
+                        " bytes");
+    });
+  }
+
+  Result<images::InspectedImage> Inspect(const std::string& digest,
+                                         images::DeclaredFormat declared) {
     ASSIGN_OR_RETURN(const store::OpenBlob blob, context_.controller.blobs().Open(digest));
-    ASSIGN_OR_RETURN(const Bytes raw, FromHex(digest));
-    Sha256Digest bound{};
-    std::copy(raw.begin(), raw.end(), bound.begin());
-    return context_.inspector.Inspect(blob.fd.get(), declared, bound);
+    ASSIGN_OR_RETURN(const Sha256Digest bound, images::ParseSha256(digest));
+    return context_.inspector.Inspect(blob.fd.get(), declared, bound,
+                                      {.key_sets = context_.key_sets, .prediction = {}});
   }
 
   // Nothing of a refused image is kept but the event that says why.
@@ -208,6 +325,8 @@ class ImageUpload final : public http::UploadSink {
   std::string user_;
   uint64_t total_;  // 0: this request brings the rest
   uint64_t saved_ = 0;
+  uint64_t noted_ = 0;                  // of a conversion
+  std::vector<std::string> published_;  // digests: what was uploaded and what it became
   std::unique_ptr<store::BlobUpload> upload_;
 };
 

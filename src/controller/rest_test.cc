@@ -35,8 +35,8 @@ class RestTest : public testing::Test {
   RestTest()
       : authority_(*tls::CertificateAuthority::Create(rig_.dir() / "rest-ca", rig_.clock())) {
     const tls::Credentials credentials = *authority_->IssueServer({{"localhost"}, {"127.0.0.1"}});
-    auto rest = Rest::Start({.listen = "127.0.0.1:0", .limits = {}}, rig_.controller(), inspector_,
-                            credentials);
+    auto rest = Rest::Start({.listen = "127.0.0.1:0", .limits = {}, .key_sets = {}},
+                            rig_.controller(), inspector_, converter_, credentials);
     EXPECT_TRUE(rest.has_value()) << rest.error().DebugString();
     rest_ = *std::move(rest);
     admin_ = ClientFor(v1::ROLE_ADMIN, "");
@@ -92,6 +92,8 @@ class RestTest : public testing::Test {
   std::unique_ptr<tls::CertificateAuthority> authority_;
   images::ConfinedInspector inspector_{
       {.program = std::string(VALLUM_BIN_DIR) + "/vallum-inspect"}};
+  images::ConfinedConverter converter_{
+      {.program = std::string(VALLUM_BIN_DIR) + "/vallum-inspect", .timeout = {}}};
   std::unique_ptr<Rest> rest_;
   std::unique_ptr<http::Client> admin_;
 };

@@ -15,6 +15,7 @@
 #include "controller/resource_kind.h"
 #include "controller/rest_context.h"
 #include "controller/view.h"
+#include "images/convert.h"
 #include "images/inspection.h"
 
 namespace vallum::controller {
@@ -85,7 +86,17 @@ Result<void> ValidateFlavor(const v1::Flavor& flavor) {
 Result<void> ValidateImage(const v1::Image& image) {
   const v1::ImageSpec& spec = image.spec();
   RETURN_IF_ERROR(ValidateDescription(spec.description()));
-  RETURN_IF_ERROR(images::ParseDeclaredFormat(spec.disk_format()));
+  ASSIGN_OR_RETURN(const images::DeclaredFormat format,
+                   images::ParseDeclaredFormat(spec.disk_format()));
+  if (!spec.store_format().empty()) {
+    RETURN_IF_ERROR(images::ParseStoreFormat(spec.store_format()));
+    if (!images::IsDiskFormat(format)) {
+      return InvalidInput("spec.storeFormat=" + spec.store_format() +
+                          " conflicts with spec.diskFormat=" + spec.disk_format() +
+                          ", which is no disk")
+          .WithFix("leave spec.storeFormat out");
+    }
+  }
   RETURN_IF_ERROR(CheckImageProperties(image.metadata().name(),
                                        {spec.properties().begin(), spec.properties().end()}));
   if (!spec.expected_sha256().empty()) {

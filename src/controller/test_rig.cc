@@ -92,6 +92,8 @@ void Rig::MakeReadyImage(const std::string& name, const std::string& secure_boot
   image.mutable_status()->set_state(v1::IMAGE_READY);
   image.mutable_status()->set_sha256("abcd");
   image.mutable_status()->set_detected_format("gpt");
+  image.mutable_status()->set_content_format("gpt");
+  image.mutable_status()->set_bootable(true);
   image.mutable_status()->set_virtual_size_bytes(int64_t{1} << 30);
   const Result<v1::Image> stored = controller_->resources().Create(std::move(image));
   CHECK(stored.has_value());

@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "base/bytes.h"
+#include "base/digest.h"
+#include "base/error.h"
+#include "base/result.h"
+#include "base/text.h"
+#include "controller/principal.h"
+#include "controller/rest_context.h"
+#include "controller/rest_json.h"
+#include "firmware/key_update.h"
+#include "http/message.h"
+#include "images/inspection.h"
+#include "images/preflight.h"
+#include "store/blob_store.h"
+
+namespace vallum::controller {
+namespace {
+
+using http::Request;
+using http::Response;
+using images::Bootable;
+
+// Judges the content of an image again under other key sets.
+Result<std::vector<images::KeySetReport>> Judge(const RestContext& context, const v1::Image& image,
+                                                const std::vector<firmware::KeySet>& key_sets) {
+  ASSIGN_OR_RETURN(const images::DeclaredFormat format,
+                   images::ParseDeclaredFormat(image.status().detected_format()));
+  const std::string& digest = image.status().sha256();
+  ASSIGN_OR_RETURN(const store::OpenBlob blob, context.controller.blobs().Open(digest));
+  ASSIGN_OR_RETURN(const Sha256Digest bound, images::ParseSha256(digest));
+  ASSIGN_OR_RETURN(const images::InspectedImage inspected,
+                   context.inspector.Inspect(blob.fd.get(), format, bound,
+                                             {.key_sets = key_sets, .prediction = {}}));
+  return inspected.inspection().reports;
+}
+
+// Instances that start from the image with Secure Boot. What they changed on their own disks since
+// is not known here.
+void AddInstances(const View& view, const std::string& image,
+                  v1::CheckUpdateReply::Affected& affected) {
+  for (const auto& instance : view.All<v1::Instance>()) {
+    if (instance->spec().image() == image &&
+        instance->spec().boot().mode() == v1::BOOT_MODE_SECURE) {
+      affected.add_instances(instance->metadata().name());
+    }
+  }
+}
+
+void Compare(const View& view, const v1::Image& image,
+             const std::vector<images::KeySetReport>& before,
+             const std::vector<images::KeySetReport>& after, v1::CheckUpdateReply& reply) {
+  for (size_t i = 0; i < before.size() && i < after.size(); ++i) {
+    if (before[i].bootable == Bootable::kNo || after[i].bootable != Bootable::kNo) continue;
+    v1::CheckUpdateReply::Affected& affected = *reply.add_affected();
+    affected.set_image(image.metadata().name());
+    affected.set_key_set(after[i].key_set);
+    affected.set_bootable(std::string(images::BootableName(after[i].bootable)));
+    affected.mutable_reasons()->Assign(after[i].reasons.begin(), after[i].reasons.end());
+    AddInstances(view, image.metadata().name(), affected);
+  }
+}
+
+std::string Describe(const firmware::KeyUpdate& update,
+                     const std::vector<firmware::KeySet>& key_sets) {
+  std::string text = update.description;
+  for (const firmware::KeySet& keys : key_sets) {
+    const std::string signer = firmware::DescribeUpdateSigner(keys, update);
+    if (!signer.empty()) text += "; " + keys.name + ": " + signer;
+  }
+  return text;
+}
+
+Result<Response> CheckUpdate(RestContext& context, const Request& request,
+                             const Principal& principal) {
+  RETURN_IF_ERROR(Authorize(principal, Verb::kRead, Kind::kHost, {}));
+  v1::CheckUpdateRequest wanted;
+  RETURN_IF_ERROR(FromJson(request.body, wanted));
+  ASSIGN_OR_RETURN(const firmware::KeyUpdate update,
+                   firmware::ParseKeyUpdate(AsBytes(wanted.update())));
+  if (context.key_sets.empty()) {
+    return Unavailable("the controller knows no key set to compare with")
+        .WithFix("install the package ovmf beside the controller and start it again");
+  }
+  std::vector<firmware::KeySet> updated;
+  for (const firmware::KeySet& keys : context.key_sets) {
+    updated.push_back(firmware::ApplyKeyUpdate(keys, update));
+  }
+  v1::CheckUpdateReply reply;
+  reply.set_update(Describe(update, context.key_sets));
+  const View& view = context.controller.view();
+  for (const auto& image : view.All<v1::Image>()) {
+    if (image->status().boot_binaries().empty()) continue;
+    const auto before = Judge(context, *image, context.key_sets);
+    const auto after = before.has_value() ? Judge(context, *image, updated) : before;
+    if (!after.has_value()) {
+      reply.add_unknown(image->metadata().name() + ": " + after.error().Describe());
+      continue;
+    }
+    reply.set_images_checked(reply.images_checked() + 1);
+    Compare(view, *image, *before, *after, reply);
+  }
+  ASSIGN_OR_RETURN(std::string body, ToJson(reply));
+  return Response::Json(200, std::move(body));
+}
+
+}  // namespace
+
+std::vector<ApiRoute> KeySetRoutes(RestContext& context) {
+  return {{http::Method::kPost, "/v1/keysets/check-update",
+           "Which images and instances a dbx or SBAT update would stop from booting",
+           v1::CheckUpdateRequest::descriptor(), v1::CheckUpdateReply::descriptor(), 200,
+           [&context](const Request& request, const Principal& principal) {
+             return CheckUpdate(context, request, principal);
+           }}};
+}
+
+}  // namespace vallum::controller
