@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "base/bytes.h"
+#include "base/check.h"
 #include "base/digest.h"
 #include "base/error.h"
 #include "base/result.h"
@@ -22,10 +23,12 @@
 #include "controller/principal.h"
 #include "controller/resource_store.h"
 #include "controller/rest_context.h"
+#include "formats/stream_capture.h"
 #include "http/message.h"
 #include "http/router.h"
 #include "images/confined_converter.h"
 #include "images/convert.h"
+#include "images/front_inspection.h"
 #include "images/inspection.h"
 #include "store/blob_store.h"
 
@@ -151,7 +154,12 @@ class ImageUpload final : public http::UploadSink {
         image_(std::move(image)),
         user_(std::move(user)),
         total_(total),
-        upload_(std::move(upload)) {}
+        upload_(std::move(upload)) {
+    // An upload that goes on was judged by its beginning before.
+    if (upload_->received().bytes() != 0) return;
+    front_ = std::make_unique<formats::StreamCapture>();
+    CHECK(front_->Keep(0, images::kFrontBytes).has_value());
+  }
 
   // Broken off: what arrived is kept, and said, for the client to go on.
   ~ImageUpload() override {
@@ -163,6 +171,7 @@ class ImageUpload final : public http::UploadSink {
       return InvalidInput("more bytes came than total=" + std::to_string(total_))
           .WithFix("send the file's real size");
     }
+    RETURN_IF_ERROR(JudgeFront(chunk));
     RETURN_IF_ERROR(upload_->Append(upload_->received(), chunk));
     if (upload_->received().bytes() / kProgressStep != saved_ / kProgressStep)
       return SaveProgress();
@@ -186,6 +195,24 @@ class ImageUpload final : public http::UploadSink {
     RETURN_IF_ERROR(stored);
     image_ = *std::move(stored);
     return context_.controller.view().WaitFor(image_.metadata().revision());
+  }
+
+  // Inspects the beginning as soon as it is there: what will be refused need not be sent whole.
+  Result<void> JudgeFront(ByteView chunk) {
+    if (front_ == nullptr) return Ok();
+    RETURN_IF_ERROR(front_->Feed(chunk));
+    if (front_->position() < images::kFrontBytes) return Ok();
+    Bytes front(images::kFrontBytes);
+    RETURN_IF_ERROR(front_->Read(0, front));
+    front_.reset();
+    ASSIGN_OR_RETURN(const images::DeclaredFormat declared,
+                     images::ParseDeclaredFormat(image_.spec().disk_format()));
+    const Result<void> judged = context_.inspector.InspectFront(front, total_, declared);
+    // What cannot be inspected now is inspected at the end.
+    if (judged.has_value() || judged.error().code() != ErrorCode::kInvalidInput) return Ok();
+    static_cast<void>(upload_->Abort());
+    upload_.reset();
+    return Refuse(judged.error());
   }
 
   Result<void> SaveProgress() {
@@ -325,9 +352,10 @@ class ImageUpload final : public http::UploadSink {
   std::string user_;
   uint64_t total_;  // 0: this request brings the rest
   uint64_t saved_ = 0;
-  uint64_t noted_ = 0;                  // of a conversion
-  std::vector<std::string> published_;  // digests: what was uploaded and what it became
-  std::unique_ptr<store::BlobUpload> upload_;
+  uint64_t noted_ = 0;                             // of a conversion
+  std::vector<std::string> published_;             // digests: what was uploaded and what it became
+  std::unique_ptr<store::BlobUpload> upload_;      // nullptr once it has ended
+  std::unique_ptr<formats::StreamCapture> front_;  // until the beginning was judged
 };
 
 Result<std::unique_ptr<store::BlobUpload>> OpenUpload(RestContext& context, const v1::Image& image,

@@ -323,6 +323,21 @@ TEST_F(RestTest, RefusedImageSaysWhyAndNothingOfItIsKept) {
   EXPECT_TRUE(rig_.blobs().List()->empty());
 }
 
+TEST_F(RestTest, HostileBeginningIsRefusedBeforeTheRestHasCome) {
+  ASSERT_EQ(Admin(Method::kPost, "/v1/images",
+                  R"({"metadata":{"name":"evil"},"spec":{"diskFormat":"raw"}})")
+                .status,
+            201);
+  Bytes begun(size_t{128} << 10U, std::byte{1});
+  std::ranges::copy(AsBytes("KDMV"), begun.begin());
+  // A part of what is announced: without a look at the beginning this would wait for the rest.
+  const http::Response refused = Upload("/v1/images/evil/content?offset=0&total=1073741824", begun);
+  EXPECT_EQ(refused.status, 400) << refused.body;
+  EXPECT_NE(Body(refused)["detail"].get<std::string>().find("declared raw, but detected VMDK"),
+            std::string::npos);
+  EXPECT_EQ(Admin(Method::kGet, "/v1/images/evil").status, 404);
+}
+
 TEST_F(RestTest, UploadWithAnotherDigestThanExpectedIsRefused) {
   const std::string expected(64, '0');
   Admin(Method::kPost, "/v1/images",

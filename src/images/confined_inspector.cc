@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "images/confined_inspector.h"
 
+#include <sys/mman.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <cerrno>
 #include <cstddef>
@@ -57,6 +59,37 @@ Result<InspectedImage> ConfinedInspector::Inspect(int image, DeclaredFormat decl
     return InvalidInput("the inspector's report is not about this image");
   }
   return InspectedImage(std::move(inspection), digest);
+}
+
+Result<void> ConfinedInspector::InspectFront(ByteView front, uint64_t size,
+                                             DeclaredFormat declared) const {
+  const int file = memfd_create("vallum-front", MFD_CLOEXEC);
+  if (file < 0) return ErrnoError(errno, "memfd_create for the beginning of an upload");
+  const ssize_t written = write(file, front.data(), front.size());
+  std::string report;
+  Result<void> ran = Ok();
+  if (written == static_cast<ssize_t>(front.size())) {
+    const ConfinedCommand command{
+        .program = options_.program,
+        .arguments = {"front", std::string(DeclaredFormatName(declared)), std::to_string(size)},
+        .work = "inspection",
+        .image = file,
+        .request = {},
+        .timeout = options_.timeout};
+    ran = RunConfined(command, [&](ByteView bytes) -> Result<void> {
+      report.append(AsText(bytes));
+      if (report.size() > kMaxReport) return InvalidInput("the inspector's report has no end");
+      return Ok();
+    });
+  } else {
+    ran = ErrnoError(errno, "write the beginning of an upload");
+  }
+  close(file);
+  RETURN_IF_ERROR(ran);
+  if (report.empty()) return Ok();
+  const Result<Inspection> refused = ReportFromJson(report);
+  return refused.has_value() ? Result<void>(InvalidInput("the inspector's report is no refusal"))
+                             : Result<void>(refused.error());
 }
 
 }  // namespace vallum::images

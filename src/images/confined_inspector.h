@@ -2,8 +2,10 @@
 #pragma once
 
 #include <chrono>
+#include <cstdint>
 #include <string>
 
+#include "base/bytes.h"
 #include "base/digest.h"
 #include "base/result.h"
 #include "base/units.h"
@@ -34,6 +36,10 @@ class ConfinedInspector {
   // kExhausted (the request is too large), kInternal, kNotFound (vallum-inspect cannot be started).
   Result<InspectedImage> Inspect(int image, DeclaredFormat declared, const Sha256Digest& digest,
                                  const InspectionRequest& request = {}) const;
+
+  // InspectFront() in such a child. Errors: as Inspect.
+  //   front: the beginning of an upload. size: of all of it, 0 when it is not known.
+  Result<void> InspectFront(ByteView front, uint64_t size, DeclaredFormat declared) const;
 
  private:
   Options options_;

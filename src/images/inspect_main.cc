@@ -4,6 +4,9 @@
 //
 //   inspect FORMAT: a report goes to standard output. Descriptor 4 is a request, maybe empty.
 //
+//   front FORMAT SIZE: the image is the beginning of one of that size (0: not known). A report goes
+//   to standard output if it is refused already.
+//
 //   convert FORMAT qcow2|raw VIRTUAL_SIZE: the converted image goes to standard output; its size,
 //   or why it is refused, to descriptor 5.
 
@@ -31,6 +34,7 @@
 #include "images/conversion_messages.h"
 #include "images/convert.h"
 #include "images/fd_reader.h"
+#include "images/front_inspection.h"
 #include "images/inspection.h"
 #include "images/inspection_json.h"
 #include "images/inspection_request.h"
@@ -70,6 +74,13 @@ Result<std::string> ReadRequest() {
   }
 }
 
+Result<uint64_t> ParseSize(std::string_view text) {
+  uint64_t size = 0;
+  const auto [end, error] = std::from_chars(text.begin(), text.end(), size);
+  if (error != std::errc() || end != text.end()) return InvalidInput("no size of an image");
+  return size;
+}
+
 Result<Inspection> InspectCommand(std::string_view format) {
   ASSIGN_OR_RETURN(const DeclaredFormat declared, ParseDeclaredFormat(format));
   ASSIGN_OR_RETURN(const FdReader image, FdReader::Open(kImageDescriptor));
@@ -84,13 +95,20 @@ Result<Inspection> InspectCommand(std::string_view format) {
   return Inspect(image, declared, wanted);
 }
 
+Result<void> FrontCommand(std::string_view format, std::string_view size_text) {
+  ASSIGN_OR_RETURN(const DeclaredFormat declared, ParseDeclaredFormat(format));
+  ASSIGN_OR_RETURN(const uint64_t size, ParseSize(size_text));
+  ASSIGN_OR_RETURN(const FdReader front, FdReader::Open(kImageDescriptor));
+  constexpr std::array kOutputs = {STDOUT_FILENO};
+  RETURN_IF_ERROR(ConfineSelf({.image = kImageDescriptor, .outputs = kOutputs}));
+  return InspectFront(front, size, declared);
+}
+
 Result<void> ConvertCommand(std::string_view format, std::string_view target,
                             std::string_view size) {
   ASSIGN_OR_RETURN(const DeclaredFormat declared, ParseDeclaredFormat(format));
   ASSIGN_OR_RETURN(const StoreFormat store, ParseStoreFormat(target));
-  uint64_t virtual_size = 0;
-  const auto [end, error] = std::from_chars(size.begin(), size.end(), virtual_size);
-  if (error != std::errc() || end != size.end()) return InvalidInput("no size of a disk");
+  ASSIGN_OR_RETURN(const uint64_t virtual_size, ParseSize(size));
   ASSIGN_OR_RETURN(const FdReader image, FdReader::Open(kImageDescriptor));
   constexpr std::array kOutputs = {STDOUT_FILENO, kMessagesDescriptor};
   RETURN_IF_ERROR(ConfineSelf({.image = kImageDescriptor,
@@ -108,6 +126,11 @@ Result<void> Run(std::span<char*> args) {
   if (args.size() == 3 && args[1] == std::string_view("inspect")) {
     return FdSink(STDOUT_FILENO).Write(AsBytes(ReportToJson(InspectCommand(args[2]))));
   }
+  if (args.size() == 4 && args[1] == std::string_view("front")) {
+    const Result<void> judged = FrontCommand(args[2], args[3]);
+    if (judged.has_value()) return Ok();
+    return FdSink(STDOUT_FILENO).Write(AsBytes(ReportToJson(judged.error())));
+  }
   if (args.size() == 5 && args[1] == std::string_view("convert")) {
     const Result<void> result = ConvertCommand(args[2], args[3], args[4]);
     if (result.has_value()) return Ok();
@@ -115,6 +138,7 @@ Result<void> Run(std::span<char*> args) {
   }
   std::fputs(
       "usage: vallum-inspect inspect FORMAT 3<IMAGE 4<REQUEST\n"
+      "       vallum-inspect front FORMAT SIZE 3<BEGINNING\n"
       "       vallum-inspect convert FORMAT qcow2|raw VIRTUAL_SIZE 3<IMAGE 5>MESSAGES\n",
       stderr);
   return InvalidInput("usage");

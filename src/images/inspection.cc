@@ -148,35 +148,6 @@ bool IsAmbiguous(const std::vector<Detection>& found, DeclaredFormat declared) {
   return true;
 }
 
-// Declared must equal detected, and only one format may be there at all.
-Result<void> CheckDeclared(const std::vector<Detection>& found, DeclaredFormat declared) {
-  if (IsAmbiguous(found, declared)) {
-    std::vector<std::string> names;
-    for (const Detection& d : found) names.push_back(Where(d));
-    return InvalidInput("ambiguous: the content is several formats at once: " + Join(names, ", "))
-        .WithFix("make a clean image of one format: qemu-img convert -f <format> -O qcow2");
-  }
-  if (found.empty()) {
-    if (declared == DeclaredFormat::kRaw) return Ok();
-    return NothingDetected(declared);
-  }
-  for (const Detection& d : found) {
-    if (AcceptedAs(d.format) == declared) return Ok();
-  }
-  const Detection& first = found.front();
-  Error error = InvalidInput(
-      fmt::format("declared {}, but detected {}", DeclaredFormatName(declared), Where(first)));
-  if (const std::optional<DeclaredFormat> accepted = AcceptedAs(first.format)) {
-    return std::move(error).WithFix(
-        fmt::format("declare {}, if that is what it should be", DeclaredFormatName(*accepted)));
-  }
-  const std::string_view fix =
-      formats::IsDiskContainer(first.format) && first.format != Format::kJson ? kConvert
-                                                                              : kAccepted;
-  return std::move(error).WithFix(
-      fmt::format("{} is not accepted: {}", formats::FormatName(first.format), fix));
-}
-
 // Holes are skipped, so the work does not grow with them.
 Result<void> CheckNotEmpty(const RandomAccessReader& image) {
   uint64_t offset = 0;
@@ -417,6 +388,34 @@ Result<DeclaredFormat> ParseDeclaredFormat(std::string_view name) {
                            lower == "cloop" || lower == "dmg" || lower == "qcow";
   return InvalidInput("disk format \"" + Printable(name, 40) + "\" is not accepted")
       .WithFix(std::string(convertible ? kConvert : kAccepted));
+}
+
+Result<void> CheckDeclared(const std::vector<Detection>& found, DeclaredFormat declared) {
+  if (IsAmbiguous(found, declared)) {
+    std::vector<std::string> names;
+    for (const Detection& d : found) names.push_back(Where(d));
+    return InvalidInput("ambiguous: the content is several formats at once: " + Join(names, ", "))
+        .WithFix("make a clean image of one format: qemu-img convert -f <format> -O qcow2");
+  }
+  if (found.empty()) {
+    if (declared == DeclaredFormat::kRaw) return Ok();
+    return NothingDetected(declared);
+  }
+  for (const Detection& d : found) {
+    if (AcceptedAs(d.format) == declared) return Ok();
+  }
+  const Detection& first = found.front();
+  Error error = InvalidInput(
+      fmt::format("declared {}, but detected {}", DeclaredFormatName(declared), Where(first)));
+  if (const std::optional<DeclaredFormat> accepted = AcceptedAs(first.format)) {
+    return std::move(error).WithFix(
+        fmt::format("declare {}, if that is what it should be", DeclaredFormatName(*accepted)));
+  }
+  const std::string_view fix =
+      formats::IsDiskContainer(first.format) && first.format != Format::kJson ? kConvert
+                                                                              : kAccepted;
+  return std::move(error).WithFix(
+      fmt::format("{} is not accepted: {}", formats::FormatName(first.format), fix));
 }
 
 Result<DeclaredFormat> DetectFormat(const RandomAccessReader& image) {

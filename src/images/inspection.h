@@ -9,6 +9,7 @@
 #include "base/bytes.h"
 #include "base/digest.h"
 #include "base/result.h"
+#include "formats/detect.h"
 #include "formats/reader.h"
 #include "images/inspection_request.h"
 #include "images/preflight.h"
@@ -38,6 +39,9 @@ std::string_view DeclaredFormatName(DeclaredFormat format);
 // The names above, and "vpc" for vhd. Errors: kInvalidInput with the fix (unknown; ami, aki, ari:
 // retired; a format that is known, but not accepted: qed, parallels).
 Result<DeclaredFormat> ParseDeclaredFormat(std::string_view name);
+// Declared must equal detected, and only one format may be there at all.
+//   found: what DetectFormats found. Errors: kInvalidInput.
+Result<void> CheckDeclared(const std::vector<formats::Detection>& found, DeclaredFormat declared);
 // The one accepted format that the content has. Errors: kInvalidInput (none that is known, one that
 // is not accepted, several), those of the reader.
 Result<DeclaredFormat> DetectFormat(const formats::RandomAccessReader& image);
