@@ -172,6 +172,7 @@ Result<void> InstanceWorker::Start(const v1::DesiredInstance& desired,
     status.set_phase(v1::INSTANCE_RUNNING);
     status.set_reason(rebuilt);
     status.clear_last_exit();
+    status.mutable_notes()->Assign(runner->notes().begin(), runner->notes().end());
     status.clear_progress_percent();
     status.clear_progress_message();
     *status.mutable_started_at() = ToTimestamp(services_.clock.Now());

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "agent/launch_plan.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "base/digest.h"
@@ -203,16 +204,19 @@ Result<vm::Disk> MakeRootDisk(const InstancePaths& paths, const v1::DesiredInsta
   return disk;
 }
 
+constexpr uint32_t kCpuWeight = 100;  // of one CPU; cgroup v2's default
+constexpr uint32_t kMaxCpuWeight = 10000;
+
 vm::ResourceLimits MakeLimits(const AgentConfig& config, const vm::VmSpec& spec) {
   vm::ResourceLimits limits;
   limits.cgroup_parent = config.cgroup_parent;
-  if (config.cgroup_parent.empty()) {
-    return limits;
-  }
   const ByteCount overhead =
       spec.accelerator == vm::Accelerator::kKvm ? kOverheadKvm : kOverheadTcg;
   limits.memory_max = ByteCount::Bytes(spec.memory.bytes() + overhead.bytes());
   limits.pids_max = kPidsMax;
+  // A share by its CPUs, and no more than these and one for the devices.
+  limits.cpu_weight = std::clamp(kCpuWeight * spec.vcpus, 1U, kMaxCpuWeight);
+  limits.cpu_percent = 100 * (spec.vcpus + 1);
   return limits;
 }
 

@@ -9,6 +9,7 @@
 #include "base/text.h"
 #include "base/units.h"
 #include "cli/commands.h"
+#include "cli/image_report.h"
 #include "cli/local_image.h"
 #include "images/inspection.h"
 #include "images/inspection_json.h"
@@ -127,9 +128,11 @@ Result<void> Import(Tool* tool, const ImportOptions& options) {
       tool, KindOf("image"), *uploaded,
       "image " + options.name + " imported: " + FriendlyEnum(TextAt(*uploaded, "status.state"))));
   if (!tool->ForPeople()) return Ok();
-  const Json facts = At(*uploaded, "status.facts");
-  for (const Json& fact : facts) {
+  for (const Json& fact : At(*uploaded, "status.facts")) {
     if (fact.is_string()) tool->out() << "  " << Printable(fact.get<std::string>(), 400) << "\n";
+  }
+  for (const Json& report : At(*uploaded, "status.bootReports")) {
+    tool->out() << DescribeBootReport(report);
   }
   return Ok();
 }
@@ -161,25 +164,6 @@ Result<std::vector<firmware::KeySet>> KeySetsFor(Tool* tool,
   return out;
 }
 
-void PrintReport(Tool* tool, const images::KeySetReport& report) {
-  tool->out() << images::Summarize(report) << "\n";
-  for (const images::LinkReport& link : report.chain) {
-    tool->out() << "  " << (link.allowed ? "allowed  " : "REFUSED  ") << Printable(link.path)
-                << " (" << images::LinkRoleName(link.role) << ", by " << link.verified_by << ")\n"
-                << "    sha256 " << link.authenticode_sha256 << ", "
-                << (link.signer.empty() ? "unsigned" : "signed by " + Printable(link.signer))
-                << "\n";
-    if (!link.sbat.empty()) tool->out() << "    sbat " << Join(link.sbat, " ") << "\n";
-    if (!link.authority.empty()) tool->out() << "    by " << Printable(link.authority, 300) << "\n";
-    if (link.allowed) continue;
-    for (const std::string& reason : link.reasons) {
-      tool->out() << "    because " << Printable(reason, 400) << "\n";
-    }
-  }
-  for (const std::string& fix : report.fixes)
-    tool->out() << "  fix: " << Printable(fix, 400) << "\n";
-}
-
 Result<void> InspectFile(Tool* tool, const InspectOptions& options) {
   ASSIGN_OR_RETURN(const LocalImage file, LocalImage::Open(options.file));
   images::InspectionRequest request;
@@ -197,7 +181,7 @@ Result<void> InspectFile(Tool* tool, const InspectOptions& options) {
   RETURN_IF_ERROR(tool->Show(kColumns, {report}, report));
   if (!tool->ForPeople()) return Ok();
   for (const std::string& fact : found.facts) tool->out() << "  " << Printable(fact, 400) << "\n";
-  for (const images::KeySetReport& each : found.reports) PrintReport(tool, each);
+  for (const Json& each : report["reports"]) tool->out() << DescribeBootReport(each);
   return Ok();
 }
 

@@ -214,7 +214,8 @@ std::string DescribeInstance(const Json& instance, WallTime now) {
          Line("uid", TextAt(instance, "metadata.uid")) +
          Line("created", FriendlyAge(TextAt(instance, "metadata.createTime"), now)) +
          Line("started", FriendlyAge(TextAt(instance, "status.startedAt"), now)) +
-         Line("last exit", TextAt(instance, "status.lastExit"));
+         Line("last exit", TextAt(instance, "status.lastExit")) +
+         Line("notes", TextAt(instance, "status.notes"));
   return out + DescribeBoot(At(instance, "status.boot"));
 }
 

@@ -4,6 +4,7 @@
 
 #include "base/text.h"
 #include "cli/commands.h"
+#include "cli/image_report.h"
 
 namespace vallum::cli {
 namespace {
@@ -32,6 +33,10 @@ Result<void> ShowOne(Tool* tool, const Kind& kind, const std::string& name) {
   ASSIGN_OR_RETURN(const Json answer, tool->Call(http::Method::kGet, ResourcePath(kind, name)));
   if (tool->output == "table" && kind.name == "instance") {
     tool->out() << DescribeInstance(answer, tool->now());
+    return Ok();
+  }
+  if (tool->output == "table" && kind.name == "image") {
+    tool->out() << DescribeImage(answer, tool->now());
     return Ok();
   }
   return tool->Show(kind.columns, {answer}, answer);

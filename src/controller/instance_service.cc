@@ -130,6 +130,18 @@ void StorePolicy(const BootPolicy& policy, v1::InstanceSpec& spec) {
   spec.set_tpm_model(policy.tpm_model);
 }
 
+// Says before anything hangs what the image's pre-flight found. The key set that hosts enrol is
+// Microsoft's.
+void WarnOfPreflight(const v1::Image& image, v1::BootRequested& requested) {
+  if (requested.mode() != v1::BOOT_MODE_SECURE) return;
+  for (const v1::BootReport& report : image.status().boot_reports()) {
+    if (report.key_set() != "microsoft" || report.bootable() != "no") continue;
+    const std::string reason = report.reasons().empty() ? "its boot chain" : report.reasons(0);
+    requested.add_warnings("image " + image.metadata().name() +
+                           " will not start under key set microsoft: " + reason);
+  }
+}
+
 Result<void> CheckFree(const v1::Instance& instance) {
   if (instance.metadata().has_delete_time()) {
     return Conflict("instance \"" + instance.metadata().name() + "\" is being deleted")
@@ -227,19 +239,20 @@ Result<InstanceService::Accepted> InstanceService::Create(v1::Instance instance,
   if (spec.stop_timeout_seconds() < 0 || spec.stop_timeout_seconds() > kMaxStopTimeout) {
     return InvalidInput("stop_timeout_seconds must be from 0 to 3600");
   }
-  ASSIGN_OR_RETURN(const BootPolicy policy, Resolve(spec));
-  if (const auto image = view_.Get<v1::Image>(spec.image());
-      image == nullptr || image->status().state() != v1::IMAGE_READY) {
+  ASSIGN_OR_RETURN(BootPolicy policy, Resolve(spec));
+  const auto image = view_.Get<v1::Image>(spec.image());
+  if (image == nullptr || image->status().state() != v1::IMAGE_READY) {
     return Conflict("image \"" + spec.image() + "\" is not ready")
         .WithFix("`vallum image show " + spec.image() +
                  "` says how far it is, or why it was refused");
   }
-  if (const auto image = view_.Get<v1::Image>(spec.image()); !image->status().bootable()) {
+  if (!image->status().bootable()) {
     return Conflict("nothing starts from image \"" + spec.image() + "\" (" +
                     image->status().detected_format() + ", " + image->status().content_format() +
                     ")")
         .WithFix("use the image of a bootable disk");
   }
+  WarnOfPreflight(*image, policy.requested);
   if (policy.machine != "q35") {
     return InvalidInput("hw_machine_type=" + policy.machine + " is not supported")
         .WithFix("use q35, which starts BIOS disks as well");
