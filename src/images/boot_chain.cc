@@ -58,7 +58,7 @@ struct Link {
   std::vector<ImageVerdict> verdicts;  // one for each key set
 };
 
-LinkRole RoleOf(const formats::PeImage& pe) {
+LinkRole RoleOf(const formats::PeImage& pe, const Step& step) {
   if (pe.Section(".vendor_cert").has_value()) return LinkRole::kShim;
   if (pe.Section("mods").has_value()) return LinkRole::kGrub;
   if (pe.Section(".linux").has_value()) return LinkRole::kUnifiedKernel;
@@ -67,6 +67,10 @@ LinkRole RoleOf(const formats::PeImage& pe) {
     return LinkRole::kBootManager;
   }
   if (IsLinuxKernel(pe)) return LinkRole::kKernel;
+  // Nothing in it tells what it is: shim knows it by its name.
+  if (step.shim != nullptr && NormalPath(step.path).ends_with(kFallbackName)) {
+    return LinkRole::kFallback;
+  }
   return LinkRole::kOther;
 }
 
@@ -112,12 +116,12 @@ class Walker {
     report_.facts = esp_.facts();
     RETURN_IF_ERROR(Follow());
     RETURN_IF_ERROR(DescribeOthers());
+    const auto others = static_cast<ptrdiff_t>(report_.binaries.size());
     AddLoaderFact();
     for (size_t i = 0; i < key_sets_.size(); ++i) report_.reports.push_back(Report(i));
     for (Link& link : links_) report_.binaries.push_back(std::move(link.binary));
     // Those of the chain first.
-    std::ranges::rotate(report_.binaries,
-                        report_.binaries.begin() + static_cast<ptrdiff_t>(others_));
+    std::ranges::rotate(report_.binaries, report_.binaries.begin() + others);
     return std::move(report_);
   }
 
@@ -141,19 +145,19 @@ class Walker {
   Result<std::vector<Step>> Take(const Step& step) {
     const EspFile* const file = esp_.Find(step.path);
     if (file == nullptr) {
-      missing_.push_back(step.path + " does not exist on the EFI system partition" +
-                         (step.shim != nullptr ? ", and the shim starts nothing else" : ""));
+      Break(step, Printable(step.path) + " does not exist on the EFI system partition" +
+                      (step.shim != nullptr ? ", and the shim starts nothing else" : ""));
       return std::vector<Step>();
     }
     const Result<Bytes> content = esp_.Read(*file);
-    if (!content.has_value()) return Unreadable(file->path, content.error());
+    if (!content.has_value()) return Unreadable(step, content.error());
     const Result<formats::PeImage> pe = formats::PeImage::Parse(*content);
-    if (!pe.has_value()) return Unreadable(file->path, pe.error());
+    if (!pe.has_value()) return Unreadable(step, pe.error());
     Result<DescribedBinary> described = DescribeBootBinary(file->path, *pe);
-    if (!described.has_value()) return Unreadable(file->path, described.error());
+    if (!described.has_value()) return Unreadable(step, described.error());
     std::ranges::move(described->facts, std::back_inserter(report_.facts));
     Link link{.binary = std::move(described->binary),
-              .role = RoleOf(*pe),
+              .role = RoleOf(*pe, step),
               .by_shim = step.shim != nullptr,
               .certain = step.certain,
               .sbat = {},
@@ -161,14 +165,21 @@ class Walker {
     link.sbat = SbatLines(link.binary.sbat);
     Judge(*pe, step, link);
     std::vector<Step> next = NextSteps(*pe, step, link);
+    // What only one of several would start is as uncertain as that one.
+    for (Step& each : next) each.certain = each.certain && step.certain;
     links_.push_back(std::move(link));
     return next;
   }
 
-  Result<std::vector<Step>> Unreadable(const std::string& path, const Error& error) {
+  Result<std::vector<Step>> Unreadable(const Step& step, const Error& error) {
     if (!IsAboutContent(error)) return error;
-    missing_.push_back(Printable(path) + " is no program that starts: " + error.Describe());
+    Break(step, Printable(step.path) + " is no program that starts: " + error.Describe());
     return std::vector<Step>();
+  }
+
+  // The chain ends in a program that cannot start; one of several need not be the one.
+  void Break(const Step& step, std::string reason) {
+    (step.certain ? missing_ : unknown_).push_back(std::move(reason));
   }
 
   void Judge(const formats::PeImage& pe, const Step& step, Link& link) {
@@ -182,11 +193,12 @@ class Walker {
       if (itself.has_value()) CheckShimItself(pe, *itself, keys, verdict);
       link.verdicts.push_back(std::move(verdict));
     }
-    if (link.role == LinkRole::kShim && !itself.has_value()) {
+    if (link.role != LinkRole::kShim) return;
+    if (!itself.has_value()) {
       unknown_.push_back(Printable(link.binary.path) +
                          ": what this shim trusts cannot be read: " + itself.error().Describe());
     }
-    if (itself.has_value()) shim_ = std::make_shared<const ShimTrust>(*std::move(itself));
+    shim_ = itself.has_value() ? std::make_shared<const ShimTrust>(*std::move(itself)) : nullptr;
   }
 
   std::vector<Step> NextSteps(const formats::PeImage& pe, const Step& step, const Link& link) {
@@ -195,6 +207,7 @@ class Walker {
       case LinkRole::kShim:
         return AfterShim(folder);
       case LinkRole::kFallback:
+        return AfterFallback(step);
       case LinkRole::kUnifiedKernel:
       case LinkRole::kKernel:
         return {};
@@ -203,9 +216,6 @@ class Walker {
       case LinkRole::kBootManager:
         return AfterConfiguration(ReadBootManagerKernels(esp_), step);
       case LinkRole::kOther:
-        if (step.shim != nullptr && NormalPath(link.binary.path).ends_with(kFallbackName)) {
-          return AfterFallback();
-        }
         unknown_.push_back(Printable(link.binary.path) +
                            " is of no known kind: what it starts is not known");
         return {};
@@ -216,6 +226,7 @@ class Walker {
   // shim.c, should_use_fallback: a shim that was started as the default loader runs the fallback
   // program beside it, if there is one.
   std::vector<Step> AfterShim(const std::string& folder) {
+    if (shim_ == nullptr) return {};  // what it would accept is not known, which was said
     if (ToLower(folder) == kDefaultFolder &&
         esp_.Find(folder + std::string(kFallbackName)) != nullptr) {
       return {{.path = folder + std::string(kFallbackName), .shim = shim_}};
@@ -224,13 +235,17 @@ class Walker {
   }
 
   // The fallback program makes boot options of what it finds, and the firmware starts these.
-  std::vector<Step> AfterFallback() {
+  std::vector<Step> AfterFallback(const Step& step) {
     std::vector<Step> next;
-    for (const std::string& path : RegisteredLoaders(esp_)) {
-      next.push_back({.path = path, .shim = nullptr});
+    const std::vector<std::string> loaders = RegisteredLoaders(esp_);
+    for (const std::string& path : loaders) {
+      next.push_back({.path = path, .shim = nullptr, .certain = loaders.size() == 1});
     }
-    if (next.empty())
-      missing_.emplace_back("no BOOTX64.CSV tells the fallback program what to start");
+    if (loaders.empty()) {
+      Break(step, "no BOOTX64.CSV tells the fallback program what to start");
+    } else if (loaders.size() > 1) {
+      unknown_.emplace_back("which loader of BOOTX64.CSV starts first is not known");
+    }
     return next;
   }
 
@@ -256,7 +271,6 @@ class Walker {
       }
       RETURN_IF_ERROR(DescribeOther(file));
     }
-    others_ = report_.binaries.size();
     return Ok();
   }
 
@@ -344,7 +358,6 @@ class Walker {
   std::vector<std::string> unknown_;       // why the chain is not followed to its end
   std::vector<std::string> missing_;       // why it breaks
   std::shared_ptr<const ShimTrust> shim_;  // of the last shim
-  size_t others_ = 0;
 };
 
 }  // namespace

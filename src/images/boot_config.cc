@@ -157,7 +157,8 @@ ConfiguredKernels ReadGrubKernels(const Esp& esp, const formats::PeImage& grub,
       AddOnce(esp, WithoutDevice(event.text), out.paths);
     }
   }
-  if (!out.paths.empty()) return out;
+  // A script that is not followed to its end may load another kernel after the one that was seen.
+  if (!out.paths.empty() && run.stopped.empty()) return out;
   out.certain = false;
   for (const measure::GrubFile& file : input.volumes.front().files) {
     if (!file.script.has_value()) continue;

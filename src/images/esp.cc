@@ -87,6 +87,7 @@ Result<void> Esp::List(const FatEntry& directory, const std::string& path, size_
     if (entry.kind == FatEntryKind::kDirectory) {
       RETURN_IF_ERROR(List(entry, entry_path, depth + 1));
     } else if (files_.size() < kMaxEspFiles) {
+      by_path_.emplace(NormalPath(entry_path), files_.size());  // the first of two
       files_.push_back({.path = entry_path, .entry = entry});
     } else {
       Note("the EFI system partition has more files than are read");
@@ -96,13 +97,15 @@ Result<void> Esp::List(const FatEntry& directory, const std::string& path, size_
 }
 
 const EspFile* Esp::Find(std::string_view path) const {
-  const std::string wanted = NormalPath(path);
-  const auto found = std::ranges::find_if(
-      files_, [&](const EspFile& file) { return NormalPath(file.path) == wanted; });
-  return found == files_.end() ? nullptr : &*found;
+  const auto found = by_path_.find(NormalPath(path));
+  return found == by_path_.end() ? nullptr : &files_[found->second];
 }
 
 Result<Bytes> Esp::Read(const EspFile& file, size_t limit) const {
+  if (file.size() > limit) {
+    return Exhausted("it has " + std::to_string(file.size()) + " bytes, above the limit of " +
+                     std::to_string(limit));
+  }
   if (file.size() > kMaxEspBytesRead - bytes_read_) {
     return Exhausted("more than " + std::to_string(kMaxEspBytesRead) +
                      " bytes of the EFI system partition would be read");

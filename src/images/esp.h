@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -65,6 +66,7 @@ class Esp {
   const formats::GptPartition partition_;
   std::unique_ptr<formats::FatVolume> volume_;
   std::vector<EspFile> files_;
+  std::map<std::string, size_t> by_path_;  // in files_, by NormalPath
   std::vector<std::string> facts_;
   size_t directories_ = 0;
   mutable uint64_t bytes_read_ = 0;

@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
@@ -26,6 +27,7 @@
 #include "images/confined_inspector.h"
 #include "images/fd_reader.h"
 #include "images/inspection_json.h"
+#include "images/test_disks.h"
 
 namespace vallum::images {
 namespace {
@@ -34,6 +36,9 @@ using formats::MemoryReader;
 using ::testing::Contains;
 using ::testing::HasSubstr;
 using namespace formats::testing;  // NOLINT(google-build-using-namespace): test helpers
+using testing::MakeDisk;
+using testing::MakeShim;
+using testing::MakeVendorCert;
 
 void ExpectRefused(ByteView image, DeclaredFormat declared, const std::string& reason) {
   const auto result = Inspect(MemoryReader(image), declared);
@@ -47,30 +52,6 @@ void ExpectRefusedWhatever(ByteView image, const std::string& reason) {
   for (const auto declared : {DeclaredFormat::kQcow2, DeclaredFormat::kGpt, DeclaredFormat::kRaw}) {
     ExpectRefused(image, declared, reason);
   }
-}
-
-constexpr size_t kEspFirst = 2048;
-constexpr size_t kEspSectors = 8 * 2048;
-
-// A GPT disk whose ESP holds these files (path, content).
-Bytes MakeDisk(const std::vector<std::pair<std::string, Bytes>>& files) {
-  const TempDir dir;
-  MustRun("truncate -s 8M " + dir.File("esp") + " && /usr/sbin/mkfs.fat -F 12 " + dir.File("esp") +
-          " && mmd -i " + dir.File("esp") + " ::/EFI ::/EFI/BOOT ::/EFI/debian");
-  for (const auto& [path, content] : files) {
-    WriteFile(dir.File("f"), content);
-    MustRun("mcopy -i " + dir.File("esp") + " " + dir.File("f") + " '::" + path + "'");
-  }
-  Bytes disk =
-      MakeGptDisk(512, 20480, {{kEspFirst, kEspFirst + kEspSectors - 1, formats::kEspTypeGuid}});
-  std::ranges::copy(ReadFile(dir.File("esp")), disk.begin() + kEspFirst * 512);
-  return disk;
-}
-
-Bytes VendorCert() {
-  ByteWriter out;
-  out.U32Le(4).U32Le(0).U32Le(16).U32Le(20).Raw(AsBytes("0abc"));
-  return std::move(out).Take();
 }
 
 // A loader beside an unsigned second one.
@@ -140,22 +121,10 @@ TEST(Inspect, SignerIsNamed) {
   EXPECT_EQ(binary->binary.signatures.size(), 1U);
 }
 
-// A PE program has long section names in a string table: here one name, where MakePe has none.
-Bytes MakeShim(const Bytes& vendor_cert) {
-  Bytes file = MakePe({{"/4", vendor_cert}});
-  constexpr size_t kCoffHeader = 0x84;
-  PutLe32(file, kCoffHeader + 8, static_cast<uint32_t>(file.size()));  // symbol table: no symbols
-  PutLe32(file, kCoffHeader + 12, 0);
-  ByteWriter names;
-  names.U32Le(4 + 13).Raw(AsBytes(std::string(".vendor_cert", 13)));
-  const Bytes table = std::move(names).Take();
-  file.insert(file.end(), table.begin(), table.end());
-  return file;
-}
-
 TEST(Inspect, VendorCertificateSectionIsKeptWhole) {
   // Nonsense too: what it means is not decided here.
-  for (const Bytes& section : {VendorCert(), Bytes(kMaxVendorCertBytes, std::byte{7})}) {
+  for (const Bytes& section :
+       {MakeVendorCert(AsBytes("0abc")), Bytes(kMaxVendorCertBytes, std::byte{7})}) {
     const auto described = Describe(MakeShim(section));
     ASSERT_TRUE(described.has_value()) << described.error().Describe();
     EXPECT_TRUE(described->binary.vendor_cert_section == section);
@@ -324,6 +293,36 @@ TEST(Inspect, DamagedGptInsideQcow2IsRefused) {
   WriteFile(dir.File("raw"), disk);
   MustRun("qemu-img convert -f raw -O qcow2 " + dir.File("raw") + " " + dir.File("q"));
   ExpectRefused(ReadFile(dir.File("q")), DeclaredFormat::kQcow2, "wrong CRC");
+}
+
+TEST(Inspect, SharedVectorsHaveTheirVerdicts) {
+  const std::string dir = VectorsDir();
+  if (dir.empty()) GTEST_SKIP() << "VALLUM_VECTORS is absent";
+  const auto manifest = nlohmann::json::parse(AsText(ReadFile(dir + "/manifest.json")));
+  int checked = 0;
+  for (const auto& entry : manifest) {
+    if (entry["kind"] != "disk_image") continue;
+    const std::string file = entry["file"];
+    const auto& expect = entry["expect"];
+    const std::string verdict = expect.value("verdict", "");
+    const Bytes image = ReadFile(dir + "/" + file);
+    SCOPED_TRACE(file);
+    ++checked;
+    const bool plain_qcow2 =
+        expect.value("format", "") == "qcow2" && (verdict.empty() || verdict == "accept");
+    if (plain_qcow2) {
+      const auto result = Inspect(MemoryReader(image), DeclaredFormat::kQcow2);
+      ASSERT_TRUE(result.has_value()) << result.error().Describe();
+      EXPECT_EQ(result->virtual_size, expect["virtual_size"].get<uint64_t>());
+      ExpectRefused(image, DeclaredFormat::kRaw, "declared raw");
+      continue;
+    }
+    if (verdict == "accept") {
+      std::cout << "not accepted in this step, so refused: " << file << "\n";
+    }
+    ExpectRefusedWhatever(image, "");
+  }
+  EXPECT_GT(checked, 20);
 }
 
 TEST(InspectedImage, IsBoundToDigestAndSize) {

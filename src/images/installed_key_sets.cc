@@ -12,6 +12,7 @@
 #include "base/bytes.h"
 #include "base/error.h"
 #include "base/result.h"
+#include "base/text.h"
 #include "firmware/descriptor.h"
 #include "firmware/guid.h"
 #include "firmware/variable_store.h"
@@ -75,6 +76,15 @@ KeySet FromCertificates(const std::vector<firmware::Signature>& certificates) {
   return keys;
 }
 
+// What a key set may be called when it is handed to another process.
+std::string NameOf(const std::string& path) {
+  std::string name = Printable(std::filesystem::path(path).filename().string());
+  if (name.size() <= firmware::kMaxKeySetName) return name;
+  name.resize(firmware::kMaxKeySetName);
+  while (!name.empty() && (static_cast<unsigned char>(name.back()) & 0x80U) != 0) name.pop_back();
+  return name;
+}
+
 }  // namespace
 
 InstalledKeySets FindInstalledKeySets() {
@@ -94,7 +104,7 @@ InstalledKeySets FindInstalledKeySets() {
 
 Result<KeySet> ReadKeySetFile(const std::string& path) {
   ASSIGN_OR_RETURN(const Bytes content, ReadWhole(path));
-  const std::string name = std::filesystem::path(path).filename();
+  const std::string name = NameOf(path);
   if (Result<KeySet> keys = firmware::ParseKeySet(AsText(content)); keys.has_value()) return keys;
   if (const auto store = firmware::VariableStore::Parse(content); store.has_value()) {
     ASSIGN_OR_RETURN(KeySet keys, firmware::KeySetFromStore(*store));

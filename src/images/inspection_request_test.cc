@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "images/inspection_request.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <nlohmann/json.hpp>
+#include <string>
+
+#include "base/bytes.h"
+#include "firmware/guid.h"
+
+namespace vallum::images {
+namespace {
+
+using nlohmann::json;
+
+firmware::KeySet MakeKeySet(const std::string& name) {
+  firmware::KeySet keys;
+  keys.name = name;
+  keys.secure_boot = false;
+  keys.dbx = {firmware::MakeSignature(firmware::SignatureType::kSha256,
+                                      firmware::kGlobalVariableGuid, Bytes(32, std::byte{7}))};
+  keys.sbat_level = "sbat,1,2024010900\n";
+  return keys;
+}
+
+InspectionRequest MakeRequest() {
+  return {.key_sets = {MakeKeySet("one"), MakeKeySet("two")},
+          .prediction =
+              PredictionRequest{.variables = Bytes(1000, std::byte{9}), .failed_boot_options = 2}};
+}
+
+void ExpectRefused(const json& request) {
+  EXPECT_FALSE(RequestFromJson(request.dump()).has_value()) << request.dump();
+}
+
+TEST(InspectionRequest, ComesBackAsItWas) {
+  const InspectionRequest request = MakeRequest();
+  const auto back = RequestFromJson(RequestToJson(request));
+  ASSERT_TRUE(back.has_value()) << back.error().Describe();
+  EXPECT_EQ(back->key_sets, request.key_sets);
+  ASSERT_TRUE(back->prediction.has_value());
+  EXPECT_EQ(back->prediction->variables, request.prediction->variables);
+  EXPECT_EQ(back->prediction->failed_boot_options, 2U);
+}
+
+TEST(InspectionRequest, EmptyOneComesBackEmptyAndNoTextIsOne) {
+  for (const std::string& text : {RequestToJson({}), std::string()}) {
+    const auto back = RequestFromJson(text);
+    ASSERT_TRUE(back.has_value());
+    EXPECT_TRUE(back->key_sets.empty());
+    EXPECT_FALSE(back->prediction.has_value());
+  }
+}
+
+TEST(InspectionRequest, NameThatIsNoUtf8DoesNotBreakIt) {
+  EXPECT_TRUE(
+      RequestFromJson(RequestToJson({.key_sets = {MakeKeySet("\xff\xfe")}, .prediction = {}}))
+          .has_value());
+}
+
+TEST(InspectionRequest, NonsenseIsRefused) {
+  for (const char* text : {"{", "[]", "null", "{}", "\xff", R"({"keySets":{}})",
+                           R"({"keySets":[1]})", R"({"keySets":["{}"]})"}) {
+    const auto back = RequestFromJson(text);
+    ASSERT_FALSE(back.has_value()) << text;
+    EXPECT_EQ(back.error().code(), ErrorCode::kInvalidInput);
+  }
+  EXPECT_FALSE(RequestFromJson(std::string(100000, '[')).has_value());
+}
+
+TEST(InspectionRequest, TooManyKeySetsAreRefused) {
+  InspectionRequest request;
+  request.key_sets.assign(kMaxRequestKeySets, MakeKeySet("x"));
+  EXPECT_TRUE(RequestFromJson(RequestToJson(request)).has_value());
+  request.key_sets.push_back(MakeKeySet("x"));
+  EXPECT_EQ(RequestFromJson(RequestToJson(request)).error().code(), ErrorCode::kExhausted);
+}
+
+TEST(InspectionRequest, PredictionWithAMemberMissingOrOfAnotherKindIsRefused) {
+  const json valid = json::parse(RequestToJson(MakeRequest()));
+  json broken = valid;
+  broken["prediction"] = 1;
+  ExpectRefused(broken);
+  for (const char* member : {"variables", "failedBootOptions"}) {
+    broken = valid;
+    broken["prediction"].erase(member);
+    ExpectRefused(broken);
+    broken["prediction"][member] = json::array();
+    ExpectRefused(broken);
+  }
+  broken = valid;
+  broken["prediction"]["variables"] = "no base64!";
+  ExpectRefused(broken);
+  broken = valid;
+  broken["prediction"]["failedBootOptions"] = -1;
+  ExpectRefused(broken);
+}
+
+}  // namespace
+}  // namespace vallum::images
