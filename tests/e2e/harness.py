@@ -16,6 +16,7 @@ import unittest
 SOURCE = pathlib.Path(os.environ.get("VALLUM_SOURCE_DIR", pathlib.Path(__file__).resolve().parents[2]))
 BIN = pathlib.Path(os.environ.get("VALLUM_BIN_DIR", SOURCE / "build/release/bin"))
 GUEST = SOURCE / "build/guest/debian.raw"
+ESP = "@@1048576"  # where the guest disk's EFI system partition begins
 
 # TCG boots Debian in about 12 s on an idle machine; nothing here asserts how long it takes.
 BOOT_TIMEOUT = 150
@@ -32,6 +33,19 @@ def is_qemu(pid):
     with contextlib.suppress(OSError):
         return b"qemu-system" in pathlib.Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[0]
     return False
+
+
+def guest_with_changed_byte(path, esp_file, marker):
+    """Copies the guest disk and flips one bit in one file of its ESP, at the marker."""
+    shutil.copyfile(GUEST, path)
+    loader = path.with_suffix(".efi")
+    subprocess.run(["mcopy", "-n", "-i", f"{path}{ESP}", f"::{esp_file}", loader], check=True)
+    content = bytearray(loader.read_bytes())
+    at = content.find(marker)
+    assert at > 0, f"{marker!r} is not in {esp_file}"
+    content[at] ^= 1
+    loader.write_bytes(content)
+    subprocess.run(["mcopy", "-o", "-i", f"{path}{ESP}", loader, f"::{esp_file}"], check=True)
 
 
 class CommandFailed(Exception):

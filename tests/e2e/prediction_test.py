@@ -12,7 +12,6 @@ import unittest
 
 import harness
 
-ESP = "@@1048576"  # where the guest disk's EFI system partition begins
 PREDICTED = {4, 5, 7, 8, 9, 11, 12, 13, 14}
 STUB = pathlib.Path("/usr/lib/systemd/boot/efi/linuxx64.efi.stub")
 EXIT_SUCCEEDED = "b54f7542cbd872a81a9d9dea839b2b8d747c7ebd5ea6615c40f42f44a6dbeba0"
@@ -74,11 +73,11 @@ class Disk:
 
     def take(self, file):
         local = self.path.with_suffix("." + pathlib.PurePath(file).name)
-        run("mcopy", "-n", "-o", "-i", f"{self.path}{ESP}", f"::{file}", local)
+        run("mcopy", "-n", "-o", "-i", f"{self.path}{harness.ESP}", f"::{file}", local)
         return local
 
     def put(self, local, file):
-        run("mcopy", "-o", "-i", f"{self.path}{ESP}", local, f"::{file}")
+        run("mcopy", "-o", "-i", f"{self.path}{harness.ESP}", local, f"::{file}")
 
     def put_text(self, text, file):
         local = self.path.with_suffix(".text")

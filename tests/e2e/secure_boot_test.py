@@ -2,29 +2,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Secure Boot as seen from outside: what firmware enforced and what the vTPM measured."""
 
-import re
-import shutil
-import subprocess
-import tempfile
 import pathlib
+import re
+import tempfile
 import unittest
 
 import harness
-
-ESP = "@@1048576"  # where the guest disk's EFI system partition begins
-
-
-def guest_with_changed_byte(path, esp_file, marker):
-    """Copies the guest disk and flips one bit in one file of its ESP, at the marker."""
-    shutil.copyfile(harness.GUEST, path)
-    loader = path.with_suffix(".efi")
-    subprocess.run(["mcopy", "-n", "-i", f"{path}{ESP}", f"::{esp_file}", loader], check=True)
-    content = bytearray(loader.read_bytes())
-    at = content.find(marker)
-    assert at > 0, f"{marker!r} is not in {esp_file}"
-    content[at] ^= 1
-    loader.write_bytes(content)
-    subprocess.run(["mcopy", "-o", "-i", f"{path}{ESP}", loader, f"::{esp_file}"], check=True)
 
 
 class SecureBootTest(harness.EndToEndTest):
@@ -56,7 +39,7 @@ class SecureBootTest(harness.EndToEndTest):
         d = self.deployment
         with tempfile.TemporaryDirectory() as folder:
             disk = pathlib.Path(folder) / "changed.raw"
-            guest_with_changed_byte(disk, esp_file, marker)
+            harness.guest_with_changed_byte(disk, esp_file, marker)
             d.import_guest(name, disk)
         d.create(name, "--secure-boot", "required", image=name)
         measured = d.wait_verdict(name)
