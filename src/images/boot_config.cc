@@ -21,12 +21,15 @@
 #include "formats/fields.h"
 #include "formats/reader.h"
 #include "formats/text16.h"
+#include "images/boot_binaries.h"
 #include "measure/grub_script.h"
 
 namespace vallum::images {
 namespace {
 
 constexpr size_t kMaxConfiguration = size_t{256} << 10U;
+// Of the files of a partition together: thousands of names may share their clusters.
+constexpr size_t kMaxConfigurations = size_t{4} << 20U;
 
 std::vector<std::string> SplitWords(std::string_view line) {
   std::vector<std::string> words;
@@ -78,14 +81,21 @@ std::string EmbeddedScript(const firmware::GrubImage& image) {
   return script.has_value() ? std::string(AsText(*script)) : std::string();
 }
 
+// Takes what it reads off `left`.
+Result<Bytes> ReadConfiguration(const Esp& esp, const EspFile& file, size_t& left) {
+  ASSIGN_OR_RETURN(Bytes content, esp.Read(file, std::min(left, kMaxConfiguration)));
+  left -= content.size();
+  return content;
+}
+
 void AddFile(const Esp& esp, const EspFile& file, std::span<const HashAlgorithm> banks,
-             measure::GrubInput& input) {
+             size_t& left, measure::GrubInput& input) {
   measure::GrubFile& out = input.volumes.front().files.emplace_back();
   out.path = WithSlashes(file.path);
   const bool configuration = IsConfiguration(file);
   if (!configuration && banks.empty()) return;
   // What cannot be read stays without digest and script: it is named when it is needed.
-  const Result<Bytes> content = esp.Read(file);
+  const Result<Bytes> content = configuration ? ReadConfiguration(esp, file, left) : esp.Read(file);
   if (!content.has_value()) return;
   if (configuration) out.script = std::string(AsText(*content));
   for (const HashAlgorithm bank : banks) out.digests[bank] = Digest(bank, *content);
@@ -110,6 +120,7 @@ std::vector<std::string> NamedKernels(std::string_view script) {
 }
 
 void AddOnce(const Esp& esp, std::string_view path, std::vector<std::string>& paths) {
+  if (paths.size() == kMaxBootBinaries) return;
   const EspFile* const file = esp.Find(path);
   if (file != nullptr && std::ranges::find(paths, file->path) == paths.end()) {
     paths.push_back(file->path);
@@ -143,7 +154,8 @@ measure::GrubInput DescribeGrub(const Esp& esp, const formats::PeImage& grub,
   volume.device = input.device;
   volume.ignores_case = true;
   volume.uuid = esp.volume().serial();
-  for (const EspFile& file : esp.files()) AddFile(esp, file, banks, input);
+  size_t left = kMaxConfigurations;
+  for (const EspFile& file : esp.files()) AddFile(esp, file, banks, left, input);
   return input;
 }
 
@@ -175,20 +187,25 @@ ConfiguredKernels ReadGrubKernels(const Esp& esp, const formats::PeImage& grub,
 
 ConfiguredKernels ReadBootManagerKernels(const Esp& esp) {
   ConfiguredKernels out;
+  size_t left = kMaxConfigurations;
+  bool all_read = true;
   for (const EspFile& file : esp.files()) {
     const std::string path = NormalPath(file.path);
     if (path.starts_with("\\efi\\linux\\") && path.ends_with(".efi")) {
       AddOnce(esp, path, out.paths);
     }
     if (!path.starts_with("\\loader\\entries\\") || !path.ends_with(".conf")) continue;
-    const Result<Bytes> entry = esp.Read(file, kMaxConfiguration);
-    if (!entry.has_value()) continue;
+    const Result<Bytes> entry = ReadConfiguration(esp, file, left);
+    if (!entry.has_value()) {
+      all_read = false;
+      continue;
+    }
     for (const std::string_view key : {"linux", "efi", "uki"}) {
       const std::optional<std::string> program = ValueOf(AsText(*entry), key);
       if (program.has_value()) AddOnce(esp, *program, out.paths);
     }
   }
-  out.certain = out.paths.size() == 1;
+  out.certain = out.paths.size() == 1 && all_read;
   if (out.paths.empty()) {
     out.unknown.emplace_back("systemd-boot finds no entry on the EFI system partition");
   } else if (!out.certain) {
@@ -199,10 +216,11 @@ ConfiguredKernels ReadBootManagerKernels(const Esp& esp) {
 
 std::vector<std::string> RegisteredLoaders(const Esp& esp) {
   std::vector<std::string> out;
+  size_t left = kMaxConfigurations;
   for (const EspFile& file : esp.files()) {
     const std::string path = NormalPath(file.path);
     if (!path.starts_with("\\efi\\") || !path.ends_with("\\bootx64.csv")) continue;
-    const Result<Bytes> content = esp.Read(file, kMaxConfiguration);
+    const Result<Bytes> content = ReadConfiguration(esp, file, left);
     if (!content.has_value()) continue;
     const std::string text = TextOfCsv(*content);
     for (const std::string& line : Split(text, '\n')) {

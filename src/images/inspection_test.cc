@@ -24,10 +24,13 @@
 #include "formats/reader.h"
 #include "formats/test_support.h"
 #include "images/boot_binaries.h"
+#include "images/boot_config.h"
 #include "images/confined_inspector.h"
+#include "images/esp.h"
 #include "images/fd_reader.h"
 #include "images/inspection_json.h"
 #include "images/test_disks.h"
+#include "measure/boot_chain.h"
 
 namespace vallum::images {
 namespace {
@@ -354,6 +357,63 @@ TEST(Report, NonsenseFromTheChildIsAnError) {
         "{\"inspection\":{\"format\":\"qcow2\",\"contentFormat\":\"gpt\",\"fileSize\":-1}}"}) {
     EXPECT_FALSE(ReportFromJson(text).has_value()) << text;
   }
+}
+
+TEST(DescribeGrub, ConfigurationsAreHeldUpToALimitTogether) {
+  constexpr size_t kFiles = 25;
+  constexpr size_t kBytes = 200'000;
+  std::vector<std::pair<std::string, Bytes>> files;
+  for (size_t i = 0; i < kFiles; ++i) {
+    files.emplace_back("/EFI/debian/" + std::to_string(i) + ".cfg", Bytes(kBytes, std::byte{' '}));
+  }
+  const Bytes disk = MakeDisk(files);
+  const MemoryReader reader(disk);
+  const auto table = formats::ParseGpt(reader, 512);
+  ASSERT_TRUE(table.has_value());
+  const auto esp = Esp::Open(reader, *table);
+  ASSERT_TRUE(esp.has_value());
+  const Bytes program = MakePe({});
+  const auto grub = formats::PeImage::Parse(program);
+  ASSERT_TRUE(grub.has_value());
+  const measure::GrubInput input = DescribeGrub(**esp, *grub, "\\EFI\\debian", {});
+  size_t held = 0;
+  for (const auto& file : input.volumes.front().files) held += file.script.value_or("").size();
+  EXPECT_EQ(input.volumes.front().files.size(), kFiles);
+  EXPECT_EQ(held, size_t{4 << 20} / kBytes * kBytes);
+}
+
+// An OVA whose descriptor has two disks, of these files; both files are in it.
+Bytes MakeOvaWithTwoDisks(const std::string& first, const std::string& second) {
+  const TempDir dir;
+  const auto part = [](const std::string& id, const std::string& file) {
+    return "<Disk ovf:diskId='" + id + "' ovf:fileRef='" + file +
+           "' ovf:capacity='1048576' ovf:format='vmdk'/>";
+  };
+  const std::string ovf =
+      "<Envelope xmlns='http://schemas.dmtf.org/ovf/envelope/1' "
+      "xmlns:ovf='http://schemas.dmtf.org/ovf/envelope/1'><References>"
+      "<File ovf:id='a' ovf:href='a.vmdk'/><File ovf:id='b' ovf:href='b.vmdk'/></References>"
+      "<DiskSection>" +
+      part("1", first) + part("2", second) +
+      "</DiskSection><VirtualSystem ovf:id='vm'><Name>vm</Name></VirtualSystem></Envelope>";
+  WriteFile(dir.File("vm.ovf"), AsBytes(ovf));
+  for (const char* const name : {"a.vmdk", "b.vmdk"}) {
+    MustRun("qemu-img create -q -f vmdk -o subformat=streamOptimized " + dir.File(name) + " 1M");
+  }
+  MustRun("tar --format=ustar -C " + dir.File("") + " -cf " + dir.File("ova") +
+          " vm.ovf a.vmdk b.vmdk");
+  return ReadFile(dir.File("ova"));
+}
+
+TEST(Inspect, OvaWithTwoDisksIsAccepted) {
+  const Bytes ova = MakeOvaWithTwoDisks("a", "b");
+  const auto found = Inspect(MemoryReader(ova), DeclaredFormat::kOva);
+  ASSERT_TRUE(found.has_value()) << found.error().Describe();
+  EXPECT_THAT(found->facts, Contains(HasSubstr("with 2 disks")));
+}
+
+TEST(Inspect, OvaWithOneFileForTwoDisksIsRefused) {
+  ExpectRefused(MakeOvaWithTwoDisks("a", "a"), DeclaredFormat::kOva, "are the same file, a.vmdk");
 }
 
 class Confined : public ::testing::Test {

@@ -139,6 +139,11 @@ Result<std::vector<OvaDisk>> ListOvaDisks(const RandomAccessReader& image, Facts
       facts.push_back("disk " + Printable(disk.id) + " of the OVF is empty");
       continue;
     }
+    // Or a small file would ask for a lot of work.
+    if (std::ranges::find(disks, disk.href, &OvaDisk::name) != disks.end()) {
+      return InvalidInput("two disks of the OVF are the same file, " + Printable(disk.href))
+          .WithFix("export the machine with a file for each disk");
+    }
     ASSIGN_OR_RETURN(OvaDisk found, FindDisk(image, ova, disk));
     disks.push_back(std::move(found));
   }
