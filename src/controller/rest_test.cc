@@ -6,18 +6,26 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "base/bytes.h"
+#include "base/digest.h"
 #include "base/secret_bytes.h"
 #include "controller/test_rig.h"
+#include "firmware/guid.h"
+#include "firmware/signature_list.h"
+#include "formats/pe.h"
+#include "formats/test_support.h"
 #include "http/client.h"
 #include "images/confined_inspector.h"
+#include "images/test_disks.h"
 #include "store/file.h"
 #include "tls/authority.h"
 
@@ -35,11 +43,17 @@ class RestTest : public testing::Test {
   RestTest()
       : authority_(*tls::CertificateAuthority::Create(rig_.dir() / "rest-ca", rig_.clock())) {
     const tls::Credentials credentials = *authority_->IssueServer({{"localhost"}, {"127.0.0.1"}});
-    auto rest = Rest::Start({.listen = "127.0.0.1:0", .limits = {}, .key_sets = {}},
-                            rig_.controller(), inspector_, converter_, credentials);
+    StartRest(credentials, {});
+    admin_ = ClientFor(v1::ROLE_ADMIN, "");
+  }
+
+  void StartRest(const tls::Credentials& credentials, std::vector<firmware::KeySet> key_sets) {
+    rest_.reset();
+    auto rest =
+        Rest::Start({.listen = "127.0.0.1:0", .limits = {}, .key_sets = std::move(key_sets)},
+                    rig_.controller(), inspector_, converter_, credentials);
     EXPECT_TRUE(rest.has_value()) << rest.error().DebugString();
     rest_ = *std::move(rest);
-    admin_ = ClientFor(v1::ROLE_ADMIN, "");
   }
 
   std::unique_ptr<http::Client> NewClient() {
@@ -345,6 +359,194 @@ TEST_F(RestTest, UploadWithAnotherDigestThanExpectedIsRefused) {
             "\"}}");
   EXPECT_EQ(Upload("/v1/images/blob/content", Bytes(512, std::byte{1})).status, 400);
   EXPECT_EQ(Admin(Method::kGet, "/v1/images/blob").status, 404);
+}
+
+class ConvertedImport : public RestTest {
+ protected:
+  // A GPT disk with some data, as VMDK by qemu-img.
+  static const Bytes& Vmdk() {
+    static const Bytes vmdk = [] {
+      const formats::testing::TempDir dir;
+      Bytes disk = formats::testing::MakeGptDisk(512, 16384, {{2048, 8191}});
+      std::fill_n(disk.begin() + (3 << 20), 100'000, std::byte{0x41});
+      formats::testing::WriteFile(dir.File("raw"), disk);
+      formats::testing::MustRun("qemu-img convert -f raw -O vmdk -o subformat=streamOptimized " +
+                                dir.File("raw") + " " + dir.File("vmdk"));
+      return formats::testing::ReadFile(dir.File("vmdk"));
+    }();
+    return vmdk;
+  }
+  void Create(const std::string& more) {
+    const http::Response made =
+        Admin(Method::kPost, "/v1/images",
+              R"({"metadata":{"name":"disk"},"spec":{"diskFormat":"vmdk")" + more + "}}");
+    ASSERT_EQ(made.status, 201) << made.body;
+  }
+};
+
+TEST_F(ConvertedImport, IsKeptAsQcow2AndTheFileThatCameIsGone) {
+  Create("");
+  const http::Response done = Upload("/v1/images/disk/content", Vmdk());
+  ASSERT_EQ(done.status, 200) << done.body;
+  const json status = Body(done)["status"];
+  EXPECT_EQ(status["state"], "IMAGE_READY");
+  EXPECT_EQ(status["detectedFormat"], "qcow2");
+  EXPECT_EQ(status["contentFormat"], "gpt");
+  EXPECT_EQ(status["virtualSizeBytes"], "8388608");
+  EXPECT_EQ(status["sourceFormat"], "vmdk");
+  EXPECT_EQ(status["subformat"], "streamOptimized");
+  EXPECT_EQ(status["sourceSha256"], ToHex(Sha256(Vmdk())));
+  const auto blobs = rig_.blobs().List();
+  ASSERT_EQ(blobs->size(), 1U);
+  EXPECT_TRUE(rig_.blobs().Open(status["sha256"].get<std::string>()).has_value());
+  EXPECT_FALSE(rig_.blobs().Open(status["sourceSha256"].get<std::string>()).has_value());
+}
+
+TEST_F(ConvertedImport, IsKeptRawWhenThatIsWanted) {
+  Create(R"(,"storeFormat":"raw")");
+  const http::Response done = Upload("/v1/images/disk/content", Vmdk());
+  ASSERT_EQ(done.status, 200) << done.body;
+  EXPECT_EQ(Body(done)["status"]["detectedFormat"], "gpt");
+  EXPECT_EQ(Body(done)["status"]["sizeBytes"], "8388608");
+  EXPECT_EQ(Body(done)["status"]["sourceFormat"], "vmdk");
+}
+
+TEST_F(ConvertedImport, ThatIsRefusedKeepsNothing) {
+  Create("");
+  Bytes damaged = Vmdk();
+  // The compressed grain at 3 MiB, behind its sector number: no inspection reads that far.
+  ByteWriter marker;
+  marker.U64Le((3 << 20) / 512);
+  size_t grain = 0;
+  while (!std::ranges::equal(ByteView(damaged).subspan(grain, 8), marker.bytes())) grain += 512;
+  std::fill_n(damaged.begin() + static_cast<ptrdiff_t>(grain) + 14, 32, std::byte{0xff});
+  const http::Response refused = Upload("/v1/images/disk/content", damaged);
+  EXPECT_EQ(refused.status, 400) << refused.body;
+  EXPECT_NE(refused.body.find("while it was converted"), std::string::npos) << refused.body;
+  EXPECT_EQ(Admin(Method::kGet, "/v1/images/disk").status, 404);
+  EXPECT_TRUE(rig_.blobs().List()->empty());
+}
+
+TEST_F(RestTest, StoreFormatOfWhatIsNoDiskOrIsUnknownIsRefused) {
+  for (const char* spec : {R"("diskFormat":"kernel","storeFormat":"qcow2")",
+                           R"("diskFormat":"vmdk","storeFormat":"vmdk")"}) {
+    const http::Response refused =
+        Admin(Method::kPost, "/v1/images",
+              std::string(R"({"metadata":{"name":"k"},"spec":{)") + spec + "}}");
+    EXPECT_EQ(refused.status, 400) << refused.body;
+    EXPECT_NE(Body(refused)["fix"], "");
+  }
+}
+
+TEST_F(RestTest, InstanceOfAnImageThatNothingStartsFromIsRefused) {
+  Admin(Method::kPost, "/v1/images", kBlob);
+  ASSERT_EQ(Upload("/v1/images/blob/content", Bytes(4096, std::byte{'x'})).status, 200);
+  const http::Response refused =
+      Admin(Method::kPost, "/v1/instances",
+            R"({"metadata":{"name":"web1"},"spec":{"image":"blob","flavor":"tiny"}})");
+  EXPECT_EQ(refused.status, 409) << refused.body;
+  EXPECT_NE(Body(refused)["detail"].get<std::string>().find("nothing starts from image"),
+            std::string::npos);
+}
+
+class CheckUpdateTest : public RestTest {
+ protected:
+  CheckUpdateTest()
+      : loader_(formats::testing::MakePe({{".linux", Bytes(16)}})), entry_(DigestOf(loader_)) {}
+
+  static firmware::Signature DigestOf(const Bytes& program) {
+    return firmware::MakeSignature(
+        firmware::SignatureType::kSha256, firmware::kGlobalVariableGuid,
+        *formats::PeImage::Parse(program)->AuthenticodeDigest(HashAlgorithm::kSha256));
+  }
+  // From now on the API knows keys under which the loader starts.
+  void StartWithKeys() {
+    firmware::KeySet keys;
+    keys.name = "mine";
+    keys.pk = keys.kek = keys.db = {entry_};
+    StartRest(*authority_->IssueServer({{"localhost"}, {"127.0.0.1"}}), {keys});
+    admin_ = ClientFor(v1::ROLE_ADMIN, "");
+  }
+  void ImportDisk() {
+    Admin(Method::kPost, "/v1/images",
+          R"({"metadata":{"name":"disk"},"spec":{"diskFormat":"gpt"}})");
+    const http::Response done = Upload(
+        "/v1/images/disk/content", images::testing::MakeDisk({{"/EFI/BOOT/BOOTX64.EFI", loader_}}));
+    ASSERT_EQ(done.status, 200) << done.body;
+    const json report = Body(done)["status"]["bootReports"][0];
+    EXPECT_EQ(report["keySet"], "mine");
+    EXPECT_EQ(report["bootable"], "yes");
+    EXPECT_EQ(report["readiness"], "ready_no_dbx");
+    EXPECT_EQ(report["chain"][0]["allowed"], true);
+  }
+  http::Response Check(const Bytes& update) {
+    return Admin(Method::kPost, "/v1/keysets/check-update",
+                 json{{"update", ToBase64(update)}}.dump());
+  }
+
+  const Bytes loader_;
+  const firmware::Signature entry_;
+};
+
+TEST_F(CheckUpdateTest, DigestOfTheLoaderAffectsTheImageAndItsSecureInstances) {
+  StartWithKeys();
+  ImportDisk();
+  for (const auto& [name, mode] :
+       {std::pair{"secured", "BOOT_MODE_SECURE"}, {"unsecured", "BOOT_MODE_LEGACY"}}) {
+    const http::Response made =
+        Admin(Method::kPost, "/v1/instances",
+              json{{"metadata", {{"name", name}}},
+                   {"spec", {{"image", "disk"}, {"flavor", "tiny"}, {"boot", {{"mode", mode}}}}}}
+                  .dump());
+    ASSERT_EQ(made.status, 202) << made.body;
+  }
+  const http::Response response = Check(firmware::EncodeSignatureLists({entry_}));
+  ASSERT_EQ(response.status, 200) << response.body;
+  const json reply = Body(response);
+  EXPECT_EQ(reply["imagesChecked"], 1);
+  ASSERT_EQ(reply["affected"].size(), 1U) << response.body;
+  const json affected = reply["affected"][0];
+  EXPECT_EQ(affected["image"], "disk");
+  EXPECT_EQ(affected["keySet"], "mine");
+  EXPECT_EQ(affected["bootable"], "no");
+  EXPECT_FALSE(affected["reasons"].empty());
+  EXPECT_EQ(affected["instances"], json::array({"secured"}));
+}
+
+TEST_F(CheckUpdateTest, DigestOfNothingHereAffectsNothing) {
+  StartWithKeys();
+  ImportDisk();
+  const json reply =
+      Body(Check(firmware::EncodeSignatureLists({DigestOf(formats::testing::MakePe({}))})));
+  EXPECT_EQ(reply["imagesChecked"], 1);
+  EXPECT_TRUE(!reply.contains("affected") || reply["affected"].empty()) << reply;
+}
+
+TEST_F(CheckUpdateTest, ImageWhoseContentIsGoneIsNotKnownRatherThanUnaffected) {
+  StartWithKeys();
+  ImportDisk();
+  const json status = Body(Admin(Method::kGet, "/v1/images/disk"))["status"];
+  ASSERT_TRUE(rig_.blobs().Remove(status["sha256"].get<std::string>()).has_value());
+  const json reply = Body(Check(firmware::EncodeSignatureLists({entry_})));
+  EXPECT_EQ(reply["unknown"].size(), 1U) << reply;
+}
+
+TEST_F(CheckUpdateTest, NonsenseIsRefused) {
+  StartWithKeys();
+  EXPECT_EQ(Check(Bytes(100, std::byte{7})).status, 400);
+  EXPECT_EQ(Check({}).status, 400);
+}
+
+TEST_F(CheckUpdateTest, WithoutKeySetsItIsUnavailable) {
+  const http::Response response = Check(firmware::EncodeSignatureLists({entry_}));
+  EXPECT_EQ(response.status, 503);
+  EXPECT_NE(Body(response)["fix"], "");
+}
+
+TEST_F(CheckUpdateTest, TenantMayNotAsk) {
+  StartWithKeys();
+  const auto acme = ClientFor(v1::ROLE_TENANT, "acme");
+  EXPECT_EQ(Send(*acme, Method::kPost, "/v1/keysets/check-update", R"({"update":""})").status, 403);
 }
 
 TEST_F(RestTest, PoolInUseIsNotDeleted) {
