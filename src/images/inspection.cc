@@ -320,15 +320,14 @@ Result<void> InspectAs(const RandomAccessReader& image, const std::vector<Detect
 }
 
 // Layout that contradicts itself and limits that are passed are refusals as well: who gave the file
-// is told to give another.
+// is told to give another. Every refusal says what is accepted.
 Error Refusal(Error error) {
-  if (error.code() != ErrorCode::kCorrupt && error.code() != ErrorCode::kExhausted &&
-      error.code() != ErrorCode::kNotFound) {
-    return error;
-  }
-  Error refusal = InvalidInput(error.Describe());
-  return error.fix().empty() ? std::move(refusal).WithFix(std::string(kAccepted))
-                             : std::move(refusal).WithFix(error.fix());
+  const bool other = error.code() == ErrorCode::kCorrupt || error.code() == ErrorCode::kExhausted ||
+                     error.code() == ErrorCode::kNotFound;
+  if (!other && error.code() != ErrorCode::kInvalidInput) return error;
+  const std::string fix(error.fix().empty() ? kAccepted : std::string_view(error.fix()));
+  if (other) error = InvalidInput(error.Describe());
+  return std::move(error).WithFix(fix);
 }
 
 }  // namespace
