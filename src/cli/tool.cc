@@ -112,12 +112,16 @@ Result<void> Tool::Show(const std::vector<Column>& columns, const std::vector<Js
 
 void Tool::Progress(const std::string& line) {
   if (line == last_progress_) return;
-  last_progress_ = line;
   if (environment_.terminal && !no_color) {
     err() << "\r\x1b[K" << line << std::flush;
   } else {
+    // A log wants to see that it moves, not each step.
+    const MonotonicTime now = environment_.clock->Monotonic();
+    if (!last_progress_.empty() && now - last_progress_time_ < std::chrono::seconds(1)) return;
+    last_progress_time_ = now;
     err() << line << "\n";
   }
+  last_progress_ = line;
 }
 
 void Tool::EndProgress() {

@@ -84,6 +84,7 @@ class Tool {
   Environment environment_;
   std::unique_ptr<http::Client> client_;
   std::string last_progress_;
+  MonotonicTime last_progress_time_;
 };
 
 // Builds all commands into the app.

@@ -113,7 +113,12 @@ void FillSource(const images::InspectedImage& image, const std::string& digest,
   status.set_source_sha256(digest);
   status.set_subformat(found.subformat);
   status.set_cluster_size_bytes(static_cast<int64_t>(found.cluster_size));
-  for (const std::string& fact : found.facts) status.add_facts("before conversion: " + fact);
+  for (const std::string& fact : found.facts) {
+    // What is inside the disk is still the same.
+    if (std::ranges::find(status.facts(), fact) == status.facts().end()) {
+      status.add_facts("before conversion: " + fact);
+    }
+  }
 }
 
 // What an import is converted to; nothing when it is kept as it came.

@@ -191,6 +191,8 @@ class Walker {
                                  ? firmware::VerifyByFirmware(pe, keys)
                                  : firmware::VerifyByShim(pe, keys, *step.shim, step.need);
       if (itself.has_value()) CheckShimItself(pe, *itself, keys, verdict);
+      // What decided comes first: an entry of db may have allowed it before one of dbx did not.
+      if (!verdict.allowed) std::ranges::reverse(verdict.reasons);
       link.verdicts.push_back(std::move(verdict));
     }
     if (link.role != LinkRole::kShim) return;
