@@ -237,10 +237,17 @@ Result<Bytes> FatVolume::Read(const FatEntry& file, size_t max_size) const {
   uint32_t cluster = file.first_cluster;
   for (size_t done = 0; done < out.size();) {
     RETURN_IF_ERROR(CheckCluster(cluster)).context("reading \"" + Printable(file.name) + "\"");
-    const size_t count = std::min<size_t>(cluster_size_, out.size() - done);
-    RETURN_IF_ERROR(volume_->ReadAt(ClusterOffset(cluster), std::span(out).subspan(done, count)));
+    const uint64_t begin = ClusterOffset(cluster);
+    size_t count = 0;
+    // Clusters in a row are read at once.
+    for (uint32_t expected = cluster; cluster == expected && done + count < out.size();) {
+      if (cluster - kFirstDataCluster >= cluster_count_) break;
+      count += std::min<size_t>(cluster_size_, out.size() - done - count);
+      expected = cluster + 1;
+      ASSIGN_OR_RETURN(cluster, Next(cluster));
+    }
+    RETURN_IF_ERROR(volume_->ReadAt(begin, std::span(out).subspan(done, count)));
     done += count;
-    ASSIGN_OR_RETURN(cluster, Next(cluster));
   }
   // A chain that goes on is a loop or two files in one: firmware and kernel could differ on it.
   if (!out.empty() && !IsEnd(cluster)) {
