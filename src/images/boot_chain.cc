@@ -279,7 +279,10 @@ class Walker {
   Result<void> DescribeOther(const EspFile& file) {
     const auto note = [&](const Error& error) -> Result<void> {
       if (!IsAboutContent(error)) return error;
-      report_.facts.push_back(Printable(file.path) + " is not read: " + error.Describe());
+      // A partition may hold thousands; the report has room for what people read.
+      if (report_.facts.size() < kMaxChainFacts) {
+        report_.facts.push_back(Printable(file.path) + " is not read: " + error.Describe());
+      }
       return Ok();
     };
     const Result<Bytes> content = esp_.Read(file);

@@ -16,6 +16,7 @@
 namespace vallum::images {
 
 inline constexpr size_t kMaxChainLinks = 16;
+inline constexpr size_t kMaxChainFacts = 256;
 
 // What an EFI system partition starts, and whether it may.
 struct BootChainReport {

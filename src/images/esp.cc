@@ -68,6 +68,7 @@ Result<std::unique_ptr<Esp>> Esp::Open(const formats::RandomAccessReader& disk,
 }
 
 void Esp::Note(const std::string& fact) {
+  if (facts_.size() >= kMaxEspFacts) return;
   if (std::ranges::find(facts_, fact) == facts_.end()) facts_.push_back(fact);
 }
 
@@ -84,6 +85,10 @@ Result<void> Esp::List(const FatEntry& directory, const std::string& path, size_
   }
   for (const FatEntry& entry : *entries) {
     const std::string entry_path = path + "\\" + entry.name;
+    if (entry_path.size() > kMaxEspPath) {
+      Note("the EFI system partition has longer paths than are read");
+      continue;
+    }
     if (entry.kind == FatEntryKind::kDirectory) {
       RETURN_IF_ERROR(List(entry, entry_path, depth + 1));
     } else if (files_.size() < kMaxEspFiles) {

@@ -20,6 +20,8 @@ namespace vallum::images {
 inline constexpr size_t kMaxEspFiles = 4096;
 inline constexpr size_t kMaxEspDirectories = 256;
 inline constexpr size_t kMaxEspDepth = 8;
+inline constexpr size_t kMaxEspPath = 1024;                      // bytes
+inline constexpr size_t kMaxEspFacts = 64;                       // of what is not read
 inline constexpr size_t kMaxEspFileBytes = size_t{160} << 20U;   // one file, held in memory
 inline constexpr size_t kMaxEspBytesRead = size_t{1024} << 20U;  // all reads together
 
