@@ -102,7 +102,9 @@ Bytes MakeProgram(const std::string& sbat) {
 std::string DebianTree() {
   namespace fs = std::filesystem;
   if (const char* set = std::getenv("VALLUM_DEBIAN_TREE"); set != nullptr) return set;
-  const fs::path cache = fs::path(VALLUM_TESTDATA) / "../../../build/guest/cache";
+  // Not by the file system: a component without test data has no such folder.
+  const fs::path cache =
+      (fs::path(VALLUM_TESTDATA) / "../../../build/guest/cache").lexically_normal();
   std::error_code error;
   for (const fs::directory_entry& entry : fs::directory_iterator(cache, error)) {
     if (fs::exists(entry.path() / ".complete")) return entry.path().string();
