@@ -216,6 +216,12 @@ void BootMonitor::Publish() {
       judged.tpm_resets() <= options_.previous.tpm_resets() && !evidence_.progress.left_firmware) {
     return;
   }
+  // A later extend makes the TPM's values to be read again, within moments: a verdict that was
+  // given does not go back to pending meanwhile.
+  if (IsFinal(published_.verdict()) && judged.verdict() == v1::BOOT_PENDING &&
+      judged.tpm_resets() == published_.tpm_resets()) {
+    return;
+  }
   // The count alone grows for as long as the guest runs; it travels with what matters.
   v1::BootMeasured before = published_;
   v1::BootMeasured after = judged;
