@@ -1,41 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <cerrno>
-#include <filesystem>
-#include <fstream>
-#include <iterator>
+#include <cstddef>
 #include <memory>
 #include <ostream>
 #include <string>
-#include <system_error>
 
 #include "base/bytes.h"
 #include "base/text.h"
 #include "cli/commands.h"
+#include "cli/local_image.h"
 
 namespace vallum::cli {
 namespace {
 
 // More than any published update; the server's limit on bodies is near it.
-constexpr uintmax_t kMaxUpdateBytes = uintmax_t{512} << 10U;
-
-Result<std::string> ReadUpdate(const std::string& path) {
-  std::error_code error;
-  const uintmax_t size = std::filesystem::file_size(path, error);
-  if (error) return ErrnoError(error.value(), "read " + path);
-  if (size > kMaxUpdateBytes) {
-    return InvalidInput(Printable(path) + " has " + std::to_string(size) +
-                        " bytes: too large for an update of dbx or SBAT");
-  }
-  std::ifstream file(path, std::ios::binary);
-  std::string content((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
-  if (!file && !file.eof()) return Unavailable("reading " + Printable(path) + " failed");
-  return content;
-}
+constexpr size_t kMaxUpdateBytes = size_t{512} << 10U;
 
 Result<void> CheckUpdate(Tool* tool, const std::string& path) {
-  ASSIGN_OR_RETURN(const std::string content, ReadUpdate(path));
+  ASSIGN_OR_RETURN(const Bytes content, ReadInputFile(path, kMaxUpdateBytes));
   ASSIGN_OR_RETURN(const Json reply, tool->Call(http::Method::kPost, "/v1/keysets/check-update",
-                                                {{"update", ToBase64(AsBytes(content))}}));
+                                                {{"update", ToBase64(content)}}));
   std::vector<Json> affected;
   for (const Json& item : At(reply, "affected")) affected.push_back(item);
   static const std::vector<Column> kColumns = {{"IMAGE", "image"},

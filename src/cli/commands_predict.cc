@@ -1,15 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <fcntl.h>
-#include <unistd.h>
-
+#include <cstddef>
 #include <cstdint>
-#include <filesystem>
-#include <fstream>
-#include <iterator>
 #include <memory>
 #include <ostream>
 #include <string>
-#include <system_error>
 #include <utility>
 #include <vector>
 
@@ -29,24 +23,12 @@ struct PredictOptions {
   uint64_t failed_boot_options = 0;
 };
 
-constexpr uintmax_t kMaxFile = uintmax_t{64} << 20U;
-
-Result<Bytes> ReadWhole(const std::string& path) {
-  std::error_code error;
-  const uintmax_t size = std::filesystem::file_size(path, error);
-  if (error) return ErrnoError(error.value(), "read " + path);
-  if (size > kMaxFile) return InvalidInput(Printable(path) + " is too large");
-  std::ifstream file(path, std::ios::binary);
-  const std::string content((std::istreambuf_iterator<char>(file)),
-                            std::istreambuf_iterator<char>());
-  if (!file && !file.eof()) return Unavailable("reading " + Printable(path) + " failed");
-  return ToBytes(AsBytes(content));
-}
+constexpr size_t kMaxFile = size_t{64} << 20U;
 
 // Says beside each PCR whether the record of a real boot agrees. Returns how many differ.
 Result<size_t> AddComparison(const measure::Prediction& prediction, const std::string& path,
                              std::vector<Json>& rows) {
-  ASSIGN_OR_RETURN(const Bytes text, ReadWhole(path));
+  ASSIGN_OR_RETURN(const Bytes text, ReadInputFile(path, kMaxFile));
   ASSIGN_OR_RETURN(const measure::ExtendLog log, measure::ParseExtendLog(text));
   const auto compared =
       measure::ComparePrediction(prediction, measure::ExtendsOfLastBoot(log, prediction.bank));
@@ -68,7 +50,7 @@ Result<void> Predict(Tool* tool, const PredictOptions& options) {
   ASSIGN_OR_RETURN(const HashAlgorithm bank, measure::ParseBankName(options.bank));
   images::InspectionRequest request;
   request.prediction.emplace();
-  ASSIGN_OR_RETURN(request.prediction->variables, ReadWhole(options.variables));
+  ASSIGN_OR_RETURN(request.prediction->variables, ReadInputFile(options.variables, kMaxFile));
   request.prediction->failed_boot_options = options.failed_boot_options;
   ASSIGN_OR_RETURN(const LocalImage image, LocalImage::Open(options.file));
   ASSIGN_OR_RETURN(const images::InspectedImage inspected,

@@ -17,8 +17,16 @@
 #include "base/text.h"
 #include "images/confined_inspector.h"
 #include "images/fd_reader.h"
+#include "tls/file.h"
 
 namespace vallum::cli {
+
+Result<Bytes> ReadInputFile(const std::string& path, size_t limit) {
+  Result<Bytes> content = tls::ReadSmallFile(path, limit);
+  if (content.has_value() || content.error().code() != ErrorCode::kExhausted) return content;
+  return InvalidInput(Printable(path) + " is too large: at most " + std::to_string(limit) +
+                      " bytes are read");
+}
 
 Result<LocalImage> LocalImage::Open(const std::string& path) {
   const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <string>
 
+#include "base/bytes.h"
 #include "base/digest.h"
 #include "base/error.h"
 #include "base/result.h"
@@ -11,6 +13,10 @@
 #include "images/inspection_request.h"
 
 namespace vallum::cli {
+
+// Reads a file that a command was given. Errors: those of the file system; kInvalidInput (larger
+// than limit).
+Result<Bytes> ReadInputFile(const std::string& path, size_t limit);
 
 // A disk image on this machine, to be uploaded or inspected without a server.
 class LocalImage {

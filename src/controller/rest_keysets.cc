@@ -51,16 +51,19 @@ void AddInstances(const View& view, const std::string& image,
   }
 }
 
+//   reports: under every key set as it is, then under every one with the update.
 void Compare(const View& view, const v1::Image& image,
-             const std::vector<images::KeySetReport>& before,
-             const std::vector<images::KeySetReport>& after, v1::CheckUpdateReply& reply) {
-  for (size_t i = 0; i < before.size() && i < after.size(); ++i) {
-    if (before[i].bootable == Bootable::kNo || after[i].bootable != Bootable::kNo) continue;
+             const std::vector<images::KeySetReport>& reports, v1::CheckUpdateReply& reply) {
+  const size_t sets = reports.size() / 2;
+  for (size_t i = 0; i < sets; ++i) {
+    const images::KeySetReport& before = reports[i];
+    const images::KeySetReport& after = reports[sets + i];
+    if (before.bootable == Bootable::kNo || after.bootable != Bootable::kNo) continue;
     v1::CheckUpdateReply::Affected& affected = *reply.add_affected();
     affected.set_image(image.metadata().name());
-    affected.set_key_set(after[i].key_set);
-    affected.set_bootable(std::string(images::BootableName(after[i].bootable)));
-    affected.mutable_reasons()->Assign(after[i].reasons.begin(), after[i].reasons.end());
+    affected.set_key_set(after.key_set);
+    affected.set_bootable(std::string(images::BootableName(after.bootable)));
+    affected.mutable_reasons()->Assign(after.reasons.begin(), after.reasons.end());
     AddInstances(view, image.metadata().name(), affected);
   }
 }
@@ -86,23 +89,23 @@ Result<Response> CheckUpdate(RestContext& context, const Request& request,
     return Unavailable("the controller knows no key set to compare with")
         .WithFix("install the package ovmf beside the controller and start it again");
   }
-  std::vector<firmware::KeySet> updated;
+  // Both in one inspection: each image is read once.
+  std::vector<firmware::KeySet> before_and_after = context.key_sets;
   for (const firmware::KeySet& keys : context.key_sets) {
-    updated.push_back(firmware::ApplyKeyUpdate(keys, update));
+    before_and_after.push_back(firmware::ApplyKeyUpdate(keys, update));
   }
   v1::CheckUpdateReply reply;
   reply.set_update(Describe(update, context.key_sets));
   const View& view = context.controller.view();
   for (const auto& image : view.All<v1::Image>()) {
     if (image->status().boot_binaries().empty()) continue;
-    const auto before = Judge(context, *image, context.key_sets);
-    const auto after = before.has_value() ? Judge(context, *image, updated) : before;
-    if (!after.has_value()) {
-      reply.add_unknown(image->metadata().name() + ": " + after.error().Describe());
+    const auto reports = Judge(context, *image, before_and_after);
+    if (!reports.has_value()) {
+      reply.add_unknown(image->metadata().name() + ": " + reports.error().Describe());
       continue;
     }
     reply.set_images_checked(reply.images_checked() + 1);
-    Compare(view, *image, *before, *after, reply);
+    Compare(view, *image, *reports, reply);
   }
   ASSIGN_OR_RETURN(std::string body, ToJson(reply));
   return Response::Json(200, std::move(body));
