@@ -13,6 +13,7 @@
 #include "agent/capabilities.h"
 #include "agent/state_files.h"
 #include "base/digest.h"
+#include "images/firmware_files.h"
 
 namespace vallum::agent {
 namespace {
@@ -25,32 +26,6 @@ std::string ConfigHome() {
   }
   const char* home = std::getenv("HOME");
   return home != nullptr && *home == '/' ? std::string(home) + "/.config" : "";
-}
-
-std::vector<firmware::DescriptorFile> ReadDescriptorFiles(
-    const std::vector<std::string>& directories, std::vector<std::string>& problems) {
-  std::vector<firmware::DescriptorFile> files;
-  for (const std::string& directory : directories) {
-    std::error_code failure;
-    for (const auto& entry : std::filesystem::directory_iterator(directory, failure)) {
-      // Descriptors may be symbolic links (to /dev/null, to mask); they are the host's own files.
-      const std::filesystem::path target = std::filesystem::canonical(entry.path(), failure);
-      if (entry.path().extension() != ".json") {
-        continue;
-      }
-      firmware::DescriptorFile file{directory, entry.path().filename().string(), {}};
-      if (target != "/dev/null") {
-        auto content = ReadWholeFile(target, ByteCount::Bytes(firmware::kMaxDescriptorSize));
-        if (!content) {
-          problems.push_back(content.error().Describe());
-          continue;
-        }
-        file.content = *std::move(content);
-      }
-      files.push_back(std::move(file));
-    }
-  }
-  return files;
 }
 
 // Digest of the executable; the template is only asked to exist.
@@ -76,7 +51,7 @@ void ReadFirmware(const AgentConfig& config, HostFacts& facts) {
   const std::vector<std::string> directories = config.firmware_directories.empty()
                                                    ? firmware::DescriptorDirectories(ConfigHome())
                                                    : config.firmware_directories;
-  const auto files = ReadDescriptorFiles(directories, facts.problems);
+  const auto files = images::ReadDescriptorFiles(directories, facts.problems);
   firmware::DescriptorSet set = firmware::ResolveDescriptors(directories, files);
   facts.problems.insert(facts.problems.end(), set.problems.begin(), set.problems.end());
   for (firmware::FirmwareDescriptor& descriptor : set.descriptors) {

@@ -3,9 +3,7 @@
 
 #include <algorithm>
 #include <filesystem>
-#include <fstream>
 #include <string>
-#include <system_error>
 #include <utility>
 #include <vector>
 
@@ -16,6 +14,7 @@
 #include "firmware/descriptor.h"
 #include "firmware/guid.h"
 #include "firmware/variable_store.h"
+#include "images/firmware_files.h"
 
 namespace vallum::images {
 namespace {
@@ -25,46 +24,22 @@ using firmware::KeySet;
 constexpr size_t kMaxFile = size_t{16} << 20U;
 constexpr const char* kShim = "/usr/lib/shim/shimx64.efi.signed";
 
-Result<Bytes> ReadWhole(const std::string& path) {
-  std::error_code error;
-  const auto size = std::filesystem::file_size(path, error);
-  if (error) return ErrnoError(error.value(), "read " + path);
-  if (size > kMaxFile) return InvalidInput(path + " is too large for keys");
-  Bytes content(size);
-  std::ifstream file(path, std::ios::binary);
-  file.read(reinterpret_cast<char*>(content.data()), static_cast<std::streamsize>(size));
-  if (!file) return Unavailable("reading " + path + " failed");
-  return content;
-}
-
-std::vector<firmware::DescriptorFile> ReadDescriptors(const std::vector<std::string>& folders) {
-  std::vector<firmware::DescriptorFile> files;
-  for (const std::string& folder : folders) {
-    std::error_code error;
-    for (const auto& entry : std::filesystem::directory_iterator(folder, error)) {
-      Result<Bytes> content = ReadWhole(entry.path());
-      if (!content.has_value()) continue;
-      files.push_back(
-          {.directory = folder, .name = entry.path().filename(), .content = *std::move(content)});
-    }
-  }
-  return files;
-}
-
 Result<KeySet> ReadMicrosoft() {
   const std::vector<std::string> folders = firmware::DescriptorDirectories("");
-  const auto set = firmware::ResolveDescriptors(folders, ReadDescriptors(folders));
+  // A descriptor that cannot be read is one less to choose from.
+  std::vector<std::string> problems;
+  const auto set = firmware::ResolveDescriptors(folders, ReadDescriptorFiles(folders, problems));
   ASSIGN_OR_RETURN(const firmware::FirmwareDescriptor found,
                    firmware::SelectFirmware(set.descriptors,
                                             {.secure_boot = firmware::SecureBootSupport::kRequired,
                                              .keys = firmware::KeyEnrolment::kEnrolled}));
-  ASSIGN_OR_RETURN(const Bytes content, ReadWhole(found.mapping.nvram_template.path));
+  ASSIGN_OR_RETURN(const Bytes content, ReadLocalFile(found.mapping.nvram_template.path, kMaxFile));
   ASSIGN_OR_RETURN(const auto store, firmware::VariableStore::Parse(content));
   return firmware::KeySetFromStore(store);
 }
 
 Result<KeySet> ReadDebian() {
-  ASSIGN_OR_RETURN(const Bytes shim, ReadWhole(kShim));
+  ASSIGN_OR_RETURN(const Bytes shim, ReadLocalFile(kShim, kMaxFile));
   return firmware::DebianKeySet(shim);
 }
 
@@ -103,7 +78,7 @@ InstalledKeySets FindInstalledKeySets() {
 }
 
 Result<KeySet> ReadKeySetFile(const std::string& path) {
-  ASSIGN_OR_RETURN(const Bytes content, ReadWhole(path));
+  ASSIGN_OR_RETURN(const Bytes content, ReadLocalFile(path, kMaxFile));
   const std::string name = NameOf(path);
   if (Result<KeySet> keys = firmware::ParseKeySet(AsText(content)); keys.has_value()) return keys;
   if (const auto store = firmware::VariableStore::Parse(content); store.has_value()) {

@@ -4,11 +4,13 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <filesystem>
 #include <string>
 
 #include "base/bytes.h"
 #include "firmware/test_keys.h"
 #include "formats/test_support.h"
+#include "images/firmware_files.h"
 #include "images/inspection_request.h"
 
 namespace vallum::images {
@@ -95,6 +97,18 @@ TEST(KeySetFile, LongNameOfAFileStillMakesARequest) {
     ASSERT_TRUE(request.has_value()) << request.error().Describe();
     EXPECT_EQ(request->key_sets.front().name, read->name);
   }
+}
+
+TEST(ReadDescriptorFiles, LinkToNothingMasksAndIsNoProblem) {
+  const formats::testing::TempDir dir;
+  formats::testing::MustRun("ln -s /dev/null " + dir.File("50-masked.json"));
+  const std::string folder = std::filesystem::path(dir.File("x")).parent_path();
+  std::vector<std::string> problems;
+  const auto files = ReadDescriptorFiles({folder}, problems);
+  ASSERT_EQ(files.size(), 1U);
+  EXPECT_EQ(files.front().name, "50-masked.json");
+  EXPECT_TRUE(files.front().content.empty());
+  EXPECT_TRUE(problems.empty());
 }
 
 }  // namespace
