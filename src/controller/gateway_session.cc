@@ -76,6 +76,7 @@ void SessionReactor::Handle() {
     case v1::AgentMessage::kCapabilities:
       listener.OnCapabilities(host_, std::move(*incoming_.mutable_capabilities()));
       break;
+    case v1::AgentMessage::kEvidence:
     case v1::AgentMessage::MESSAGE_NOT_SET:
       break;  // a newer agent's message: it tells an older controller nothing
   }

@@ -50,7 +50,7 @@ std::string_view RoleWords(v1::Role role) {
 bool WritableKind(Kind kind) { return kind != Kind::kEvent && kind != Kind::kOperation; }
 
 bool TenantMay(const Principal& principal, Verb verb, Kind kind, std::string_view tenant) {
-  if (kind == Kind::kInstance) {
+  if (kind == Kind::kInstance || kind == Kind::kSnapshot) {
     return !principal.tenant.empty() && tenant == principal.tenant;
   }
   return verb == Verb::kRead && Visible(principal, kind, tenant);
@@ -81,7 +81,7 @@ std::string_view NeededRole(Verb verb, Kind kind) {
   if (kind == Kind::kToken) {
     return verb == Verb::kRead ? "it takes the role admin or auditor" : "it takes the role admin";
   }
-  if (kind == Kind::kInstance) {
+  if (kind == Kind::kInstance || kind == Kind::kSnapshot) {
     return "it takes the role admin or operator, or the tenant that owns it";
   }
   return "it takes the role admin or operator";
@@ -109,14 +109,17 @@ bool Visible(const Principal& principal, Kind kind, std::string_view tenant) {
   switch (kind) {
     case Kind::kInstance:
     case Kind::kOperation:
+    case Kind::kSnapshot:
       return !principal.tenant.empty() && tenant == principal.tenant;
     case Kind::kPool:
     case Kind::kImage:
     case Kind::kFlavor:
+    case Kind::kKeySet:
       return tenant.empty() || tenant == principal.tenant;
     case Kind::kHost:
     case Kind::kEvent:
     case Kind::kToken:
+    case Kind::kRollout:
       return false;
   }
   return false;

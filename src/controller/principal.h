@@ -32,8 +32,8 @@ enum class Verb {
 // Errors: kDenied, saying which role it takes. Pure; thread-safe.
 Result<void> Authorize(const Principal& principal, Verb verb, Kind kind, std::string_view tenant);
 
-// Whether a resource is shown in a list to the principal: tenants see their own instances and
-// operations, and all images, flavors and pools. Pure; thread-safe.
+// Whether a resource is shown in a list to the principal: tenants see their own instances,
+// snapshots and operations, and all images, flavors, pools and key sets. Pure; thread-safe.
 bool Visible(const Principal& principal, Kind kind, std::string_view tenant);
 
 }  // namespace vallum::controller

@@ -50,6 +50,12 @@ std::string_view KindPlural(Kind kind) {
       return "events";
     case Kind::kToken:
       return "tokens";
+    case Kind::kKeySet:
+      return "keysets";
+    case Kind::kSnapshot:
+      return "snapshots";
+    case Kind::kRollout:
+      return "rollouts";
   }
   return "?";
 }
@@ -107,6 +113,12 @@ std::unique_ptr<google::protobuf::Message> NewResource(Kind kind) {
       return std::make_unique<v1::Event>();
     case Kind::kToken:
       return std::make_unique<v1::Token>();
+    case Kind::kKeySet:
+      return std::make_unique<v1::KeySet>();
+    case Kind::kSnapshot:
+      return std::make_unique<v1::Snapshot>();
+    case Kind::kRollout:
+      return std::make_unique<v1::Rollout>();
   }
   return nullptr;
 }

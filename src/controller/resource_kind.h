@@ -13,9 +13,22 @@
 
 namespace vallum::controller {
 
-enum class Kind { kPool, kHost, kImage, kFlavor, kInstance, kOperation, kEvent, kToken };
-inline constexpr Kind kAllKinds[] = {Kind::kPool,     Kind::kHost,      Kind::kImage, Kind::kFlavor,
-                                     Kind::kInstance, Kind::kOperation, Kind::kEvent, Kind::kToken};
+enum class Kind {
+  kPool,
+  kHost,
+  kImage,
+  kFlavor,
+  kInstance,
+  kOperation,
+  kEvent,
+  kToken,
+  kKeySet,
+  kSnapshot,
+  kRollout
+};
+inline constexpr Kind kAllKinds[] = {
+    Kind::kPool,  Kind::kHost,  Kind::kImage,  Kind::kFlavor,   Kind::kInstance, Kind::kOperation,
+    Kind::kEvent, Kind::kToken, Kind::kKeySet, Kind::kSnapshot, Kind::kRollout};
 
 // A resource of any kind; shared and never changed once made.
 using AnyResource = std::shared_ptr<const google::protobuf::Message>;
@@ -85,6 +98,18 @@ struct KindOf<v1::Event> {
 template <>
 struct KindOf<v1::Token> {
   static constexpr Kind kValue = Kind::kToken;
+};
+template <>
+struct KindOf<v1::KeySet> {
+  static constexpr Kind kValue = Kind::kKeySet;
+};
+template <>
+struct KindOf<v1::Snapshot> {
+  static constexpr Kind kValue = Kind::kSnapshot;
+};
+template <>
+struct KindOf<v1::Rollout> {
+  static constexpr Kind kValue = Kind::kRollout;
 };
 
 }  // namespace vallum::controller

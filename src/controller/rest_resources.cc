@@ -43,6 +43,8 @@ constexpr KindRules kRules[] = {
     {Kind::kImage, true, true, true},       {Kind::kFlavor, true, true, true},
     {Kind::kInstance, false, false, false}, {Kind::kOperation, false, false, false},
     {Kind::kEvent, false, false, false},    {Kind::kToken, false, false, true},
+    {Kind::kKeySet, false, false, false},   {Kind::kSnapshot, false, false, false},
+    {Kind::kRollout, false, false, false},
 };
 
 Result<Response> List(RestContext& context, Kind kind, const Request& request,

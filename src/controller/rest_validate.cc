@@ -131,6 +131,9 @@ Result<void> ValidateResource(Kind kind, const google::protobuf::Message& resour
     case Kind::kOperation:
     case Kind::kEvent:
     case Kind::kToken:
+    case Kind::kKeySet:
+    case Kind::kSnapshot:
+    case Kind::kRollout:
       return Ok();
   }
   return Ok();

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <deque>
 #include <functional>
+#include <iterator>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -113,7 +114,7 @@ class View {
 
   mutable std::mutex mutex_;  // guards the members below
   mutable std::condition_variable moved_;
-  Table tables_[8];
+  Table tables_[std::size(kAllKinds)];
   std::deque<Change> log_;
   size_t log_bytes_ = 0;           // of the stored values behind log_
   store::Revision log_begin_ = 1;  // changes of this and later revisions are in log_
