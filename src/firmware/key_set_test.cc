@@ -8,6 +8,7 @@
 #include <string>
 
 #include "firmware/test_keys.h"
+#include "firmware/variable_store_editor.h"
 
 namespace vallum::firmware {
 namespace {

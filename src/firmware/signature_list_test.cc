@@ -11,6 +11,7 @@
 #include <sstream>
 
 #include "base/digest.h"
+#include "firmware/variable_store_editor.h"
 
 namespace vallum::firmware {
 namespace {

@@ -4,43 +4,22 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cstring>
+#include <tuple>
 #include <utility>
 
 #include "base/text.h"
+#include "firmware/variable_store_format.h"
 
 namespace vallum::firmware {
 namespace {
 
-// Layout and constants as in docs/formats/variable_store.md.
-constexpr Guid kNvDataVolumeGuid =
-    MakeGuid(0xfff12b8d, 0x7696, 0x4c8b, {0xa9, 0x85, 0x27, 0x47, 0x07, 0x5b, 0x4f, 0x50});
-constexpr Guid kAuthenticatedStoreGuid =
-    MakeGuid(0xaaf32c78, 0x947b, 0x439a, {0xa1, 0x80, 0x2e, 0x14, 0x4e, 0xc3, 0x77, 0x92});
+using namespace variable_store_format;  // NOLINT(google-build-using-namespace): constants
+
 constexpr Guid kPlainStoreGuid =
     MakeGuid(0xddcf3616, 0x3275, 0x4164, {0x98, 0xb6, 0xfe, 0x85, 0x70, 0x7f, 0xfe, 0x7d});
-constexpr uint32_t kVolumeSignature = 0x4856465f;  // "_FVH"
-constexpr uint16_t kRecordStart = 0x55aa;
-constexpr uint8_t kStoreFormatted = 0x5a;
-constexpr uint8_t kStoreHealthy = 0xfe;
-constexpr size_t kStoreHeaderSize = 28;
-constexpr size_t kRecordHeaderSize = 60;
 constexpr size_t kVolumeHeaderMinimum = 56;
 constexpr size_t kVolumeHeaderMaximum = 4096;
-constexpr std::byte kErased{0xff};
-
-// Record states: a bit is cleared at each step, as flash allows.
-constexpr uint8_t kStateHeaderValid = 0x7f;
-constexpr uint8_t kStateAdded = 0x3f;
-constexpr uint8_t kBitDeleted = 0x02;       // clear: deleted
-constexpr uint8_t kBitInTransition = 0x01;  // clear: being replaced
-
-// What MakeVariableStoreImage writes: the 4M build's sizes.
-constexpr size_t k4mImageSize = 540672;
-constexpr uint32_t k4mBlocks = 132;
-constexpr uint32_t kBlockSize = 4096;
-constexpr uint16_t k4mVolumeHeaderSize = 72;
-constexpr uint32_t k4mStoreSize = 0x3ffb8;
-constexpr uint32_t kVolumeAttributes = 0x0004feff;
 
 struct VolumeHeader {
   size_t header_size = 0;
@@ -97,6 +76,20 @@ Result<void> CheckVolumeHeader(ByteView image, const VolumeHeader& header) {
   return Ok();
 }
 
+// The build with these sizes.
+Result<const Geometry*> FindGeometry(const VolumeHeader& volume, size_t store_size) {
+  for (const Geometry& geometry : kGeometries) {
+    if (geometry.volume_size == volume.volume_size && geometry.store_size == store_size &&
+        volume.header_size == kVolumeHeaderSize) {
+      return &geometry;
+    }
+  }
+  return InvalidInput(
+             fmt::format("a store of {} bytes in a volume of {} is of no build of OVMF known here",
+                         store_size, volume.volume_size))
+      .WithFix("use a template of OVMF's 2M or 4M build (OVMF_VARS.fd, OVMF_VARS_4M.fd)");
+}
+
 Result<VariableStoreLayout> ReadLayout(ByteView image) {
   ASSIGN_OR_RETURN(const VolumeHeader volume, ReadVolumeHeader(image));
   RETURN_IF_ERROR(CheckVolumeHeader(image, volume));
@@ -126,6 +119,8 @@ Result<VariableStoreLayout> ReadLayout(ByteView image) {
                                layout.store_offset, size, volume.volume_size));
   }
   layout.store_size = size;
+  ASSIGN_OR_RETURN(const Geometry* geometry, FindGeometry(volume, size));
+  layout.build = geometry->build;
   return layout;
 }
 
@@ -206,10 +201,6 @@ Result<VariableRecord> ReadRecord(ByteCursor& cursor, size_t base) {
   return record;
 }
 
-bool Erased(ByteView bytes) {
-  return std::all_of(bytes.begin(), bytes.end(), [](std::byte b) { return b == kErased; });
-}
-
 bool SameVariable(const Variable& a, const Variable& b) {
   return a.name == b.name && a.vendor == b.vendor;
 }
@@ -260,7 +251,34 @@ uint8_t RawState(VariableState state) {
   return kStateHeaderValid;
 }
 
+Result<FaultTolerantWrite> ReadWorkingBlock(ByteView image, const VariableStoreLayout& layout) {
+  const Geometry& geometry = GeometryOf(layout.build);
+  return ReadFaultTolerantWrite(
+      image.subspan(geometry.working_offset, kBlockSize),
+      image.subspan(geometry.spare_offset, geometry.volume_size - geometry.spare_offset),
+      geometry.working_offset);
+}
+
 }  // namespace
+
+const Geometry& variable_store_format::GeometryOf(OvmfBuild build) {
+  return *std::ranges::find(kGeometries, build, &Geometry::build);
+}
+
+bool variable_store_format::Erased(ByteView bytes) {
+  return bytes.empty() || (bytes.front() == kErased &&
+                           std::memcmp(bytes.data(), bytes.data() + 1, bytes.size() - 1) == 0);
+}
+
+std::string_view OvmfBuildName(OvmfBuild build) {
+  switch (build) {
+    case OvmfBuild::k2M:
+      return "2M";
+    case OvmfBuild::k4M:
+      return "4M";
+  }
+  return "";
+}
 
 std::string VariableTime::ToString() const {
   if (*this == VariableTime{}) {
@@ -290,6 +308,7 @@ Result<VariableStore> VariableStore::Parse(ByteView image) {
   VariableStore store;
   ASSIGN_OR_RETURN(store.layout_, ReadLayout(image));
   VariableStoreLayout& layout = store.layout_;
+  ASSIGN_OR_RETURN(store.write_, ReadWorkingBlock(image, layout));
   ByteCursor cursor(image.subspan(layout.store_offset, layout.store_size));
   RETURN_IF_ERROR(cursor.Skip(kStoreHeaderSize));
   while (cursor.remaining() >= kRecordHeaderSize) {
@@ -334,6 +353,28 @@ const Variable* VariableStore::Find(std::string_view name, const Guid& vendor) c
   return nullptr;
 }
 
+std::vector<std::string> VariableStore::Notes() const {
+  std::vector<std::string> notes;
+  if (write_ == FaultTolerantWrite::kAbandoned) {
+    notes.emplace_back(
+        "a rewrite of the store was announced and never begun; the firmware drops it at its next "
+        "start");
+  }
+  for (size_t i = 0; i < records_.size(); ++i) {
+    const VariableRecord& record = records_[i];
+    if (record.state == VariableState::kUnfinished) {
+      notes.push_back(
+          fmt::format("offset {}: a variable that was never written to the end; it does not count",
+                      record.offset));
+    } else if (record.state == VariableState::kInTransition) {
+      notes.push_back(fmt::format("offset {}: an update of {} was interrupted; its {} value counts",
+                                  record.offset, record.variable.NameText(),
+                                  std::ranges::binary_search(in_force_, i) ? "old" : "new"));
+    }
+  }
+  return notes;
+}
+
 Bytes EncodeRecord(const Variable& variable, VariableState state) {
   ByteWriter out;
   out.U16Le(kRecordStart).U8(RawState(state)).U8(0);
@@ -347,40 +388,6 @@ Bytes EncodeRecord(const Variable& variable, VariableState state) {
     out.U16Le(unit);
   }
   return std::move(out.U16Le(0).Raw(variable.data)).Take();
-}
-
-Result<Bytes> MakeVariableStoreImage(const std::vector<Variable>& variables) {
-  ByteWriter volume;
-  volume.Zeros(16).Raw(kNvDataVolumeGuid.bytes).U64Le(k4mImageSize).U32Le(kVolumeSignature);
-  volume.U32Le(kVolumeAttributes).U16Le(k4mVolumeHeaderSize).U16Le(0).U16Le(0).U8(0).U8(2);
-  volume.U32Le(k4mBlocks).U32Le(kBlockSize).U32Le(0).U32Le(0);
-  ByteCursor words(volume.bytes());
-  uint16_t sum = 0;
-  while (!words.AtEnd()) {
-    ASSIGN_OR_RETURN(const uint16_t word, words.ReadU16Le());
-    sum = static_cast<uint16_t>(sum + word);
-  }
-  ByteWriter checksum;
-  checksum.U16Le(static_cast<uint16_t>(-sum));
-  Bytes image = std::move(volume).Take();
-  constexpr size_t kChecksumOffset = 50;
-  std::copy(checksum.bytes().begin(), checksum.bytes().end(), image.begin() + kChecksumOffset);
-  ByteWriter store;
-  store.Raw(kAuthenticatedStoreGuid.bytes).U32Le(k4mStoreSize).U8(kStoreFormatted);
-  store.U8(kStoreHealthy).U16Le(0).U32Le(0);
-  for (const Variable& variable : variables) {
-    store.Raw(EncodeRecord(variable, VariableState::kAdded));
-    while (store.size() % 4 != 0) {
-      store.U8(0xff);
-    }
-  }
-  if (store.size() > k4mStoreSize) {
-    return Exhausted(
-        fmt::format("the variables need {} bytes, the store has {}", store.size(), k4mStoreSize));
-  }
-  image.insert(image.end(), store.bytes().begin(), store.bytes().end());
-  image.resize(k4mImageSize, kErased);
-  return image;
 }
 
 std::string_view SecureBootSettingName(SecureBootSetting setting) {

@@ -11,6 +11,7 @@
 
 #include "base/bytes.h"
 #include "base/result.h"
+#include "firmware/fault_tolerant_write.h"
 #include "firmware/guid.h"
 
 namespace vallum::firmware {
@@ -61,8 +62,17 @@ struct VariableRecord {
   Variable variable;
 };
 
+// The builds of OVMF differ in the size of their variable store; a store of one is useless to the
+// other.
+enum class OvmfBuild {
+  k2M,  // a file of 128 KiB; builds of 1 MiB have the same
+  k4M,  // 528 KiB
+};
+std::string_view OvmfBuildName(OvmfBuild build);  // "2M", "4M"
+
 // Where the parts of the image lie.
 struct VariableStoreLayout {
+  OvmfBuild build = OvmfBuild::k4M;
   size_t image_size = 0;
   size_t volume_header_size = 0;
   size_t store_offset = 0;  // of VARIABLE_STORE_HEADER
@@ -75,10 +85,10 @@ class VariableStore {
  public:
   // Parses a whole image: firmware volume header, variable store header, all records.
   //   image: at most kMaxImageSize; untrusted.
-  // Accepts the 128 KiB and the 528 KiB layout, authenticated records only (as OVMF writes them).
-  // The fault tolerant write area is neither read nor judged.
-  // Errors: kInvalidInput (not a variable store), kCorrupt (a store that contradicts itself: what
-  // and at which offset), kExhausted (larger than a limit).
+  // Accepts the layouts of OvmfBuild, authenticated records only (as OVMF writes them). A rewrite
+  // of the store that was interrupted is damage, even when the records can be read. Errors:
+  // kInvalidInput (not a variable store), kCorrupt (a store that contradicts itself, or a pending
+  // write: what and at which offset), kExhausted (larger than a limit).
   static Result<VariableStore> Parse(ByteView image);
 
   static constexpr size_t kMaxImageSize = size_t{16} << 20U;
@@ -92,19 +102,19 @@ class VariableStore {
   // All records, deleted ones too.
   const std::vector<VariableRecord>& records() const { return records_; }
   const VariableStoreLayout& layout() const { return layout_; }
+  // What a stop in the middle of an update left behind without doing harm, in words.
+  std::vector<std::string> Notes() const;
 
  private:
   VariableStore() = default;
   std::vector<VariableRecord> records_;
   std::vector<size_t> in_force_;  // indices into records_
   VariableStoreLayout layout_;
+  FaultTolerantWrite write_ = FaultTolerantWrite::kIdle;
 };
 
 // The bytes of one record as OVMF writes it, without padding: the inverse of what Parse reads.
 Bytes EncodeRecord(const Variable& variable, VariableState state);
-// An empty store with the given variables, in the layout of OVMF's 4M build (528 KiB).
-// Errors: kExhausted (they do not fit).
-Result<Bytes> MakeVariableStoreImage(const std::vector<Variable>& variables);
 
 // What firmware derives at boot; SecureBoot itself is never stored.
 enum class SecureBootSetting {

@@ -5,6 +5,7 @@
 #include "base/check.h"
 #include "firmware/signature_list.h"
 #include "firmware/variable_store.h"
+#include "firmware/variable_store_editor.h"
 
 namespace {
 

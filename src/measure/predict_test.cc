@@ -8,6 +8,7 @@
 #include <sstream>
 
 #include "firmware/shim.h"
+#include "firmware/variable_store_editor.h"
 #include "measure/authorities.h"
 #include "measure/event_digest.h"
 

@@ -11,6 +11,7 @@
 #include <sstream>
 
 #include "firmware/signature_list.h"
+#include "firmware/variable_store_editor.h"
 #include "measure/event_digest.h"
 #include "measure/pcr.h"
 
@@ -295,6 +296,7 @@ TEST(Pcr7, AuthorityInTheMokListOfTheStoreIsExplained) {
   EXPECT_FALSE(boot.Explain().matches);
   Variable list;
   list.name = u"MokList";
+  list.attributes = 3;
   list.vendor = firmware::kShimLockGuid;
   list.data = firmware::EncodeSignatureList(mine);
   boot.variables.push_back(list);
@@ -305,6 +307,7 @@ TEST(Pcr7, ShimWithVerificationSwitchedOffNeverMatches) {
   Boot boot = MakeValidBoot();
   Variable state;
   state.name = u"MokSBState";
+  state.attributes = 3;
   state.vendor = firmware::kShimLockGuid;
   state.data = {std::byte{1}};
   boot.variables.push_back(state);
