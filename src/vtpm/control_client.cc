@@ -179,6 +179,22 @@ Result<std::map<PcrIndex, Bytes>> ControlClient::ReadPcrs(HashAlgorithm bank,
   return ParsePcrsReply(line);
 }
 
+Result<VtpmIdentity> ControlClient::Identity() {
+  ASSIGN_OR_RETURN(const std::string line, Call(FormatRequest(IdentityRequest{}), timeout_));
+  return ParseIdentityReply(line);
+}
+
+Result<Quote> ControlClient::MakeQuote(const QuoteRequest& request) {
+  ASSIGN_OR_RETURN(const std::string line, Call(FormatRequest(request), timeout_));
+  return ParseQuoteReply(line);
+}
+
+Result<void> ControlClient::PutCertificate(ByteView der) {
+  ASSIGN_OR_RETURN(const std::string line,
+                   Call(FormatRequest(CertificateRequest{ToBytes(der)}), timeout_));
+  return ParseDoneReply(line);
+}
+
 Result<void> ControlClient::Stop() {
   ASSIGN_OR_RETURN(const std::string line, Call(FormatRequest(StopRequest{}), timeout_));
   return ParseDoneReply(line);

@@ -16,6 +16,7 @@
 #include "base/result.h"
 #include "base/units.h"
 #include "measure/extend_log.h"
+#include "vtpm/identity.h"
 
 namespace vallum::vtpm {
 
@@ -79,6 +80,18 @@ class ControlClient {
   // Reads PCRs from the TPM itself, between two commands of the guest, as one consistent set.
   // Errors: also kUnavailable (the TPM is not started), kInvalidInput (a bank that it lacks).
   Result<std::map<PcrIndex, Bytes>> ReadPcrs(HashAlgorithm bank, const PcrSelection& pcrs);
+
+  // The TPM's keys and the certificate that it carries, as found at its start.
+  // Errors: also kUnavailable, kDenied (why the keys could not be had, in words), kInvalidInput
+  // (vallum-vtpm is older than this call).
+  Result<VtpmIdentity> Identity();
+  // Has the TPM sign PCR values, between two commands of the guest.
+  // Errors: also those of QuoteMaker::OnResponse; kUnavailable (the TPM is not started).
+  Result<Quote> MakeQuote(const QuoteRequest& request);
+  // Gives the TPM its EK certificate, before the guest's machine is powered on.
+  //   der: empty if there is none for now: a machine that waits for it goes on without.
+  // Errors: also kConflict (too late: to be given at the next start).
+  Result<void> PutCertificate(ByteView der);
 
   // Ends the TPM: state saved, QEMU's connection closed, vallum-vtpm exits. For cleaning up only:
   // a vallum-vtpm ends by itself after QEMU.

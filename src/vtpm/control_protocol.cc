@@ -8,6 +8,8 @@
 #include <utility>
 
 #include "base/text.h"
+#include "vtpm/key_command.h"
+#include "vtpm/tpm_command.h"
 
 namespace vallum::vtpm {
 namespace {
@@ -82,6 +84,28 @@ Result<ControlRequest> ParsePcrsRequest(const Json& json) {
   return ControlRequest(std::move(request));
 }
 
+Result<Bytes> BytesOf(const Json& json, const char* name, size_t limit) {
+  const auto text = TextOf(json, name);
+  auto bytes = text.has_value() && text->size() <= 2 * limit ? FromHex(*text)
+                                                             : Result<Bytes>(BadField(name));
+  return bytes.has_value() ? bytes : BadField(name);
+}
+
+Result<ControlRequest> ParseQuoteRequest(const Json& json) {
+  QuoteRequest request;
+  ASSIGN_OR_RETURN(request.nonce, BytesOf(json, "nonce", QuoteRequest::kMaxNonce));
+  ASSIGN_OR_RETURN(request.selections, ParsePcrSelections(TextOf(json, "pcrs").value_or("")));
+  return ControlRequest(std::move(request));
+}
+
+Json PcrObject(const std::map<PcrIndex, Bytes>& values) {
+  Json pcrs = Json::object();
+  for (const auto& [pcr, value] : values) {
+    pcrs[std::to_string(pcr.value())] = ToHex(value);
+  }
+  return pcrs;
+}
+
 // The object of a reply that reports success.
 Result<Json> ParseReply(std::string_view line) {
   auto json = ParseObject(line);
@@ -102,6 +126,31 @@ Result<Json> ParseReply(std::string_view line) {
 
 Error BadReply(const char* name) {
   return Corrupt(std::string("the reply's field '") + name + "' is missing or malformed");
+}
+
+Result<Bytes> ReplyBytes(const Json& json, const char* name) {
+  auto bytes = BytesOf(json, name, kMaxTpmMessage);
+  return bytes.has_value() ? bytes : BadReply(name);
+}
+
+Result<std::map<PcrIndex, Bytes>> ParsePcrObject(const Json& pcrs) {
+  if (!pcrs.is_object()) {
+    return BadReply("pcrs");
+  }
+  std::map<PcrIndex, Bytes> values;
+  for (uint32_t i = 0; i < PcrIndex::kCount; ++i) {
+    const auto text = TextOf(pcrs, std::to_string(i).c_str());
+    if (!text.has_value()) {
+      continue;
+    }
+    ASSIGN_OR_RETURN(const PcrIndex pcr, PcrIndex::Create(i));
+    auto value = FromHex(*text);
+    if (!value.has_value()) {
+      return BadReply("pcrs");
+    }
+    values[pcr] = *std::move(value);
+  }
+  return values;
 }
 
 }  // namespace
@@ -130,6 +179,14 @@ std::string FormatRequest(const ControlRequest& request) {
     for (const PcrIndex pcr : pcrs->pcrs) {
       json["pcrs"].push_back(pcr.value());
     }
+  } else if (std::holds_alternative<IdentityRequest>(request)) {
+    json = {{"op", "identity"}};
+  } else if (const auto* quote = std::get_if<QuoteRequest>(&request)) {
+    json = {{"op", "quote"},
+            {"nonce", ToHex(quote->nonce)},
+            {"pcrs", FormatPcrSelections(quote->selections)}};
+  } else if (const auto* certificate = std::get_if<CertificateRequest>(&request)) {
+    json = {{"op", "certificate"}, {"der", ToHex(certificate->der)}};
   } else {
     json = {{"op", "stop"}};
   }
@@ -147,6 +204,16 @@ Result<ControlRequest> ParseRequest(std::string_view line) {
   }
   if (op == "pcrs") {
     return ParsePcrsRequest(json);
+  }
+  if (op == "identity") {
+    return ControlRequest(IdentityRequest{});
+  }
+  if (op == "quote") {
+    return ParseQuoteRequest(json);
+  }
+  if (op == "certificate") {
+    ASSIGN_OR_RETURN(Bytes der, BytesOf(json, "der", kMaxCertificate));
+    return ControlRequest(CertificateRequest{std::move(der)});
   }
   if (op == "stop") {
     return ControlRequest(StopRequest{});
@@ -185,11 +252,26 @@ std::string FormatRecords(const RecordBatch& batch) {
 }
 
 std::string FormatPcrs(const std::map<PcrIndex, Bytes>& values) {
-  Json pcrs = Json::object();
-  for (const auto& [pcr, value] : values) {
-    pcrs[std::to_string(pcr.value())] = ToHex(value);
+  return ToLine({{"ok", true}, {"pcrs", PcrObject(values)}});
+}
+
+std::string FormatIdentity(const VtpmIdentity& identity) {
+  return ToLine({{"ok", true},
+                 {"ek_public", ToHex(identity.ek_public)},
+                 {"ak_public", ToHex(identity.ak_public)},
+                 {"certificate", ToHex(identity.certificate)}});
+}
+
+std::string FormatQuote(const Quote& quote) {
+  Json values = Json::array();
+  for (const auto& bank : quote.values) {
+    values.push_back(PcrObject(bank));
   }
-  return ToLine({{"ok", true}, {"pcrs", std::move(pcrs)}});
+  return ToLine({{"ok", true},
+                 {"quoted", ToHex(quote.quoted)},
+                 {"signature", ToHex(quote.signature)},
+                 {"ak_public", ToHex(quote.ak_public)},
+                 {"values", std::move(values)}});
 }
 
 std::string FormatDone() { return ToLine({{"ok", true}}); }
@@ -247,23 +329,34 @@ Result<RecordBatch> ParseRecordsReply(std::string_view line) {
 Result<std::map<PcrIndex, Bytes>> ParsePcrsReply(std::string_view line) {
   ASSIGN_OR_RETURN(const Json json, ParseReply(line));
   const auto pcrs = json.find("pcrs");
-  if (pcrs == json.end() || !pcrs->is_object()) {
-    return BadReply("pcrs");
+  return pcrs == json.end() ? Result<std::map<PcrIndex, Bytes>>(BadReply("pcrs"))
+                            : ParsePcrObject(*pcrs);
+}
+
+Result<VtpmIdentity> ParseIdentityReply(std::string_view line) {
+  ASSIGN_OR_RETURN(const Json json, ParseReply(line));
+  VtpmIdentity identity;
+  ASSIGN_OR_RETURN(identity.ek_public, ReplyBytes(json, "ek_public"));
+  ASSIGN_OR_RETURN(identity.ak_public, ReplyBytes(json, "ak_public"));
+  ASSIGN_OR_RETURN(identity.certificate, ReplyBytes(json, "certificate"));
+  return identity;
+}
+
+Result<Quote> ParseQuoteReply(std::string_view line) {
+  ASSIGN_OR_RETURN(const Json json, ParseReply(line));
+  Quote quote;
+  ASSIGN_OR_RETURN(quote.quoted, ReplyBytes(json, "quoted"));
+  ASSIGN_OR_RETURN(quote.signature, ReplyBytes(json, "signature"));
+  ASSIGN_OR_RETURN(quote.ak_public, ReplyBytes(json, "ak_public"));
+  const auto values = json.find("values");
+  if (values == json.end() || !values->is_array() || values->size() > QuoteRequest::kMaxBanks) {
+    return BadReply("values");
   }
-  std::map<PcrIndex, Bytes> values;
-  for (uint32_t i = 0; i < PcrIndex::kCount; ++i) {
-    const auto text = TextOf(*pcrs, std::to_string(i).c_str());
-    if (!text.has_value()) {
-      continue;
-    }
-    ASSIGN_OR_RETURN(const PcrIndex pcr, PcrIndex::Create(i));
-    auto value = FromHex(*text);
-    if (!value.has_value()) {
-      return BadReply("pcrs");
-    }
-    values[pcr] = *std::move(value);
+  for (const Json& bank : *values) {
+    ASSIGN_OR_RETURN(auto read, ParsePcrObject(bank));
+    quote.values.push_back(std::move(read));
   }
-  return values;
+  return quote;
 }
 
 Result<void> ParseDoneReply(std::string_view line) {

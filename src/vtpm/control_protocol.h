@@ -17,7 +17,7 @@
 // Formatting and parsing of both sides are here, so that they cannot drift apart. Pure.
 namespace vallum::vtpm {
 
-inline constexpr size_t kMaxRequestLine = 4096;
+inline constexpr size_t kMaxRequestLine = 8192;
 inline constexpr size_t kMaxReplyLine = size_t{512} << 10U;
 
 struct StatusRequest {};
@@ -29,8 +29,13 @@ struct PcrsRequest {
   HashAlgorithm bank = HashAlgorithm::kSha256;
   PcrSelection pcrs;  // 1 to 24, no duplicates
 };
+struct IdentityRequest {};
+struct CertificateRequest {
+  Bytes der;  // empty: there is none now, do not wait
+};
 struct StopRequest {};
-using ControlRequest = std::variant<StatusRequest, RecordsRequest, PcrsRequest, StopRequest>;
+using ControlRequest = std::variant<StatusRequest, RecordsRequest, PcrsRequest, IdentityRequest,
+                                    QuoteRequest, CertificateRequest, StopRequest>;
 
 // The request as a line of JSON with its '\n'.
 std::string FormatRequest(const ControlRequest& request);
@@ -43,6 +48,8 @@ std::string FormatError(const Error& error);
 std::string FormatStatus(const VtpmStatus& status);
 std::string FormatRecords(const RecordBatch& batch);
 std::string FormatPcrs(const std::map<PcrIndex, Bytes>& values);
+std::string FormatIdentity(const VtpmIdentity& identity);
+std::string FormatQuote(const Quote& quote);
 std::string FormatDone();
 
 // Each parses the reply to one kind of request. An error that the other side reported comes back
@@ -50,6 +57,8 @@ std::string FormatDone();
 Result<VtpmStatus> ParseStatusReply(std::string_view line);
 Result<RecordBatch> ParseRecordsReply(std::string_view line);
 Result<std::map<PcrIndex, Bytes>> ParsePcrsReply(std::string_view line);
+Result<VtpmIdentity> ParseIdentityReply(std::string_view line);
+Result<Quote> ParseQuoteReply(std::string_view line);
 Result<void> ParseDoneReply(std::string_view line);
 
 }  // namespace vallum::vtpm

@@ -87,8 +87,18 @@ void ControlServer::Handle(ClientId id, Client& client, const std::string& line,
       client.output = FormatRecords(batch);
     }
   } else if (const auto* pcrs = std::get_if<PcrsRequest>(&*request)) {
-    client.awaits_pcrs = true;
+    client.awaits_reply = true;
     backend_.ReadPcrs(id, *pcrs);
+  } else if (const auto* quote = std::get_if<QuoteRequest>(&*request)) {
+    client.awaits_reply = true;
+    backend_.MakeQuote(id, *quote);
+  } else if (const auto* certificate = std::get_if<CertificateRequest>(&*request)) {
+    client.awaits_reply = true;
+    backend_.PutCertificate(id, *certificate);
+  } else if (std::holds_alternative<IdentityRequest>(*request)) {
+    const auto identity = backend_.Identity();
+    client.output =
+        identity.has_value() ? FormatIdentity(*identity) : FormatError(identity.error());
   } else if (std::holds_alternative<StatusRequest>(*request)) {
     client.output = FormatStatus(backend_.Status());
   } else {
@@ -147,8 +157,8 @@ void ControlServer::HandleNewRecords() {
 
 void ControlServer::Reply(ClientId id, std::string line) {
   const auto found = clients_.find(id);
-  if (found != clients_.end() && found->second.awaits_pcrs) {
-    found->second.awaits_pcrs = false;
+  if (found != clients_.end() && found->second.awaits_reply) {
+    found->second.awaits_reply = false;
     found->second.output = std::move(line);
     Flush(found->second);
   }

@@ -27,6 +27,10 @@ class ControlBackend {
   virtual RecordBatch RecordsSince(uint64_t sequence) const = 0;
   // The answer comes later, by ControlServer::Reply.
   virtual void ReadPcrs(ClientId client, const PcrsRequest& request) = 0;
+  virtual Result<VtpmIdentity> Identity() const = 0;
+  // Answered later, too.
+  virtual void MakeQuote(ClientId client, const QuoteRequest& request) = 0;
+  virtual void PutCertificate(ClientId client, const CertificateRequest& request) = 0;
   virtual void Stop() = 0;
 };
 
@@ -52,7 +56,7 @@ class ControlServer {
   void HandleTime(Time now);
   // Answers those who wait for records, if there are any for them.
   void HandleNewRecords();
-  // Sends the answer to a ReadPcrs. The client may have gone meanwhile.
+  // Sends an answer that comes later. The client may have gone meanwhile.
   void Reply(ClientId client, std::string line);
 
  private:
@@ -60,12 +64,14 @@ class ControlServer {
     UniqueFd fd;
     std::string input;
     std::string output;
-    bool awaits_pcrs = false;
+    bool awaits_reply = false;
     std::optional<uint64_t> awaits_records_after;
     Time deadline;
     bool gone = false;
 
-    bool busy() const { return !output.empty() || awaits_pcrs || awaits_records_after.has_value(); }
+    bool busy() const {
+      return !output.empty() || awaits_reply || awaits_records_after.has_value();
+    }
   };
 
   void Accept();

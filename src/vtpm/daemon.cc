@@ -16,6 +16,7 @@
 #include <utility>
 
 #include "base/text.h"
+#include "vtpm/provision.h"
 #include "vtpm/record_file.h"
 #include "vtpm/relay.h"
 #include "vtpm/swtpm.h"
@@ -111,19 +112,36 @@ Result<UniqueFd> MakeStopDescriptor() {
   return fd.valid() ? Result<UniqueFd>(std::move(fd)) : ErrnoError(errno, "signalfd");
 }
 
-// libtpms makes a TPM with seeds of its own when there is no state: nothing is ever copied. What it
-// makes has all its PCR banks active, so firmware would hash everything four times.
-Result<void> PrepareNewTpm(const DaemonOptions& options, const SwtpmState& state, Swtpm& swtpm) {
-  if (!state.is_new || options.pcr_banks.empty()) {
-    return Ok();
+// Uses the TPM once before QEMU does, while the passwords of a new one are empty.
+Result<VtpmIdentity> Provision(const DaemonOptions& options, const SwtpmState& state,
+                               Swtpm& swtpm) {
+  RETURN_IF_ERROR(swtpm.PowerOn(kSwtpmTimeout));
+  // What libtpms makes has all its PCR banks active, so firmware would hash everything four times.
+  if (state.is_new && !options.pcr_banks.empty()) {
+    RETURN_IF_ERROR(AllocateBanks(swtpm, options.pcr_banks, kSwtpmTimeout));
   }
-  auto allocated = swtpm.AllocateBanks(options.pcr_banks, kSwtpmTimeout);
-  if (!allocated.has_value()) {
+  auto identity = EnsureIdentity(swtpm, kSwtpmTimeout);
+  RETURN_IF_ERROR(swtpm.PowerOff(kSwtpmTimeout));
+  return identity;
+}
+
+// libtpms makes a TPM with seeds of its own when there is no state: nothing is ever copied.
+// Returns the identity, or why it cannot be had of a TPM that a guest has used.
+Result<Result<VtpmIdentity>> Prepare(const DaemonOptions& options, const SwtpmState& state,
+                                     Swtpm& swtpm) {
+  if (state.has_volatile) {
+    return Result<VtpmIdentity>(
+        Unavailable("the TPM goes on from a saved state, so its identity was not read")
+            .WithFix("stop the instance and start it again"));
+  }
+  auto identity = Provision(options, state, swtpm);
+  if (!identity.has_value() && state.is_new) {
     // The next start makes it from scratch instead of finding half of it.
     static_cast<void>(swtpm.End(kSwtpmTimeout));
     unlink((state.directory + "/tpm2-00.permall").c_str());
+    return std::move(identity).error();
   }
-  return allocated;
+  return identity;
 }
 
 Result<std::string> Conclude(const RelayEnd& end, const std::string& swtpm_status) {
@@ -164,8 +182,10 @@ Result<std::string> RunDaemon(const DaemonOptions& options, const Clock& clock) 
   ASSIGN_OR_RETURN(UniqueFd control, OpenListener(options.control));
   const SwtpmState state = InspectState(options.swtpm_argv);
   ASSIGN_OR_RETURN(Swtpm swtpm, Swtpm::Start(options.swtpm_argv, kSwtpmTimeout));
-  RETURN_IF_ERROR(PrepareNewTpm(options, state, swtpm));
+  ASSIGN_OR_RETURN(Result<VtpmIdentity> identity, Prepare(options, state, swtpm));
   Relay relay(std::move(qemu), std::move(control), std::move(stop), swtpm, *record);
+  relay.SetIdentity(std::move(identity));
+  relay.AwaitCertificate(options.certificate_timeout);
   if (state.has_volatile) {
     relay.ExpectForeignState();
   }

@@ -31,6 +31,8 @@ struct DaemonOptions {
   std::vector<HashAlgorithm> pcr_banks;  // of a TPM that is made now; an existing one keeps its own
   std::optional<UserIds> user;
   std::chrono::milliseconds connect_timeout{120'000};
+  // How long QEMU waits for the certificate of a TPM that has none; 0: not at all.
+  std::chrono::milliseconds certificate_timeout{0};
   std::vector<std::string> swtpm_argv;
 };
 

@@ -25,6 +25,7 @@ struct Arguments {
   std::string banks = "sha256";
   std::string user;
   uint32_t connect_timeout = 120;
+  uint32_t await_certificate = 0;
 };
 
 void Declare(CLI::App& app, Arguments& arguments) {
@@ -42,6 +43,10 @@ void Declare(CLI::App& app, Arguments& arguments) {
   app.add_option("--user", arguments.user, "uid:gid to become, when started as root");
   app.add_option("--connect-timeout", arguments.connect_timeout, "seconds to wait for QEMU")
       ->check(CLI::Range(1, 86'400))
+      ->capture_default_str();
+  app.add_option("--await-certificate", arguments.await_certificate,
+                 "milliseconds that QEMU waits for the EK certificate of a TPM without one")
+      ->check(CLI::Range(0, 60'000))
       ->capture_default_str();
   app.footer("The swtpm command follows behind --, with --ctrl type=unixio,clientfd=N.");
 }
@@ -63,6 +68,7 @@ Result<DaemonOptions> MakeOptions(const Arguments& arguments, std::vector<std::s
     ASSIGN_OR_RETURN(options.user, ParseUserIds(arguments.user));
   }
   options.connect_timeout = std::chrono::seconds(arguments.connect_timeout);
+  options.certificate_timeout = std::chrono::milliseconds(arguments.await_certificate);
   if (swtpm.empty()) {
     return InvalidInput("no swtpm command").WithFix("put it behind --");
   }

@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "vtpm/control_message.h"
+#include "vtpm/provision.h"
 #include "vtpm/tpm_command.h"
 
 namespace vallum::vtpm {
@@ -68,6 +69,9 @@ int Relay::PollTimeout(Time connect_deadline) const {
   if (!jobs_.empty()) {
     earlier(jobs_.front().deadline);
   }
+  if (held_until_.has_value()) {
+    earlier(*held_until_);
+  }
   if (!next.has_value()) {
     return -1;
   }
@@ -96,6 +100,9 @@ void Relay::PollOnce(Time connect_deadline) {
   HandlePoll(poll_items_);
   const Time now = std::chrono::steady_clock::now();
   server_.HandlePoll(std::span(poll_items_).subspan(kItemCount), now);
+  if (held_until_.has_value() && now >= *held_until_) {
+    held_until_.reset();
+  }
   Pump();
   ExpireJobs(now);
   server_.HandleTime(now);
@@ -254,22 +261,41 @@ void Relay::FinishGuestCommand(const Bytes& response) {
   ++guest_commands_;
 }
 
+Bytes Relay::HostJob::Next() const {
+  return std::visit([](const auto& steps) { return steps.Next(); }, work);
+}
+
+std::optional<std::string> Relay::HostJob::OnResponse(ByteView response) {
+  if (auto* maker = std::get_if<QuoteMaker>(&work)) {
+    const auto quote = maker->OnResponse(response);
+    if (!quote.has_value()) {
+      return std::nullopt;
+    }
+    return quote->has_value() ? FormatQuote(**quote) : FormatError(quote->error());
+  }
+  const auto values = std::get<PcrReader>(work).OnResponse(response);
+  if (!values.has_value()) {
+    return FormatError(values.error());
+  }
+  return values->has_value() ? std::optional(FormatPcrs(**values)) : std::nullopt;
+}
+
 void Relay::FinishJob(const Bytes& response) {
-  PcrJob& job = jobs_.front();
-  auto values = job.reader.OnResponse(response);
-  if (values.has_value() && !values->has_value()) {
-    // The set is one: no command of the guest comes between its parts.
+  HostJob& job = jobs_.front();
+  auto line = job.OnResponse(response);
+  if (!line.has_value()) {
+    // The job is one: no command of the guest comes between its parts.
     data_busy_ = Busy::kHost;
-    swtpm_data_.Send(job.reader.Next());
+    swtpm_data_.Send(job.Next());
     return;
   }
-  server_.Reply(job.client,
-                values.has_value() ? FormatPcrs(**values) : FormatError(values.error()));
+  server_.Reply(job.client, *std::move(line));
   jobs_.pop_front();
 }
 
 void Relay::Pump() {
-  while (!end_.has_value() && (PumpControl() || PumpBanks() || PumpData() || PumpJobs())) {
+  while (!end_.has_value() &&
+         (PumpCertificate() || PumpControl() || PumpBanks() || PumpData() || PumpJobs())) {
   }
 }
 
@@ -292,6 +318,13 @@ bool Relay::PumpControl() {
   const bool overtakes = command == ControlCommand::kCancelTpmCommand && data_busy_ == Busy::kGuest;
   if (data_busy_ != Busy::kNot && !overtakes) {
     return false;
+  }
+  if (command == ControlCommand::kInit && held_until_.has_value()) {
+    return false;
+  }
+  if (command == ControlCommand::kInit || command == ControlCommand::kSetStateBlob) {
+    untouched_ = false;
+    held_until_.reset();
   }
   Bytes request = qemu_control_.Take(**size);
   if (command == ControlCommand::kSetDataFd) {
@@ -375,13 +408,13 @@ bool Relay::PumpJobs() {
     return true;
   }
   data_busy_ = Busy::kHost;
-  swtpm_data_.Send(jobs_.front().reader.Next());
+  swtpm_data_.Send(jobs_.front().Next());
   return true;
 }
 
 void Relay::ExpireJobs(Time now) {
   const std::string line = FormatError(Unavailable("the TPM was busy for too long"));
-  for (PcrJob& job : jobs_) {
+  for (HostJob& job : jobs_) {
     if (job.deadline <= now) {
       server_.Reply(std::exchange(job.client, kNobody), line);
       job.deadline = Time::max();
@@ -389,9 +422,9 @@ void Relay::ExpireJobs(Time now) {
   }
   // One that is under way stays until its answer has come.
   const auto waiting = jobs_.begin() + (data_busy_ == Busy::kHost ? 1 : 0);
-  jobs_.erase(
-      std::remove_if(waiting, jobs_.end(), [](const PcrJob& job) { return job.client == kNobody; }),
-      jobs_.end());
+  jobs_.erase(std::remove_if(waiting, jobs_.end(),
+                             [](const HostJob& job) { return job.client == kNobody; }),
+              jobs_.end());
 }
 
 void Relay::Append(std::vector<measure::RecordBody> bodies) {
@@ -439,13 +472,65 @@ RecordBatch Relay::RecordsSince(uint64_t sequence) const {
       {some.begin(), some.end()}, record_.log().first_sequence(), record_.log().last_sequence()};
 }
 
-void Relay::ReadPcrs(ClientId client, const PcrsRequest& request) {
+void Relay::AddJob(ClientId client, std::variant<PcrReader, QuoteMaker> work) {
   // A client has one request at a time; so many can only be of clients that have gone.
   if (jobs_.size() >= kMaxJobs) {
-    server_.Reply(client, FormatError(Exhausted("too many requests to read PCRs")));
+    server_.Reply(client, FormatError(Exhausted("too many requests to the TPM")));
     return;
   }
-  jobs_.push_back({client, PcrReader(request), std::chrono::steady_clock::now() + kJobTimeout});
+  jobs_.push_back({client, std::move(work), std::chrono::steady_clock::now() + kJobTimeout});
+}
+
+void Relay::ReadPcrs(ClientId client, const PcrsRequest& request) {
+  AddJob(client, PcrReader(request));
+}
+
+void Relay::MakeQuote(ClientId client, const QuoteRequest& request) {
+  if (!identity_.has_value()) {
+    server_.Reply(client, FormatError(identity_.error()));
+    return;
+  }
+  AddJob(client, QuoteMaker(request, identity_->ak_public));
+}
+
+void Relay::AwaitCertificate(milliseconds limit) {
+  if (identity_.has_value() && identity_->certificate.empty()) {
+    held_until_ = std::chrono::steady_clock::now() + limit;
+  }
+}
+
+void Relay::PutCertificate(ClientId client, const CertificateRequest& request) {
+  certificates_.push_back({client, request.der});
+}
+
+bool Relay::PumpCertificate() {
+  if (certificates_.empty() || control_busy_.has_value() || data_busy_ != Busy::kNot) {
+    return false;
+  }
+  const CertificateJob job = std::move(certificates_.front());
+  certificates_.pop_front();
+  const auto written = job.der.empty() ? Ok() : WriteCertificate(job.der);
+  held_until_.reset();
+  server_.Reply(job.client, written.has_value() ? FormatDone() : FormatError(written.error()));
+  return true;
+}
+
+Result<void> Relay::WriteCertificate(ByteView der) {
+  RETURN_IF_ERROR(identity_);
+  if (std::ranges::equal(identity_->certificate, der)) {
+    return Ok();
+  }
+  if (!untouched_) {
+    return Conflict("the guest's machine uses its TPM already")
+        .WithFix("give the certificate at the next start");
+  }
+  RETURN_IF_ERROR(swtpm_.PowerOn(kEndTimeout));
+  const auto stored = StoreCertificate(swtpm_, der, kEndTimeout);
+  RETURN_IF_ERROR(swtpm_.PowerOff(kEndTimeout));
+  if (stored.has_value()) {
+    identity_->certificate = ToBytes(der);
+  }
+  return stored;
 }
 
 }  // namespace vallum::vtpm

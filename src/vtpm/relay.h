@@ -5,12 +5,15 @@
 #include <deque>
 #include <optional>
 #include <string>
+#include <variant>
 #include <vector>
 
 #include "base/bytes.h"
 #include "vtpm/channel.h"
 #include "vtpm/control_server.h"
+#include "vtpm/identity.h"
 #include "vtpm/pcr_reader.h"
+#include "vtpm/quote_maker.h"
 #include "vtpm/record_file.h"
 #include "vtpm/swtpm.h"
 #include "vtpm/tpm_tracker.h"
@@ -33,7 +36,8 @@ struct RelayEnd {
 
 // Serves one QEMU with one swtpm: hands over every control message and every TPM command unchanged
 // and one at a time, records what they did to PCRs before the guest sees the answer, and slips in
-// the host's own PCR_Read while nothing else is under way. One thread, never blocks on a peer.
+// the host's own PCR_Read and quotes while nothing else is under way. One thread, never blocks on a
+// peer.
 class Relay final : public ControlBackend {
  public:
   //   qemu_listener: closed after the first connection: there is one QEMU.
@@ -53,19 +57,35 @@ class Relay final : public ControlBackend {
   // The state that swtpm loads holds PCR values that nobody recorded.
   void ExpectForeignState() { tracker_.ExpectForeignState(); }
 
+  // Who this TPM is, or why that is not known.
+  void SetIdentity(Result<VtpmIdentity> identity) { identity_ = std::move(identity); }
+  // If the TPM carries no EK certificate: does not let QEMU initialise it until a client has given
+  // one, or said that there is none, for this long at most.
+  void AwaitCertificate(std::chrono::milliseconds limit);
+
   VtpmStatus Status() const override;
   RecordBatch RecordsSince(uint64_t sequence) const override;
   void ReadPcrs(ClientId client, const PcrsRequest& request) override;
+  Result<VtpmIdentity> Identity() const override { return identity_; }
+  void MakeQuote(ClientId client, const QuoteRequest& request) override;
+  void PutCertificate(ClientId client, const CertificateRequest& request) override;
   void Stop() override { End(EndCause::kStopped, "asked to stop"); }
 
  private:
   using Time = std::chrono::steady_clock::time_point;
   // What the data channel to swtpm is busy with.
   enum class Busy { kNot, kGuest, kGuestUnframed, kHost, kHostBanks };
-  struct PcrJob {
+  struct HostJob {
     ClientId client;
-    PcrReader reader;
+    std::variant<PcrReader, QuoteMaker> work;
     Time deadline;
+    Bytes Next() const;
+    // The line to answer the client with; empty: send Next() again.
+    std::optional<std::string> OnResponse(ByteView response);
+  };
+  struct CertificateJob {
+    ClientId client;
+    Bytes der;
   };
 
   void PollOnce(Time connect_deadline);
@@ -78,6 +98,7 @@ class Relay final : public ControlBackend {
   void OnSwtpmData(short events);
   void OnTpmLost(const std::string& reason);
   void Pump();
+  bool PumpCertificate();
   bool PumpControl();
   bool PumpBanks();
   bool PumpData();
@@ -90,6 +111,8 @@ class Relay final : public ControlBackend {
   void FinishCommand(const Bytes& response);
   void FinishGuestCommand(const Bytes& response);
   void FinishJob(const Bytes& response);
+  void AddJob(ClientId client, std::variant<PcrReader, QuoteMaker> work);
+  Result<void> WriteCertificate(ByteView der);
   void Append(std::vector<measure::RecordBody> bodies);
   void End(EndCause cause, std::string reason);
 
@@ -108,7 +131,11 @@ class Relay final : public ControlBackend {
   Bytes control_request_;
   Busy data_busy_ = Busy::kNot;
   Bytes guest_command_;
-  std::deque<PcrJob> jobs_;
+  std::deque<HostJob> jobs_;
+  std::deque<CertificateJob> certificates_;
+  Result<VtpmIdentity> identity_ = Unavailable("the TPM's identity was not read");
+  bool untouched_ = true;           // QEMU has neither initialised the TPM nor given it a state
+  std::optional<Time> held_until_;  // QEMU's initialisation, for the certificate
   uint64_t guest_commands_ = 0;
   bool new_records_ = false;
   std::vector<pollfd> poll_items_;

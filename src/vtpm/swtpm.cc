@@ -20,6 +20,7 @@
 
 #include "base/text.h"
 #include "vtpm/channel.h"
+#include "vtpm/key_command.h"
 #include "vtpm/tpm_command.h"
 
 namespace vallum::vtpm {
@@ -236,23 +237,24 @@ Result<Bytes> Swtpm::AwaitResponse(Bytes received, Timeout timeout) {
                      TpmMessageSize);
 }
 
-Result<void> Swtpm::AllocateBanks(const std::vector<HashAlgorithm>& banks, Timeout timeout) {
+Result<void> Swtpm::PowerOn(Timeout timeout) {
   ASSIGN_OR_RETURN(const Bytes init, Control(MakeControlInit(), timeout));
   if (ControlResult(init).value_or(~0U) != kControlSuccess) {
-    return Internal("swtpm could not make a new TPM");
+    return Internal("swtpm could not initialise the TPM");
   }
-  for (const Bytes& command : {MakeStartup(measure::StartupType::kClear), MakePcrAllocate(banks),
-                               MakeShutdown(measure::StartupType::kClear)}) {
-    ASSIGN_OR_RETURN(const Bytes response, Command(command, timeout));
-    ASSIGN_OR_RETURN(const uint32_t code, ResponseCode(response));
-    if (code != kTpmSuccess) {
-      return Internal("the new TPM answered response code " + std::to_string(code));
-    }
-  }
+  ASSIGN_OR_RETURN(const Bytes response,
+                   Command(MakeStartup(measure::StartupType::kClear), timeout));
+  return CheckSuccess(response, "start");
+}
+
+Result<void> Swtpm::PowerOff(Timeout timeout) {
+  ASSIGN_OR_RETURN(const Bytes response,
+                   Command(MakeShutdown(measure::StartupType::kClear), timeout));
+  RETURN_IF_ERROR(CheckSuccess(response, "shut down"));
   ASSIGN_OR_RETURN(const Bytes stop, Control(MakeControlRequest(ControlCommand::kStop), timeout));
   return ControlResult(stop).value_or(~0U) == kControlSuccess
              ? Ok()
-             : Result<void>(Internal("swtpm could not stop the new TPM"));
+             : Result<void>(Internal("swtpm could not stop the TPM"));
 }
 
 std::string Swtpm::Reap() {

@@ -8,7 +8,6 @@
 #include <vector>
 
 #include "base/bytes.h"
-#include "base/digest.h"
 #include "base/result.h"
 #include "vtpm/control_message.h"
 #include "vtpm/unique_fd.h"
@@ -54,8 +53,10 @@ class Swtpm {
   //   received: the part of it that is there already.
   Result<Bytes> AwaitResponse(Bytes received, Timeout timeout);
 
-  // Initialises the TPM once, makes exactly these PCR banks active and turns it off again.
-  Result<void> AllocateBanks(const std::vector<HashAlgorithm>& banks, Timeout timeout);
+  // Initialises the TPM and starts it with a clear state, as a machine's power button does; and
+  // shuts it down in order and turns it off.
+  Result<void> PowerOn(Timeout timeout);
+  Result<void> PowerOff(Timeout timeout);
 
   // Ends swtpm in steps: CMD_SHUTDOWN, SIGTERM, SIGKILL. Returns how it ended: "exit status 0".
   std::string End(Timeout patience);

@@ -66,14 +66,6 @@ std::vector<std::string> VtpmArgv(const TempDir& dir, const std::vector<std::str
   return argv;
 }
 
-Bytes PcrCommand(uint32_t code, uint32_t pcr_handle, const Bytes& parameters) {
-  ByteWriter writer;
-  const size_t size = kTpmHeaderSize + 4 + 4 + 9 + parameters.size();
-  writer.U16Be(0x8002).U32Be(static_cast<uint32_t>(size)).U32Be(code).U32Be(pcr_handle);
-  writer.U32Be(9).U32Be(0x40000009).U16Be(0).U8(0).U16Be(0).Raw(parameters);
-  return writer.bytes();
-}
-
 }  // namespace
 
 TempDir::TempDir() {
@@ -225,19 +217,28 @@ void FakeQemu::Close() {
   data_.Reset();
 }
 
+Bytes MakeAuthorized(uint32_t code, const std::vector<uint32_t>& handles, ByteView parameters) {
+  ByteWriter body;
+  for (const uint32_t handle : handles) {
+    body.U32Be(handle);
+  }
+  body.U32Be(9).U32Be(0x40000009).U16Be(0).U8(0).U16Be(0).Raw(parameters);
+  return MakeCommand(TpmTag::kSessions, code, body.bytes());
+}
+
 Bytes MakeExtend(uint32_t pcr_handle, HashAlgorithm bank, std::string_view text) {
   ByteWriter parameters;
   parameters.U32Be(1).U16Be(measure::TpmAlgorithmId(bank)).Raw(Digest(bank, AsBytes(text)));
-  return PcrCommand(0x182, pcr_handle, parameters.bytes());
+  return MakeAuthorized(0x182, {pcr_handle}, parameters.bytes());
 }
 
 Bytes MakeEvent(uint32_t pcr_handle, std::string_view data) {
   ByteWriter parameters;
   parameters.U16Be(static_cast<uint16_t>(data.size())).Raw(AsBytes(data));
-  return PcrCommand(0x13C, pcr_handle, parameters.bytes());
+  return MakeAuthorized(0x13C, {pcr_handle}, parameters.bytes());
 }
 
-Bytes MakePcrResetCommand(uint32_t pcr_handle) { return PcrCommand(0x13D, pcr_handle, {}); }
+Bytes MakePcrResetCommand(uint32_t pcr_handle) { return MakeAuthorized(0x13D, {pcr_handle}, {}); }
 
 PcrSelection AllPcrs() {
   PcrSelection all;

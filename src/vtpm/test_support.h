@@ -107,6 +107,9 @@ Bytes MakeExtend(uint32_t pcr_handle, HashAlgorithm bank, std::string_view text)
 Bytes MakeEvent(uint32_t pcr_handle, std::string_view data);
 Bytes MakePcrResetCommand(uint32_t pcr_handle);
 
+// A command with one authorization, by the empty password, behind its handles.
+Bytes MakeAuthorized(uint32_t code, const std::vector<uint32_t>& handles, ByteView parameters);
+
 PcrSelection AllPcrs();
 UniqueFd ConnectTo(const std::string& path);
 UniqueFd ListenOn(const std::string& path);

@@ -12,8 +12,8 @@ using measure::OpaqueChange;
 using measure::RecordBody;
 using measure::StartupType;
 
-constexpr uint16_t kTagNoSessions = 0x8001;
-constexpr uint16_t kTagSessions = 0x8002;
+constexpr auto kTagNoSessions = static_cast<uint16_t>(TpmTag::kNoSessions);
+constexpr auto kTagSessions = static_cast<uint16_t>(TpmTag::kSessions);
 constexpr uint32_t kPcrAllocate = 0x0000012B;
 constexpr uint32_t kPcrEvent = 0x0000013C;
 constexpr uint32_t kPcrReset = 0x0000013D;
@@ -183,13 +183,6 @@ std::vector<RecordBody> EventRecords(const EventCommand& command, ByteView respo
   return ExtendRecords(command.pcr, *digests);
 }
 
-Bytes MakeCommand(uint16_t tag, uint32_t code, const Bytes& body) {
-  ByteWriter writer;
-  writer.U16Be(tag).U32Be(static_cast<uint32_t>(kTpmHeaderSize + body.size())).U32Be(code);
-  writer.Raw(body);
-  return std::move(writer).Take();
-}
-
 void WriteSelection(ByteWriter& writer, HashAlgorithm bank,
                     const std::array<uint8_t, kPcrBitmapSize>& bitmap) {
   writer.U16Be(measure::TpmAlgorithmId(bank)).U8(kPcrBitmapSize);
@@ -263,6 +256,13 @@ Result<std::vector<HashAlgorithm>> ReadPcrBanks(ByteCursor cursor) {
 }
 
 }  // namespace
+
+Bytes MakeCommand(TpmTag tag, uint32_t code, ByteView body) {
+  ByteWriter writer;
+  writer.U16Be(static_cast<uint16_t>(tag));
+  writer.U32Be(static_cast<uint32_t>(kTpmHeaderSize + body.size())).U32Be(code).Raw(body);
+  return std::move(writer).Take();
+}
 
 Result<std::optional<size_t>> TpmMessageSize(ByteView buffered) {
   if (buffered.size() < kTpmHeaderSize) {
@@ -347,7 +347,7 @@ Bytes MakePcrRead(HashAlgorithm bank, const PcrSelection& pcrs) {
   ByteWriter body;
   body.U32Be(1);
   WriteSelection(body, bank, bitmap);
-  return MakeCommand(kTagNoSessions, kPcrRead, body.bytes());
+  return MakeCommand(TpmTag::kNoSessions, kPcrRead, body.bytes());
 }
 
 Result<PcrReadReply> ParsePcrReadReply(HashAlgorithm bank, ByteView response) {
@@ -368,7 +368,7 @@ Result<PcrReadReply> ParsePcrReadReply(HashAlgorithm bank, ByteView response) {
 Bytes MakeGetPcrBanks() {
   ByteWriter body;
   body.U32Be(kCapabilityPcrs).U32Be(0).U32Be(1);
-  return MakeCommand(kTagNoSessions, kGetCapability, body.bytes());
+  return MakeCommand(TpmTag::kNoSessions, kGetCapability, body.bytes());
 }
 
 Result<std::vector<HashAlgorithm>> ParsePcrBanksReply(ByteView response) {
@@ -386,13 +386,13 @@ Result<std::vector<HashAlgorithm>> ParsePcrBanksReply(ByteView response) {
 Bytes MakeStartup(StartupType type) {
   ByteWriter body;
   body.U16Be(type == StartupType::kClear ? kStartupClear : kStartupState);
-  return MakeCommand(kTagNoSessions, kStartup, body.bytes());
+  return MakeCommand(TpmTag::kNoSessions, kStartup, body.bytes());
 }
 
 Bytes MakeShutdown(StartupType type) {
   ByteWriter body;
   body.U16Be(type == StartupType::kClear ? kStartupClear : kStartupState);
-  return MakeCommand(kTagNoSessions, kShutdown, body.bytes());
+  return MakeCommand(TpmTag::kNoSessions, kShutdown, body.bytes());
 }
 
 Bytes MakePcrAllocate(const std::vector<HashAlgorithm>& banks) {
@@ -407,7 +407,7 @@ Bytes MakePcrAllocate(const std::vector<HashAlgorithm>& banks) {
     const uint8_t bits = std::ranges::find(banks, bank) == banks.end() ? 0 : 0xff;
     WriteSelection(body, bank, {bits, bits, bits});
   }
-  return MakeCommand(kTagSessions, kPcrAllocate, body.bytes());
+  return MakeCommand(TpmTag::kSessions, kPcrAllocate, body.bytes());
 }
 
 }  // namespace vallum::vtpm

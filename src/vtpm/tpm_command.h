@@ -26,6 +26,11 @@ inline constexpr size_t kMaxTpmMessage = size_t{16} << 10U;
 inline constexpr uint32_t kTpmSuccess = 0;
 inline constexpr uint32_t kTpmCanceled = 0x909;
 
+// Whether authorizations follow a command's handles.
+enum class TpmTag : uint16_t { kNoSessions = 0x8001, kSessions = 0x8002 };
+// A command: its header, with the size, before what follows it.
+Bytes MakeCommand(TpmTag tag, uint32_t code, ByteView body);
+
 // Size of the command or response at the front of a stream, by its header.
 // Returns empty while the header is incomplete.
 // Errors: kInvalidInput (a size that no message has: the stream cannot be cut into messages).
