@@ -43,8 +43,8 @@ Bytes BlockHeader(size_t size, uint32_t crc, uint32_t state) {
 // The checksum covers the header as it is before checksum and state are written.
 Bytes ValidBlockHeader(size_t size) {
   const Bytes blank = BlockHeader(size, kErasedWord, kErasedWord);
-  const auto crc = static_cast<uint32_t>(crc32(0, reinterpret_cast<const Bytef*>(blank.data()),
-                                               static_cast<uInt>(blank.size())));
+  const auto crc = static_cast<uint32_t>(
+      crc32(0, reinterpret_cast<const Bytef*>(blank.data()), static_cast<uInt>(blank.size())));
   return BlockHeader(size, crc, kBlockValid);
 }
 
@@ -112,9 +112,10 @@ Result<FaultTolerantWrite> ReadFaultTolerantWrite(ByteView working, ByteView spa
     if (allocated && write.records != 0 &&
         (write.private_size > cursor.remaining() ||
          write.records > cursor.remaining() / (kRecordSize + write.private_size))) {
-      return Corrupt(fmt::format("offset {}: {} records of a fault tolerant write with {} bytes "
-                                 "each leave the working block",
-                                 at, write.records, kRecordSize + write.private_size));
+      return Corrupt(
+          fmt::format("offset {}: {} records of a fault tolerant write with {} bytes "
+                      "each leave the working block",
+                      at, write.records, kRecordSize + write.private_size));
     }
     if (!allocated || !Is(write.flags, kComplete)) return ReadOpenWrite(write, cursor, offset);
     RETURN_IF_ERROR(cursor.Skip(write.records * (kRecordSize + write.private_size)));

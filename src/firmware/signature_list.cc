@@ -52,15 +52,53 @@ constexpr std::array kTypes = {
              "SHA-512", HashAlgorithm::kSha512},
 };
 
+// github.com/microsoft/secureboot_objects; dates as in the certificates, none for those of 2023
+// that are not at hand to read them from.
 constexpr std::array kKnownCertificates = {
-    // github.com/microsoft/secureboot_objects
-    KnownCertificate{"a1117f516a32cefcba3f2d1ace10a87972fd6bbe8fe0d0b996e09e65d802a503",
-                     "microsoft", "Microsoft Corporation KEK CA 2011"},
-    KnownCertificate{"e8e95f0733a55e8bad7be0a1413ee23c51fcea64b3c8fa6a786935fddcc71961",
-                     "microsoft", "Microsoft Windows Production PCA 2011"},
-    KnownCertificate{"48e99b991f57fc52f76149599bff0a58c47154229b9f8d603ac40d3500248507",
-                     "microsoft", "Microsoft Corporation UEFI CA 2011"},
-    KnownCertificate{kDebianSecureBootCaSha256, "debian", "Debian Secure Boot CA"},
+    KnownCertificate{
+        .sha256 = "a1117f516a32cefcba3f2d1ace10a87972fd6bbe8fe0d0b996e09e65d802a503",
+        .key_set = "microsoft",
+        .name = "Microsoft Corporation KEK CA 2011",
+        .expires = {.year = 2026, .month = 6, .day = 24, .hour = 20, .minute = 51, .second = 29},
+        .successors = {"Microsoft Corporation KEK 2K CA 2023"}},
+    KnownCertificate{
+        .sha256 = "e8e95f0733a55e8bad7be0a1413ee23c51fcea64b3c8fa6a786935fddcc71961",
+        .key_set = "microsoft",
+        .name = "Microsoft Windows Production PCA 2011",
+        .expires = {.year = 2026, .month = 10, .day = 19, .hour = 18, .minute = 51, .second = 42},
+        .successors = {"Windows UEFI CA 2023"}},
+    KnownCertificate{
+        .sha256 = "48e99b991f57fc52f76149599bff0a58c47154229b9f8d603ac40d3500248507",
+        .key_set = "microsoft",
+        .name = "Microsoft Corporation UEFI CA 2011",
+        .expires = {.year = 2026, .month = 6, .day = 27, .hour = 21, .minute = 32, .second = 45},
+        .successors = {"Microsoft UEFI CA 2023", "Microsoft Option ROM UEFI CA 2023"}},
+    KnownCertificate{
+        .sha256 = "3cd3f0309edae228767a976dd40d9f4affc4fbd5218f2e8cc3c9dd97e8ac6f9d",
+        .key_set = "microsoft",
+        .name = "Microsoft Corporation KEK 2K CA 2023",
+        .expires = {.year = 2038, .month = 3, .day = 2, .hour = 20, .minute = 31, .second = 35},
+        .successors = {}},
+    KnownCertificate{.sha256 = "076f1fea90ac29155ebf77c17682f75f1fdd1be196da302dc8461e350a9ae330",
+                     .key_set = "microsoft",
+                     .name = "Windows UEFI CA 2023",
+                     .expires = {},
+                     .successors = {}},
+    KnownCertificate{.sha256 = "f6124e34125bee3fe6d79a574eaa7b91c0e7bd9d929c1a321178efd611dad901",
+                     .key_set = "microsoft",
+                     .name = "Microsoft UEFI CA 2023",
+                     .expires = {},
+                     .successors = {}},
+    KnownCertificate{.sha256 = "e5be3e64c6e66a281457ecdece0d6d0787577aad2a3a0144262c10c14ba8d8f1",
+                     .key_set = "microsoft",
+                     .name = "Microsoft Option ROM UEFI CA 2023",
+                     .expires = {},
+                     .successors = {}},
+    KnownCertificate{.sha256 = kDebianSecureBootCaSha256,
+                     .key_set = "debian",
+                     .name = "Debian Secure Boot CA",
+                     .expires = {},
+                     .successors = {}},
 };
 
 const TypeInfo* FindType(SignatureType type) {
@@ -222,20 +260,24 @@ Signature MakeSignature(SignatureType type, const Guid& owner, ByteView data) {
   return {.type = type, .type_guid = info->guid, .owner = owner, .data = ToBytes(data)};
 }
 
-Bytes EncodeSignatureList(const Signature& signature) {
-  const auto entry_size = static_cast<uint32_t>(kOwnerSize + signature.data.size());
-  ByteWriter out;
-  out.Raw(signature.type_guid.bytes).U32Le(kListHeaderSize + entry_size).U32Le(0);
-  return std::move(out.U32Le(entry_size).Raw(signature.Encode())).Take();
-}
+Bytes EncodeSignatureList(const Signature& signature) { return EncodeSignatureLists({signature}); }
 
 Bytes EncodeSignatureLists(const std::vector<Signature>& signatures) {
-  Bytes out;
-  for (const Signature& signature : signatures) {
-    const Bytes list = EncodeSignatureList(signature);
-    out.insert(out.end(), list.begin(), list.end());
+  const auto share_a_list = [](const Signature& a, const Signature& b) {
+    return a.type != SignatureType::kX509 && a.type != SignatureType::kOther &&
+           a.type_guid == b.type_guid && a.data.size() == b.data.size();
+  };
+  ByteWriter out;
+  for (auto begin = signatures.begin(); begin != signatures.end();) {
+    const auto end = std::find_if_not(begin + 1, signatures.end(), [&](const Signature& next) {
+      return share_a_list(*begin, next);
+    });
+    const auto entry_size = static_cast<uint32_t>(kOwnerSize + begin->data.size());
+    const auto entries = static_cast<uint32_t>(end - begin) * entry_size;
+    out.Raw(begin->type_guid.bytes).U32Le(kListHeaderSize + entries).U32Le(0).U32Le(entry_size);
+    for (; begin != end; ++begin) out.Raw(begin->owner.bytes).Raw(begin->data);
   }
-  return out;
+  return std::move(out).Take();
 }
 
 std::string DescribeSignature(const Signature& signature) {
@@ -263,6 +305,8 @@ std::string DescribeSignature(const Signature& signature) {
   return fmt::format("entry of type {} ({} bytes)", signature.type_guid.ToString(),
                      signature.data.size());
 }
+
+std::span<const KnownCertificate> KnownCertificates() { return kKnownCertificates; }
 
 const KnownCertificate* FindKnownCertificate(ByteView der) {
   const std::string digest = ToHex(Sha256(der));

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -61,7 +63,10 @@ HashAlgorithm SignatureAlgorithm(SignatureType type);
 
 // One list that holds one entry: owner and data of `signature` under its type.
 Bytes EncodeSignatureList(const Signature& signature);
-// One such list for each entry: the inverse of ParseSignatureLists.
+// The inverse of ParseSignatureLists, in the grouping that updates are published in: each
+// certificate in a list of its own, digests of one type that follow each other in one list. PCR 7
+// depends on it; a value that was grouped otherwise comes back with the same meaning, not the same
+// bytes.
 Bytes EncodeSignatureLists(const std::vector<Signature>& signatures);
 
 // "X.509 CN=Microsoft Corporation UEFI CA 2011 (sha256 48e99b99...)", "SHA-256 80b4d969...".
@@ -72,7 +77,11 @@ struct KnownCertificate {
   std::string_view sha256;   // of the DER, in hexadecimal
   std::string_view key_set;  // "microsoft", "debian": whose it is
   std::string_view name;
+  VariableTime expires;  // year 0 where Vallum does not know it: the certificate itself says it
+  // What takes its place, by name; empty for what is not replaced.
+  std::array<std::string_view, 2> successors;
 };
+std::span<const KnownCertificate> KnownCertificates();
 // nullptr for others.
 const KnownCertificate* FindKnownCertificate(ByteView der);
 // The CA of Debian's loaders and kernels, which Debian's shim carries.

@@ -53,14 +53,16 @@ Result<void> CheckVariable(const Variable& variable) {
     return InvalidInput("a variable's name is empty or has a zero inside");
   }
   if ((variable.attributes & kNonVolatile) == 0) {
-    return InvalidInput(fmt::format("variable {} has attributes {:#x}: only non-volatile ones (1) "
-                                    "are stored",
-                                    variable.NameText(), variable.attributes));
+    return InvalidInput(
+        fmt::format("variable {} has attributes {:#x}: only non-volatile ones (1) "
+                    "are stored",
+                    variable.NameText(), variable.attributes));
   }
   if ((variable.attributes & kAppendWrite) != 0) {
-    return InvalidInput(fmt::format("variable {} has attributes {:#x}: appending (0x40) is a way to "
-                                    "write and never stored",
-                                    variable.NameText(), variable.attributes));
+    return InvalidInput(
+        fmt::format("variable {} has attributes {:#x}: appending (0x40) is a way to "
+                    "write and never stored",
+                    variable.NameText(), variable.attributes));
   }
   return Ok();
 }
@@ -145,8 +147,7 @@ Result<void> VariableStoreEditor::CheckSize(const Variable& variable) const {
     return std::move(error).WithFix("use the 4M build of OVMF");
   }
   const Variable* old = Find(variable.name, variable.vendor);
-  const size_t available =
-      FreeBytesAfterReclaim() + (old == nullptr ? 0 : RecordBytes(*old));
+  const size_t available = FreeBytesAfterReclaim() + (old == nullptr ? 0 : RecordBytes(*old));
   if (RecordBytes(variable) > available) {
     return Exhausted(fmt::format("variable {} needs {} bytes; the store has {} left",
                                  variable.NameText(), RecordBytes(variable), available))

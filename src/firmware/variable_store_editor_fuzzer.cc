@@ -13,8 +13,8 @@
 namespace {
 
 namespace firmware = vallum::firmware;
-using vallum::Bytes;
 using vallum::ByteCursor;
+using vallum::Bytes;
 using vallum::ByteView;
 
 using Model = std::map<std::pair<std::u16string, firmware::Guid>, firmware::Variable>;

@@ -73,8 +73,8 @@ std::vector<std::string> Stores() {
 
 TEST(VariableStoreEditor, EmptyStoreIsByteForByteDebiansBlankTemplate) {
   size_t seen = 0;
-  for (const auto& [name, build] : {std::pair{"OVMF_VARS.fd", OvmfBuild::k2M},
-                                    std::pair{"OVMF_VARS_4M.fd", OvmfBuild::k4M}}) {
+  for (const auto& [name, build] :
+       {std::pair{"OVMF_VARS.fd", OvmfBuild::k2M}, std::pair{"OVMF_VARS_4M.fd", OvmfBuild::k4M}}) {
     const Bytes debian = ReadFile(std::string("/usr/share/OVMF/") + name);
     if (debian.empty()) continue;
     EXPECT_TRUE(VariableStoreEditor::Create(build).image() == debian) << name;
@@ -192,8 +192,8 @@ TEST(VariableStoreEditor, StoreIsReclaimedWhenItsEndIsReached) {
                 ElementsAre(MakeVariable(u"a", "one"), MakeVariable(u"b", std::string(5000, '9'))));
     EXPECT_GE(editor.FreeBytesAfterReclaim(), editor.FreeBytes());
     const size_t end = build == OvmfBuild::k2M ? 0xe000 : 0x40000;
-    EXPECT_TRUE(std::equal(outside.begin(), outside.begin() + kFirstRecord,
-                           editor.image().begin()));
+    EXPECT_TRUE(
+        std::equal(outside.begin(), outside.begin() + kFirstRecord, editor.image().begin()));
     EXPECT_TRUE(std::equal(outside.begin() + static_cast<long>(end), outside.end(),
                            editor.image().begin() + static_cast<long>(end)))
         << "something behind the store changed";
@@ -229,8 +229,10 @@ TEST(VariableStoreEditor, VariableThatTheFirmwareCouldNotHandleIsRefused) {
     OvmfBuild build;
     uint32_t attributes;
     size_t most;
-  } cases[] = {{OvmfBuild::k2M, 7, 0x2000}, {OvmfBuild::k2M, 0x27, 0x2800},
-               {OvmfBuild::k4M, 7, 0x8400}, {OvmfBuild::k4M, 0x27, 0x8400}};
+  } cases[] = {{OvmfBuild::k2M, 7, 0x2000},
+               {OvmfBuild::k2M, 0x27, 0x2800},
+               {OvmfBuild::k4M, 7, 0x8400},
+               {OvmfBuild::k4M, 0x27, 0x8400}};
   for (const auto& test : cases) {
     VariableStoreEditor editor = VariableStoreEditor::Create(test.build);
     Variable variable = MakeVariable(u"a", std::string(test.most - 64, 'x'));
@@ -296,8 +298,9 @@ Bytes MakeImageWithWrites(const std::vector<std::pair<uint8_t, uint8_t>>& writes
 }
 
 TEST(FaultTolerantWrite, PendingWriteIsRefusedWithWhatToDo) {
-  for (const auto& writes : {std::vector<std::pair<uint8_t, uint8_t>>{{0xfc, 0xfd}},
-                             std::vector<std::pair<uint8_t, uint8_t>>{{0xf8, 0xf9}, {0xfc, 0xfd}}}) {
+  for (const auto& writes :
+       {std::vector<std::pair<uint8_t, uint8_t>>{{0xfc, 0xfd}},
+        std::vector<std::pair<uint8_t, uint8_t>>{{0xf8, 0xf9}, {0xfc, 0xfd}}}) {
     const auto editor = VariableStoreEditor::Open(MakeImageWithWrites(writes));
     ASSERT_FALSE(editor.has_value());
     EXPECT_EQ(editor.error().code(), ErrorCode::kCorrupt);
@@ -312,9 +315,9 @@ TEST(FaultTolerantWrite, WritesThatAreCompleteOrWereNeverBegunDoNoHarm) {
     size_t notes;
   } cases[] = {{{{0xf8, 0xf9}}, 0},
                {{{0xf8, 0xf9}, {0xf8, 0xf9}}, 0},
-               {{{0xfc, 0xf9}}, 0},   // only the mark of the whole is missing
-               {{{0xfe, 0xff}}, 1},   // announced
-               {{{0xfc, 0xff}}, 1},   // records written, spare area not
+               {{{0xfc, 0xf9}}, 0},  // only the mark of the whole is missing
+               {{{0xfe, 0xff}}, 1},  // announced
+               {{{0xfc, 0xff}}, 1},  // records written, spare area not
                {{{0xf8, 0xf9}, {0xfc, 0xff}}, 1}};
   for (const auto& test : cases) {
     const auto store = VariableStore::Parse(MakeImageWithWrites(test.writes));
@@ -351,7 +354,8 @@ TEST(FaultTolerantWrite, QueueThatLeavesTheBlockIsDamage) {
   for (const size_t field : {24U, 32U}) {  // number of records, private bytes of each
     Bytes image = MakeImageWithWrites({{0xfc, 0xfd}});
     Put(image, kWorking4M + 32 + field, Bytes(8, std::byte{0xfe}));
-    EXPECT_THAT(VariableStore::Parse(image).error().Describe(), HasSubstr("leave the working block"));
+    EXPECT_THAT(VariableStore::Parse(image).error().Describe(),
+                HasSubstr("leave the working block"));
   }
 }
 
