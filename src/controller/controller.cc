@@ -58,6 +58,8 @@ Result<std::unique_ptr<Controller>> Controller::Start(const Options& options, co
   self->tokens_ = std::make_unique<Tokens>(self->resources_, *self->view_);
   RETURN_IF_ERROR(self->MakeDefaults()).context("preparing the first start");
   RETURN_IF_ERROR(self->tokens_->Bootstrap(options.state_dir)).context("making the admin token");
+  self->key_sets_ = std::make_unique<KeySetService>(self->resources_, *self->view_);
+  RETURN_IF_ERROR(self->key_sets_->MakeBuiltIn(options.key_sets)).context("making the key sets");
   self->instances_ = std::make_unique<InstanceService>(self->resources_, *self->view_,
                                                        self->operations_, self->events_);
   self->reconciler_ =

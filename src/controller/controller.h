@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "base/clock.h"
 #include "base/result.h"
@@ -11,6 +12,7 @@
 #include "controller/event_log.h"
 #include "controller/gateway.h"
 #include "controller/instance_service.h"
+#include "controller/key_set_service.h"
 #include "controller/metrics.h"
 #include "controller/operations.h"
 #include "controller/reconciler.h"
@@ -18,6 +20,7 @@
 #include "controller/scheduler.h"
 #include "controller/tokens.h"
 #include "controller/view.h"
+#include "firmware/key_set.h"
 #include "store/blob_store.h"
 #include "store/store.h"
 #include "tls/authority.h"
@@ -34,6 +37,8 @@ class Controller {
     Reconciler::Options reconciler;
     // host:port that agents are told to dial; empty: the gateway's own port on localhost.
     std::string agent_endpoint;
+    // That this machine brings: built-in key sets are made of them.
+    std::vector<firmware::KeySet> key_sets;
   };
   struct Parts {
     store::Store& store;
@@ -41,7 +46,8 @@ class Controller {
     tls::CertificateAuthority& authority;
     const Clock& clock;
   };
-  // Makes what a first start needs (pool "default", flavors, admin token) and starts everything.
+  // Makes what a first start needs (pool "default", flavors, admin token), the built-in key sets,
+  // and starts everything.
   static Result<std::unique_ptr<Controller>> Start(const Options& options, const Parts& parts);
   ~Controller();
   Controller(const Controller&) = delete;
@@ -52,6 +58,7 @@ class Controller {
   Operations& operations() { return operations_; }
   EventLog& events() { return events_; }
   Tokens& tokens() { return *tokens_; }
+  KeySetService& key_sets() { return *key_sets_; }
   InstanceService& instances() { return *instances_; }
   Gateway& gateway() { return *gateway_; }
   ConsoleGrants& console_grants() { return grants_; }
@@ -75,6 +82,7 @@ class Controller {
   ConsoleGrants grants_;
   std::unique_ptr<View> view_;
   std::unique_ptr<Tokens> tokens_;
+  std::unique_ptr<KeySetService> key_sets_;
   std::unique_ptr<InstanceService> instances_;
   std::unique_ptr<Reconciler> reconciler_;
   std::unique_ptr<Gateway> gateway_;

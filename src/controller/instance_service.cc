@@ -13,6 +13,7 @@
 
 #include "base/ids.h"
 #include "base/text.h"
+#include "controller/instance_keys.h"
 
 namespace vallum::controller {
 namespace {
@@ -258,6 +259,7 @@ Result<InstanceService::Accepted> InstanceService::Create(v1::Instance instance,
         .WithFix("use q35, which starts BIOS disks as well");
   }
   StorePolicy(policy, spec);
+  RETURN_IF_ERROR(ResolveKeySet(view_, policy.requested, instance));
   if (spec.power() == v1::POWER_STATE_UNSPECIFIED) {
     spec.set_power(v1::POWER_RUNNING);
   }
@@ -293,7 +295,9 @@ Result<void> InstanceService::CommitNew(v1::Instance& instance, v1::Operation& o
                                   EncodeResource(operation))};
   // What it uses must be there still, and whoever deletes it must see this use.
   for (const auto& [kind, name] : {std::pair(Kind::kImage, instance.spec().image()),
-                                   std::pair(Kind::kPool, instance.spec().pool())}) {
+                                   std::pair(Kind::kPool, instance.spec().pool()),
+                                   std::pair(Kind::kKeySet, instance.spec().key_set())}) {
+    if (name.empty()) continue;  // BIOS: no key set
     const AnyResource used = view_.Find(kind, name);
     if (used == nullptr) return NoSuch(kind, name);
     txn.compares.push_back(
@@ -304,7 +308,7 @@ Result<void> InstanceService::CommitNew(v1::Instance& instance, v1::Operation& o
   if (!done.succeeded) {
     RETURN_IF_ERROR(view_.WaitFor(done.revision));
     if (view_.Find(Kind::kInstance, instance.metadata().name()) == nullptr) {
-      return Conflict("the image or the pool changed while instance \"" +
+      return Conflict("the image, the pool or the key set changed while instance \"" +
                       instance.metadata().name() + "\" was created")
           .WithFix("try again");
     }

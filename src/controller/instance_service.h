@@ -32,8 +32,8 @@ class InstanceService {
   };
   // Resolves image, flavor, pool and boot policy; copies the flavor's sizes into spec.
   //   instance: metadata.name, labels and tenant, and spec.
-  // Errors: kInvalidInput (with both settings for boot conflicts), kNotFound (image, flavor, pool),
-  // kConflict (name taken; image not ready).
+  // Errors: kInvalidInput (with both settings for boot conflicts), kNotFound (image, flavor, pool,
+  // key set), kConflict (name taken; image not ready).
   Result<Accepted> Create(v1::Instance instance, const Principal& principal);
 
   // if_match: as in ResourceStore::Update. Errors: kNotFound, kConflict (being deleted, If-Match,

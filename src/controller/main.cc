@@ -98,12 +98,13 @@ std::string InspectorOf(const Flags& flags) {
   return images::InspectorBesideThisProgram();
 }
 
-Controller::Options OptionsOf(const Flags& flags) {
+Controller::Options OptionsOf(const Flags& flags, const std::vector<firmware::KeySet>& key_sets) {
   Controller::Options options;
   options.state_dir = flags.state_dir;
   options.gateway.listen = flags.agent_listen;
   options.gateway.names = ServerNamesOf(flags);
   options.agent_endpoint = EndpointOf(flags);
+  options.key_sets = key_sets;
   options.reconciler.on_error = [](const Error& error) {
     spdlog::warn("will be tried again: {}", error.DebugString());
   };
@@ -159,7 +160,9 @@ Result<void> Run(const Flags& flags, const sigset_t& signals) {
   // For people, who hand it to their clients.
   RETURN_IF_ERROR(
       tls::WriteFileAtomically(dir / "ca.pem", AsBytes(authority->certificate_pem()), 0644));
-  const Controller::Options options = OptionsOf(flags);
+  images::InstalledKeySets key_sets = images::FindInstalledKeySets();
+  for (const std::string& missing : key_sets.missing) spdlog::warn("{}", missing);
+  const Controller::Options options = OptionsOf(flags, key_sets.sets);
   ASSIGN_OR_RETURN(const tls::Credentials credentials,
                    authority->IssueServer(options.gateway.names));
   ASSIGN_OR_RETURN(
@@ -168,8 +171,6 @@ Result<void> Run(const Flags& flags, const sigset_t& signals) {
           options, {.store = *store, .blobs = *blobs, .authority = *authority, .clock = clock}));
   const images::ConfinedInspector inspector({.program = InspectorOf(flags)});
   const images::ConfinedConverter converter({.program = InspectorOf(flags), .timeout = {}});
-  images::InstalledKeySets key_sets = images::FindInstalledKeySets();
-  for (const std::string& missing : key_sets.missing) spdlog::warn("{}", missing);
   ASSIGN_OR_RETURN(
       const auto rest,
       Rest::Start({.listen = flags.listen, .limits = {}, .key_sets = std::move(key_sets.sets)},

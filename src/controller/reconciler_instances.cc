@@ -7,6 +7,8 @@
 #include <utility>
 
 #include "base/text.h"
+#include "controller/instance_keys.h"
+#include "controller/key_set_service.h"
 #include "controller/problem.h"
 #include "controller/reconciler_impl.h"
 
@@ -106,6 +108,13 @@ v1::DesiredInstance Reconciler::Impl::Desired(const v1::Instance& instance) cons
     desired.set_image_format(status.detected_format());
     desired.set_image_virtual_size_bytes(status.virtual_size_bytes());
     *desired.mutable_boot_binaries() = status.boot_binaries();
+  }
+  desired.set_key_set_name(KeySetOf(instance));
+  desired.set_key_set_version(instance.spec().key_set_version());
+  // A set that is gone (which its use forbids) leaves the field out: the agent then refuses.
+  if (Result<v1::KeySetContent> keys = ContentFor(parts_.view, instance);
+      keys.has_value() && !desired.key_set_name().empty()) {
+    *desired.mutable_key_set() = *std::move(keys);
   }
   return desired;
 }

@@ -66,6 +66,10 @@ Result<http::Response> AcceptedResponse(const v1::Operation& operation);
 Result<AnyResource> FindVisible(const RestContext& context, const Principal& principal, Kind kind,
                                 const std::string& name);
 
+// Fills in what a key set's answer says of its users, and leaves out the contents of old versions:
+// each is asked for by itself.
+void ShowKeySet(const RestContext& context, v1::KeySet& key_set);
+
 // What clients see of a resource: tokens without digests, pools with their counts, uploads with
 // what arrived.
 std::unique_ptr<google::protobuf::Message> Shown(const RestContext& context, Kind kind,

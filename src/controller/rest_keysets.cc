@@ -9,6 +9,8 @@
 #include "base/error.h"
 #include "base/result.h"
 #include "base/text.h"
+#include "controller/key_set_content.h"
+#include "controller/key_set_service.h"
 #include "controller/principal.h"
 #include "controller/rest_context.h"
 #include "controller/rest_json.h"
@@ -111,7 +113,31 @@ Result<Response> CheckUpdate(RestContext& context, const Request& request,
   return Response::Json(200, std::move(body));
 }
 
+Result<Response> GetVersion(RestContext& context, const Request& request,
+                            const Principal& principal) {
+  RETURN_IF_ERROR(Authorize(principal, Verb::kRead, Kind::kKeySet, principal.tenant));
+  const std::string name = *request.Param("name");
+  const std::string wanted = *request.Param("version");
+  ASSIGN_OR_RETURN(const AnyResource found, FindVisible(context, principal, Kind::kKeySet, name));
+  const auto& key_set = static_cast<const v1::KeySet&>(*found);
+  for (const v1::KeySetVersion& version : key_set.status().versions()) {
+    if (std::to_string(version.version()) != wanted) continue;
+    v1::KeySetVersion shown = version;
+    *shown.mutable_content() = *FindContent(key_set, version.version());
+    ASSIGN_OR_RETURN(std::string body, ToJson(shown));
+    return Response::Json(200, std::move(body));
+  }
+  return NotFound("keyset " + name + " has no version " + Printable(wanted, 20))
+      .WithFix("`vallum keyset show " + name + "` lists the versions");
+}
+
 }  // namespace
+
+void ShowKeySet(const RestContext& context, v1::KeySet& key_set) {
+  v1::KeySetStatus& status = *key_set.mutable_status();
+  for (v1::KeySetVersion& version : *status.mutable_versions()) version.clear_content();
+  status.set_instances(CountInstances(context.controller.view(), key_set.metadata().name()));
+}
 
 std::vector<ApiRoute> KeySetRoutes(RestContext& context) {
   return {{http::Method::kPost, "/v1/keysets/check-update",
@@ -119,6 +145,11 @@ std::vector<ApiRoute> KeySetRoutes(RestContext& context) {
            v1::CheckUpdateRequest::descriptor(), v1::CheckUpdateReply::descriptor(), 200,
            [&context](const Request& request, const Principal& principal) {
              return CheckUpdate(context, request, principal);
+           }},
+          {http::Method::kGet, "/v1/keysets/{name}/versions/{version}",
+           "One version of a key set, with its content", nullptr, v1::KeySetVersion::descriptor(),
+           200, [&context](const Request& request, const Principal& principal) {
+             return GetVersion(context, request, principal);
            }}};
 }
 

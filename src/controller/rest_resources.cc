@@ -43,7 +43,7 @@ constexpr KindRules kRules[] = {
     {Kind::kImage, true, true, true},       {Kind::kFlavor, true, true, true},
     {Kind::kInstance, false, false, false}, {Kind::kOperation, false, false, false},
     {Kind::kEvent, false, false, false},    {Kind::kToken, false, false, true},
-    {Kind::kKeySet, false, false, false},   {Kind::kSnapshot, false, false, false},
+    {Kind::kKeySet, true, true, true},      {Kind::kSnapshot, false, false, false},
     {Kind::kRollout, false, false, false},
 };
 
@@ -110,7 +110,12 @@ Result<Response> Create(RestContext& context, Kind kind, const Request& request,
   RETURN_IF_ERROR(ValidateResource(kind, *resource));
   if (kind == Kind::kImage)
     static_cast<v1::Image&>(*resource).mutable_status()->set_state(v1::IMAGE_PENDING);
-  RETURN_IF_ERROR(context.controller.resources().CreateAny(kind, *resource));
+  if (kind == Kind::kKeySet) {
+    RETURN_IF_ERROR(
+        context.controller.key_sets().Create(static_cast<v1::KeySet&>(*resource), principal.name));
+  } else {
+    RETURN_IF_ERROR(context.controller.resources().CreateAny(kind, *resource));
+  }
   RETURN_IF_ERROR(context.controller.view().WaitFor(MetadataOf(*resource).revision()));
   Audit(context, principal, kind, "created", MetadataOf(*resource).name());
   return ResourceResponse(201, *Shown(context, kind, *resource));
@@ -157,7 +162,12 @@ Result<Response> Update(RestContext& context, Kind kind, const Request& request,
     }
   }
   const int64_t compare = if_match != 0 ? if_match : MetadataOf(*current).revision();
-  RETURN_IF_ERROR(context.controller.resources().UpdateAny(kind, *updated, compare));
+  if (kind == Kind::kKeySet) {
+    RETURN_IF_ERROR(context.controller.key_sets().Update(static_cast<v1::KeySet&>(*updated),
+                                                         compare, principal.name));
+  } else {
+    RETURN_IF_ERROR(context.controller.resources().UpdateAny(kind, *updated, compare));
+  }
   RETURN_IF_ERROR(context.controller.view().WaitFor(MetadataOf(*updated).revision()));
   Audit(context, principal, kind, "updated", name);
   return ResourceResponse(200, *Shown(context, kind, *updated));
@@ -323,6 +333,8 @@ std::unique_ptr<Message> Shown(const RestContext& context, Kind kind, const Mess
         status.set_instances(status.instances() + 1);
     }
     *pool.mutable_status() = status;
+  } else if (kind == Kind::kKeySet) {
+    ShowKeySet(context, static_cast<v1::KeySet&>(*shown));
   }
   return shown;
 }

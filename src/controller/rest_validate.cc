@@ -12,6 +12,7 @@
 #include "base/text.h"
 #include "base/units.h"
 #include "controller/boot_policy.h"
+#include "controller/key_set_service.h"
 #include "controller/resource_kind.h"
 #include "controller/rest_context.h"
 #include "controller/view.h"
@@ -126,12 +127,13 @@ Result<void> ValidateResource(Kind kind, const google::protobuf::Message& resour
       return ValidateFlavor(static_cast<const v1::Flavor&>(resource));
     case Kind::kImage:
       return ValidateImage(static_cast<const v1::Image&>(resource));
+    case Kind::kKeySet:
+      return ValidateDescription(static_cast<const v1::KeySet&>(resource).spec().description());
     case Kind::kHost:
     case Kind::kInstance:
     case Kind::kOperation:
     case Kind::kEvent:
     case Kind::kToken:
-    case Kind::kKeySet:
     case Kind::kSnapshot:
     case Kind::kRollout:
       return Ok();
@@ -141,6 +143,13 @@ Result<void> ValidateResource(Kind kind, const google::protobuf::Message& resour
 
 Result<void> CheckUnused(const View& view, Kind kind, const google::protobuf::Message& resource) {
   const std::string& name = MetadataOf(resource).name();
+  if (kind == Kind::kKeySet) {
+    if (static_cast<const v1::KeySet&>(resource).status().built_in()) {
+      return Conflict("keyset " + name + " comes with the controller and cannot be deleted");
+    }
+    const std::string user = UserOfKeySet(view, name);
+    return user.empty() ? Ok() : Result<void>(InUse(kind, name, user));
+  }
   for (const auto& instance : view.All<v1::Instance>()) {
     const std::string by = "instance " + instance->metadata().name();
     const std::string pool = instance->spec().pool().empty() ? "default" : instance->spec().pool();

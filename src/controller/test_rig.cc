@@ -8,7 +8,9 @@
 #include <string>
 #include <utility>
 
+#include "base/bytes.h"
 #include "base/check.h"
+#include "firmware/guid.h"
 
 namespace vallum::controller {
 namespace {
@@ -41,7 +43,17 @@ void Rig::Start() {
   auto authority = tls::CertificateAuthority::LoadOrCreate(dir() / "ca", clock_);
   CHECK(authority.has_value());
   authority_ = *std::move(authority);
+  if (key_sets_.empty()) {
+    firmware::KeySet microsoft;
+    microsoft.name = "microsoft";
+    const auto certificates = firmware::CertificatesFromFile(AsBytes(authority_->certificate_pem()),
+                                                             firmware::kGlobalVariableGuid);
+    CHECK(certificates.has_value());
+    microsoft.pk = microsoft.kek = microsoft.db = *certificates;
+    key_sets_.push_back(std::move(microsoft));
+  }
   Controller::Options options;
+  options.key_sets = key_sets_;
   options.state_dir = dir();
   options.gateway.listen = "127.0.0.1:0";
   options.gateway.names = {.dns_names = {"localhost"}, .ip_addresses = {"127.0.0.1"}};

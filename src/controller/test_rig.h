@@ -7,10 +7,12 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "base/clock.h"
 #include "controller/controller.h"
 #include "controller/fake_agent.h"
+#include "firmware/key_set.h"
 #include "store/blob_store.h"
 #include "store/sqlite_store.h"
 #include "tls/authority.h"
@@ -51,6 +53,9 @@ class Rig {
   void Stop();  // everything but the files goes
   Controller& controller() { return *controller_; }
   store::BlobStore& blobs() { return *blobs_; }
+  // What the next Start() finds on its machine: at first "microsoft", with the rig's own CA in PK,
+  // KEK and db.
+  std::vector<firmware::KeySet>& key_sets() { return key_sets_; }
   ShiftedClock& clock() { return clock_; }
   const std::filesystem::path& dir() const { return dir_.path(); }
 
@@ -70,6 +75,7 @@ class Rig {
  private:
   ShiftedClock clock_;
   TempDir dir_;
+  std::vector<firmware::KeySet> key_sets_;
   std::unique_ptr<store::SqliteStore> store_;
   std::unique_ptr<store::BlobStore> blobs_;
   std::unique_ptr<tls::CertificateAuthority> authority_;

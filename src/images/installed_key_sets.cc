@@ -67,6 +67,7 @@ InstalledKeySets FindInstalledKeySets() {
   const auto add = [&](Result<KeySet> keys, const std::string& name, const std::string& package) {
     if (keys.has_value()) {
       out.sets.push_back(*std::move(keys));
+      out.sets.back().name = name;  // whatever else its owner put in
       return;
     }
     out.missing.push_back("key set " + name + " is not here (" + keys.error().Describe() +

@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "controller/instance_keys.h"
+
+#include <memory>
+#include <string>
+
+#include "base/error.h"
+#include "base/text.h"
+#include "controller/key_set_content.h"
+#include "controller/key_set_service.h"
+
+namespace vallum::controller {
+namespace {
+
+Error NoKeySet(const std::string& name) {
+  Error error = NotFound("keyset \"" + Printable(name, 63) + "\" does not exist");
+  if (name == kMicrosoftKeys) {
+    return std::move(error).WithFix(
+        "install the package ovmf beside the controller and start it again, or name another key "
+        "set");
+  }
+  return std::move(error).WithFix("`vallum keyset list` shows what there is");
+}
+
+Error NoVersion(const v1::KeySet& key_set, int32_t version) {
+  const std::string& name = key_set.metadata().name();
+  return NotFound("keyset " + name + " has no version " + std::to_string(version) +
+                  "; the newest is " + std::to_string(key_set.status().version()))
+      .WithFix("`vallum keyset show " + name + "` lists the versions");
+}
+
+// A tenant's key set is for its own instances.
+bool MaySee(const std::string& tenant, const v1::KeySet& key_set) {
+  return key_set.metadata().tenant().empty() || key_set.metadata().tenant() == tenant;
+}
+
+Result<void> CheckMode(const v1::BootRequested& boot, const std::string& key_set,
+                       const v1::KeySetContent& content) {
+  const bool secure = boot.mode() == v1::BOOT_MODE_SECURE;
+  if (secure && content.pk().empty()) {
+    return InvalidInput("key_set=" + key_set + " conflicts with boot.mode=SECURE (" +
+                        boot.origin() +
+                        "): it has no platform key (PK), so firmware would verify nothing")
+        .WithFix("use a key set with PK, KEK and db, such as microsoft");
+  }
+  if (!secure && !content.pk().empty()) {
+    return InvalidInput("key_set=" + key_set + " conflicts with boot.mode=LEGACY (" +
+                        boot.origin() + "): nothing is verified by its keys then")
+        .WithFix("use boottype=UEFI bootmode=SECURE, or leave key_set out");
+  }
+  return Ok();
+}
+
+}  // namespace
+
+Result<void> ResolveKeySet(const View& view, const v1::BootRequested& boot,
+                           v1::Instance& instance) {
+  v1::InstanceSpec& spec = *instance.mutable_spec();
+  if (boot.type() == v1::BOOT_TYPE_BIOS) {
+    if (spec.key_set().empty() && spec.key_set_version() == 0) return Ok();
+    return InvalidInput("key_set=" + Printable(spec.key_set(), 63) +
+                        " conflicts with boot.type=BIOS (" + boot.origin() +
+                        "), which holds no keys")
+        .WithFix("leave key_set out, or use boottype=UEFI");
+  }
+  if (spec.key_set().empty() && spec.key_set_version() != 0) {
+    return InvalidInput("key_set_version is set, key_set is not").WithFix("name the key set");
+  }
+  const bool secure = boot.mode() == v1::BOOT_MODE_SECURE;
+  const std::string name = !spec.key_set().empty() ? spec.key_set()
+                                                   : std::string(secure ? kMicrosoftKeys : kNoKeys);
+  const auto key_set = view.Get<v1::KeySet>(name);
+  if (key_set == nullptr || !MaySee(instance.metadata().tenant(), *key_set)) return NoKeySet(name);
+  const int32_t version =
+      spec.key_set_version() != 0 ? spec.key_set_version() : key_set->status().version();
+  const v1::KeySetContent* content = FindContent(*key_set, version);
+  if (content == nullptr) return NoVersion(*key_set, version);
+  RETURN_IF_ERROR(CheckMode(boot, name, *content));
+  spec.set_key_set(name);
+  spec.set_key_set_version(version);
+  return Ok();
+}
+
+Result<v1::KeySetContent> ContentFor(const View& view, const v1::Instance& instance) {
+  const std::string name = KeySetOf(instance);
+  if (name.empty()) return v1::KeySetContent();
+  const auto key_set = view.Get<v1::KeySet>(name);
+  if (key_set == nullptr) return NoKeySet(name);
+  const int32_t version = instance.spec().key_set_version();
+  const v1::KeySetContent* content = FindContent(*key_set, version);
+  if (content == nullptr) return NoVersion(*key_set, version);
+  return *content;
+}
+
+Result<firmware::KeySet> KeysFor(const View& view, const v1::Instance& instance) {
+  ASSIGN_OR_RETURN(const v1::KeySetContent content, ContentFor(view, instance));
+  return ParseContent(KeySetOf(instance), content);
+}
+
+}  // namespace vallum::controller

@@ -1,0 +1,27 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "base/result.h"
+#include "controller/view.h"
+#include "firmware/key_set.h"
+#include "vallum/v1/resources.pb.h"
+
+// Which keys the firmware of an instance holds.
+namespace vallum::controller {
+
+// Chooses key set and version of an instance that is created or changed, and writes them into its
+// spec: what spec.key_set names (one that the instance's tenant may see), else "microsoft" with
+// SECURE and "none" with LEGACY; spec.key_set_version, or the newest for 0. With BIOS there is
+// none.
+//   boot: resolved.
+// Errors: kNotFound (no such key set or version), kInvalidInput (BIOS with a key set, SECURE with
+// one that has no platform key, LEGACY with one that has).
+Result<void> ResolveKeySet(const View& view, const v1::BootRequested& boot, v1::Instance& instance);
+
+// What the variable store of the instance shall hold. An instance without a key set: nothing.
+// Errors: kNotFound (the key set or its version is gone).
+Result<v1::KeySetContent> ContentFor(const View& view, const v1::Instance& instance);
+// The same as firmware reads it; named as the key set. Errors: as above, those of ParseContent.
+Result<firmware::KeySet> KeysFor(const View& view, const v1::Instance& instance);
+
+}  // namespace vallum::controller
