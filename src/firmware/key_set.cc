@@ -24,20 +24,15 @@ namespace {
 
 using Json = nlohmann::json;
 
-struct ListMember {
-  const char* variable;  // also the member of the JSON
-  std::vector<Signature> KeySet::* list;
-  const Guid& vendor;
-};
 constexpr std::array kLists = {
-    ListMember{"PK", &KeySet::pk, kGlobalVariableGuid},
-    ListMember{"KEK", &KeySet::kek, kGlobalVariableGuid},
-    ListMember{"db", &KeySet::db, kSecurityDatabaseGuid},
-    ListMember{"dbx", &KeySet::dbx, kSecurityDatabaseGuid},
-    ListMember{"dbt", &KeySet::dbt, kSecurityDatabaseGuid},
-    ListMember{"dbr", &KeySet::dbr, kSecurityDatabaseGuid},
-    ListMember{"MokList", &KeySet::mok, kShimLockGuid},
-    ListMember{"MokListX", &KeySet::mokx, kShimLockGuid},
+    KeyList{"PK", &KeySet::pk, kGlobalVariableGuid},
+    KeyList{"KEK", &KeySet::kek, kGlobalVariableGuid},
+    KeyList{"db", &KeySet::db, kSecurityDatabaseGuid},
+    KeyList{"dbx", &KeySet::dbx, kSecurityDatabaseGuid},
+    KeyList{"dbt", &KeySet::dbt, kSecurityDatabaseGuid},
+    KeyList{"dbr", &KeySet::dbr, kSecurityDatabaseGuid},
+    KeyList{"MokList", &KeySet::mok, kShimLockGuid},
+    KeyList{"MokListX", &KeySet::mokx, kShimLockGuid},
 };
 constexpr const char* kName = "name";
 constexpr const char* kSecureBoot = "secureBoot";
@@ -46,9 +41,9 @@ constexpr size_t kMembers = kLists.size() + 3;
 
 Result<void> CheckLimits(const KeySet& keys) {
   size_t certificates = 0;
-  for (const ListMember& member : kLists) {
+  for (const KeyList& member : kLists) {
     certificates += static_cast<size_t>(
-        std::ranges::count(keys.*member.list, SignatureType::kX509, &Signature::type));
+        std::ranges::count(keys.*member.entries, SignatureType::kX509, &Signature::type));
   }
   if (certificates > kMaxKeySetCertificates) {
     return Exhausted(fmt::format("a key set of {} certificates; at most {} are used", certificates,
@@ -71,15 +66,17 @@ Result<const std::string*> TextMember(const Json& object, const char* name) {
 
 }  // namespace
 
+std::span<const KeyList> KeyLists() { return kLists; }
+
 Result<KeySet> KeySetFromStore(const VariableStore& store) {
   KeySet keys;
   ASSIGN_OR_RETURN(KeySetSummary summary, SummarizeKeySet(store));
   keys.name = std::move(summary.name);
   keys.secure_boot = DeriveSecureBoot(store) == SecureBootSetting::kOn;
-  for (const ListMember& member : kLists) {
+  for (const KeyList& member : kLists) {
     const Variable* variable = store.Find(member.variable, member.vendor);
     if (variable == nullptr) continue;
-    ASSIGN_OR_RETURN_CONTEXT(keys.*member.list, ParseSignatureLists(variable->data),
+    ASSIGN_OR_RETURN_CONTEXT(keys.*member.entries, ParseSignatureLists(variable->data),
                              fmt::format("reading {}", member.variable));
   }
   if (const Variable* level = store.Find(kSbatLevel, kShimLockGuid);
@@ -150,8 +147,8 @@ std::string ToJson(const KeySet& keys) {
   Json object = {{kName, keys.name},
                  {kSecureBoot, keys.secure_boot},
                  {kSbatLevel, ToBase64(AsBytes(keys.sbat_level))}};
-  for (const ListMember& member : kLists) {
-    object[member.variable] = ToBase64(EncodeSignatureLists(keys.*member.list));
+  for (const KeyList& member : kLists) {
+    object[member.variable] = ToBase64(EncodeSignatureLists(keys.*member.entries));
   }
   return object.dump(-1, ' ', false, Json::error_handler_t::replace);
 }
@@ -180,10 +177,10 @@ Result<KeySet> ParseKeySet(std::string_view json) {
   ASSIGN_OR_RETURN(const Bytes level_bytes, FromBase64(*level));
   if (level_bytes.size() > kMaxSbatBytes) return NotAKeySet("its SbatLevel is too long");
   keys.sbat_level = AsText(level_bytes);
-  for (const ListMember& member : kLists) {
+  for (const KeyList& member : kLists) {
     ASSIGN_OR_RETURN(const std::string* text, TextMember(object, member.variable));
     ASSIGN_OR_RETURN(const Bytes lists, FromBase64(*text));
-    ASSIGN_OR_RETURN_CONTEXT(keys.*member.list, ParseSignatureLists(lists),
+    ASSIGN_OR_RETURN_CONTEXT(keys.*member.entries, ParseSignatureLists(lists),
                              fmt::format("reading {} of a key set", member.variable));
   }
   RETURN_IF_ERROR(CheckLimits(keys));

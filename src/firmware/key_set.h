@@ -36,6 +36,14 @@ struct KeySet {
   bool operator==(const KeySet&) const = default;
 };
 
+// One of its lists and the variable that holds it.
+struct KeyList {
+  const char* variable;  // "PK", "db", "MokList"; also the member of the JSON
+  std::vector<Signature> KeySet::* entries;
+  const Guid& vendor;
+};
+std::span<const KeyList> KeyLists();
+
 // The key set of a variable store; its name is SummarizeKeySet's.
 // Errors: kCorrupt (a key variable does not parse); kExhausted (more than kMaxKeySetCertificates
 // certificates).

@@ -66,12 +66,18 @@ struct Name {
 };
 // All that KeyVariables can make.
 constexpr std::array kOwnNames = {
-    Name{u"db", kSecurityDatabaseGuid},     Name{u"dbx", kSecurityDatabaseGuid},
-    Name{u"dbt", kSecurityDatabaseGuid},    Name{u"dbr", kSecurityDatabaseGuid},
-    Name{u"KEK", kGlobalVariableGuid},      Name{u"PK", kGlobalVariableGuid},
-    Name{u"MokList", kShimLockGuid},        Name{u"MokListX", kShimLockGuid},
-    Name{kSbatLevel, kShimLockGuid},        Name{u"VendorKeysNv", kVendorKeysGuid},
-    Name{kSecureBootEnable, kSecureBootEnableGuid}, Name{u"CustomMode", kCustomModeGuid},
+    Name{u"db", kSecurityDatabaseGuid},
+    Name{u"dbx", kSecurityDatabaseGuid},
+    Name{u"dbt", kSecurityDatabaseGuid},
+    Name{u"dbr", kSecurityDatabaseGuid},
+    Name{u"KEK", kGlobalVariableGuid},
+    Name{u"PK", kGlobalVariableGuid},
+    Name{u"MokList", kShimLockGuid},
+    Name{u"MokListX", kShimLockGuid},
+    Name{kSbatLevel, kShimLockGuid},
+    Name{u"VendorKeysNv", kVendorKeysGuid},
+    Name{kSecureBootEnable, kSecureBootEnableGuid},
+    Name{u"CustomMode", kCustomModeGuid},
 };
 // What belongs to the guest as long as a set says nothing of it.
 bool IsGuests(const Variable& variable) { return variable.vendor == kShimLockGuid; }
@@ -162,8 +168,8 @@ std::vector<Variable> KeyVariables(const KeySet& keys, const VariableTime& time)
                                      ToBytes(AsBytes(keys.sbat_level))));
   }
   if (keys.pk.empty()) return variables;
-  variables.push_back(MakeVariable(u"VendorKeysNv", kVendorKeysGuid, kVendorKeysAttributes,
-                                   {kVendorKeysModified}));
+  variables.push_back(
+      MakeVariable(u"VendorKeysNv", kVendorKeysGuid, kVendorKeysAttributes, {kVendorKeysModified}));
   variables.push_back(MakeVariable(kSecureBootEnable, kSecureBootEnableGuid, kBootAttributes,
                                    {std::byte{keys.secure_boot ? uint8_t{1} : uint8_t{0}}}));
   variables.push_back(

@@ -24,8 +24,8 @@ using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using ::testing::StartsWith;
 
-constexpr VariableTime kTime = {.year = 2026, .month = 1, .day = 2, .hour = 3, .minute = 4,
-                                .second = 5};
+constexpr VariableTime kTime = {
+    .year = 2026, .month = 1, .day = 2, .hour = 3, .minute = 4, .second = 5};
 constexpr OvmfBuild kBuilds[] = {OvmfBuild::k2M, OvmfBuild::k4M};
 
 Signature Hash(uint8_t value) {
@@ -104,9 +104,9 @@ TEST(KeyStore, PublishedListsKeepTheirBytes) {
     const Bytes lists = ToBytes(ByteView(file).subspan(4));
     EXPECT_EQ(EncodeSignatureLists(*ParseSignatureLists(lists)), lists) << name;
   }
-  for (const char* name : {"PK.auth", "KEK.auth", "dbxupdate-2014-08-11.auth",
-                           "dbxupdate-x64-2020-10-12.auth", "dbxupdate-arm64.auth",
-                           "kekupdate-dell-pk1.auth"}) {
+  for (const char* name :
+       {"PK.auth", "KEK.auth", "dbxupdate-2014-08-11.auth", "dbxupdate-x64-2020-10-12.auth",
+        "dbxupdate-arm64.auth", "kekupdate-dell-pk1.auth"}) {
     const auto file = ParseAuthFile(ReadFile(VectorsDir() + "/uefi/" + name));
     ASSERT_TRUE(file.has_value()) << name;
     EXPECT_EQ(EncodeSignatureLists(file->signatures), file->payload) << name;
@@ -115,8 +115,8 @@ TEST(KeyStore, PublishedListsKeepTheirBytes) {
 
 TEST(KeyStore, BootEntriesOfOthersAreStoredAsTheyAre) {
   if (VectorsDir().empty()) GTEST_SKIP() << "VALLUM_VECTORS is absent";
-  VariableStoreEditor editor = *VariableStoreEditor::Open(
-      *MakeKeyStore(MakeKeySet(), OvmfBuild::k4M, kTime));
+  VariableStoreEditor editor =
+      *VariableStoreEditor::Open(*MakeKeyStore(MakeKeySet(), OvmfBuild::k4M, kTime));
   for (const char* name : {"Boot0000", "Boot0001", "Boot0010"}) {
     const Bytes file = ReadFile(VectorsDir() + "/uefi/" + name);
     Variable entry;

@@ -229,6 +229,41 @@ std::string Certificate::IssuerName() const {
   return NameText(X509_get_issuer_name(state_->x509.get()));
 }
 
+std::optional<Certificate::Validity> Certificate::ValidBetween() const {
+  const auto seconds = [](const ASN1_TIME* time) -> std::optional<int64_t> {
+    std::tm parts{};
+    if (time == nullptr || ASN1_TIME_to_tm(time, &parts) != 1) return std::nullopt;
+    return timegm(&parts);
+  };
+  const ErrorQueueCleaner cleaner;
+  const auto before = seconds(X509_get0_notBefore(state_->x509.get()));
+  const auto after = seconds(X509_get0_notAfter(state_->x509.get()));
+  if (!before || !after) return std::nullopt;
+  return Validity{.not_before = *before, .not_after = *after};
+}
+
+std::string Certificate::KeyType() const {
+  const ErrorQueueCleaner cleaner;
+  const EVP_PKEY* key = X509_get0_pubkey(state_->x509.get());
+  const char* name = key == nullptr ? nullptr : EVP_PKEY_get0_type_name(key);
+  return name == nullptr ? "unknown" : name;
+}
+
+int Certificate::KeyBits() const {
+  const ErrorQueueCleaner cleaner;
+  const EVP_PKEY* key = X509_get0_pubkey(state_->x509.get());
+  return key == nullptr ? 0 : EVP_PKEY_get_bits(key);
+}
+
+bool Certificate::HasWeakSignature() const {
+  int digest = NID_undef;
+  const ErrorQueueCleaner cleaner;
+  if (X509_get_signature_info(state_->x509.get(), &digest, nullptr, nullptr, nullptr) != 1) {
+    return true;
+  }
+  return digest == NID_md5 || digest == NID_sha1 || digest == NID_md5_sha1;
+}
+
 bool Certificate::IsForModulesOnly() const {
   const ErrorQueueCleaner cleaner;
   const UsagePtr usage(static_cast<EXTENDED_KEY_USAGE*>(

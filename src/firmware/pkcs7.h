@@ -2,7 +2,9 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -35,6 +37,18 @@ class Certificate {
   std::string CommonName() const;
   // The same of its issuer.
   std::string IssuerName() const;
+  // Seconds since 1970 between which it is valid; nothing when it does not say so in a way that can
+  // be read.
+  struct Validity {
+    int64_t not_before = 0;
+    int64_t not_after = 0;
+  };
+  std::optional<Validity> ValidBetween() const;
+  // "RSA", "EC", ...; and how many bits its key has.
+  std::string KeyType() const;
+  int KeyBits() const;
+  // Whether its issuer signed it by way of MD5 or SHA-1.
+  bool HasWeakSignature() const;
   // Is it made to sign kernel modules only (extended key usage 1.3.6.1.4.1.2312.16.1.2)? shim
   // does not accept programs by such a certificate (shim.c verify_eku).
   bool IsForModulesOnly() const;

@@ -15,9 +15,9 @@ namespace vallum::vtpm {
 namespace {
 
 constexpr size_t kCoordinate = 32;
-constexpr size_t kSerializedBanks = 16;     // TPML_PCR_SELECTION
-constexpr size_t kSerializedDigests = 8;    // TPML_DIGEST
-constexpr size_t kSerializedDigest = 64;    // TPMU_HA
+constexpr size_t kSerializedBanks = 16;   // TPML_PCR_SELECTION
+constexpr size_t kSerializedDigests = 8;  // TPML_DIGEST
+constexpr size_t kSerializedDigest = 64;  // TPMU_HA
 
 Result<PcrIndex> ParsePcr(const std::string& text) {
   uint32_t number = 0;

@@ -32,8 +32,8 @@ struct BankSelection {
 struct QuoteRequest {
   static constexpr size_t kMaxNonce = 64;  // TPM2B_DATA holds no more with SHA-512
   static constexpr size_t kMaxBanks = 4;
-  Bytes nonce;                             // 0 to kMaxNonce bytes
-  std::vector<BankSelection> selections;   // 1 to kMaxBanks, each bank once, each with a PCR
+  Bytes nonce;                            // 0 to kMaxNonce bytes
+  std::vector<BankSelection> selections;  // 1 to kMaxBanks, each bank once, each with a PCR
 };
 
 struct Quote {

@@ -29,11 +29,11 @@ namespace {
 
 using measure::StartupType;
 using testing::FakeQemu;
+using ::testing::HasSubstr;
 using testing::MakeAuthorized;
 using testing::MakeExtend;
 using testing::TempDir;
 using testing::VtpmUnderTest;
-using ::testing::HasSubstr;
 
 constexpr HashAlgorithm kBank = HashAlgorithm::kSha256;
 constexpr uint32_t kOwner = 0x40000001;
@@ -235,13 +235,14 @@ TEST(VtpmIdentity, Tpm2CheckquoteAcceptsAQuoteWithItsNonceAndNoOther) {
   WriteFile(dir / "quote.pcrs", SerializePcrs(request, *quote));
   WritePem(dir / "ak.pem", SubjectPublicKeyInfo(quote->ak_public).value());
   const auto check = [&](const std::string& nonce) {
-    testing::Process tool({"/usr/bin/tpm2_checkquote", "-u", dir / "ak.pem", "-m",
-                           dir / "quote.msg", "-s", dir / "quote.sig", "-f", dir / "quote.pcrs",
-                           "-g", "sha256", "-q", nonce},
-                          dir / "checkquote.log", {});
+    testing::Process tool(
+        {"/usr/bin/tpm2_checkquote", "-u", dir / "ak.pem", "-m", dir / "quote.msg", "-s",
+         dir / "quote.sig", "-f", dir / "quote.pcrs", "-g", "sha256", "-q", nonce},
+        dir / "checkquote.log", {});
     return tool.Wait();
   };
-  EXPECT_EQ(check(ToHex(request.nonce)), "exit status 0") << testing::ReadFile(dir / "checkquote.log");
+  EXPECT_EQ(check(ToHex(request.nonce)), "exit status 0")
+      << testing::ReadFile(dir / "checkquote.log");
   EXPECT_EQ(check(std::string(32, 'c')), "exit status 1");
 }
 
@@ -335,8 +336,7 @@ TEST(VtpmIdentity, QuotesGoOnWhenTheGuestPutsAnotherKeyInItsPlace) {
   PowerOn(qemu);
   qemu.Succeed(MakeEvict(kAkHandle));
   qemu.Succeed(MakeEvict(kEkHandle));
-  const auto made =
-      ParseCreatePrimaryReply(qemu.Succeed(MakeCreatePrimary(KeyKind::kEndorsement)));
+  const auto made = ParseCreatePrimaryReply(qemu.Succeed(MakeCreatePrimary(KeyKind::kEndorsement)));
   ASSERT_TRUE(made.has_value());
   qemu.Succeed(MakeEvictControl(made->handle, kAkHandle));
   qemu.Succeed(MakeFlushContext(made->handle));
@@ -410,7 +410,8 @@ TEST(VtpmIdentity, AGuestThatFillsTheObjectSlotsIsToldOfAndPassed) {
   PowerOn(qemu);
   std::vector<uint32_t> held;
   for (;;) {
-    const auto made = ParseCreatePrimaryReply(qemu.Command(MakeCreatePrimary(KeyKind::kEndorsement)));
+    const auto made =
+        ParseCreatePrimaryReply(qemu.Command(MakeCreatePrimary(KeyKind::kEndorsement)));
     if (!made.has_value()) {
       break;
     }
@@ -468,8 +469,8 @@ Bytes ReadCertificateAsGuest(FakeQemu& qemu) {
   const auto size = ParseCertificatePublicReply(qemu.Command(MakeReadCertificatePublic()));
   Bytes der;
   while (size.has_value() && der.size() < *size) {
-    const auto part = ParseReadCertificateReply(qemu.Succeed(
-        MakeReadCertificate(std::min(kMaxNvPart, *size - der.size()), der.size())));
+    const auto part = ParseReadCertificateReply(
+        qemu.Succeed(MakeReadCertificate(std::min(kMaxNvPart, *size - der.size()), der.size())));
     der.insert(der.end(), part->begin(), part->end());
   }
   return der;

@@ -20,8 +20,7 @@ Result<void> Do(Swtpm& swtpm, ByteView command, std::string_view doing, Timeout 
 Result<Bytes> EnsureKey(Swtpm& swtpm, KeyKind kind, Timeout timeout) {
   const uint32_t handle = PersistentHandle(kind);
   ASSIGN_OR_RETURN(const Bytes found, swtpm.Command(MakeReadPublic(handle), timeout));
-  if (auto kept = ParseReadPublicReply(found);
-      kept.has_value() && MatchesTemplate(kind, *kept)) {
+  if (auto kept = ParseReadPublicReply(found); kept.has_value() && MatchesTemplate(kind, *kept)) {
     return kept;
   }
   ASSIGN_OR_RETURN(const Bytes made, swtpm.Command(MakeCreatePrimary(kind), timeout));
@@ -56,8 +55,7 @@ Result<Bytes> ReadCertificate(Swtpm& swtpm, Timeout timeout) {
 
 }  // namespace
 
-Result<void> AllocateBanks(Swtpm& swtpm, const std::vector<HashAlgorithm>& banks,
-                           Timeout timeout) {
+Result<void> AllocateBanks(Swtpm& swtpm, const std::vector<HashAlgorithm>& banks, Timeout timeout) {
   return Do(swtpm, MakePcrAllocate(banks), "choose its PCR banks", timeout);
 }
 
@@ -80,8 +78,8 @@ Result<void> StoreCertificate(Swtpm& swtpm, ByteView der, Timeout timeout) {
       Do(swtpm, MakeDefineCertificate(der.size()), "make room for its EK certificate", timeout));
   for (size_t offset = 0; offset < der.size(); offset += kMaxNvPart) {
     const ByteView part = der.subspan(offset, std::min(kMaxNvPart, der.size() - offset));
-    RETURN_IF_ERROR(Do(swtpm, MakeWriteCertificate(part, offset), "take its EK certificate",
-                       timeout));
+    RETURN_IF_ERROR(
+        Do(swtpm, MakeWriteCertificate(part, offset), "take its EK certificate", timeout));
   }
   return Do(swtpm, MakeLockCertificate(), "lock its EK certificate", timeout);
 }
