@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "measure/event_content.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "measure/event_data.h"
+#include "measure/event_digest.h"
+
+namespace vallum::measure {
+namespace {
+
+bool Same(ByteView a, ByteView b) { return std::ranges::equal(a, b); }
+
+bool IsGrubText(const IplEvent& ipl) {
+  return ipl.kind == IplKind::kGrubCommand || ipl.kind == IplKind::kCommandLine;
+}
+
+// GRUB hashes its text; builds for RTMRs hash the closing zero too, and log a byte beyond it.
+ContentCheck CheckIpl(ByteView data, ByteView digest, BankHasher& hasher) {
+  constexpr std::byte kZero{0};
+  const IplEvent ipl = ParseIplEvent(data);
+  if (!IsGrubText(ipl)) {
+    return ContentCheck::kNotCovered;
+  }
+  const size_t begin = static_cast<size_t>(ipl.measured.data() - data.data());
+  const bool matches = Same(hasher.Hash(ipl.measured), digest) ||
+                       Same(hasher.Hash(ipl.measured, ByteView(&kZero, 1)), digest) ||
+                       Same(hasher.Hash(data.subspan(begin)), digest);
+  return matches ? ContentCheck::kMatches : ContentCheck::kDiffers;
+}
+
+bool IsBootVariable(EventType type) {
+  return type == EventType::kVariableBoot || type == EventType::kVariableBoot2;
+}
+
+}  // namespace
+
+bool DigestCoversData(EventType type) {
+  constexpr EventType kCovered[] = {
+      EventType::kSeparator,        EventType::kAction,
+      EventType::kEfiAction,        EventType::kCrtmVersion,
+      EventType::kVariableBoot,     EventType::kVariableBoot2,
+      EventType::kGptEvent,         EventType::kVariableDriverConfig,
+      EventType::kGptEvent2,        EventType::kVariableAuthority,
+      EventType::kSpdmDevicePolicy, EventType::kSpdmDeviceAuthority,
+  };
+  return std::ranges::find(kCovered, type) != std::end(kCovered);
+}
+
+ContentCheck CheckContent(const EventLog& log, const LoggedEvent& event, BankHasher& hasher) {
+  const ByteView digest = log.DigestOf(event, hasher.bank());
+  if (digest.empty() || event.type == EventType::kNoAction) {
+    return ContentCheck::kNotCovered;
+  }
+  if (Same(hasher.Hash(event.data), digest)) {
+    return ContentCheck::kMatches;
+  }
+  if (event.type == EventType::kIpl) {
+    return CheckIpl(event.data, digest, hasher);
+  }
+  if (!DigestCoversData(event.type)) {
+    return ContentCheck::kNotCovered;
+  }
+  if (IsBootVariable(event.type)) {
+    const auto variable = ParseVariableEvent(event.data);
+    if (variable.has_value() && Same(hasher.Hash(variable->data), digest)) {
+      return ContentCheck::kMatches;
+    }
+  }
+  // Section 10.4.1: firmware that could not measure hashes the value 1 and may log why.
+  if (event.type == EventType::kSeparator && Same(digest, ErrorSeparatorDigest(hasher.bank()))) {
+    return ContentCheck::kNotCovered;
+  }
+  return ContentCheck::kDiffers;
+}
+
+ContentReport CheckContents(const EventLog& log) {
+  ContentReport report;
+  for (const LogBank& bank : log.banks()) {
+    if (!bank.hash.has_value()) {
+      continue;
+    }
+    BankHasher hasher(*bank.hash);
+    for (size_t i = 0; i < log.events().size(); ++i) {
+      const LoggedEvent& event = log.events()[i];
+      const bool covered = DigestCoversData(event.type);
+      if ((!covered && event.type != EventType::kIpl) || log.DigestOf(event, *bank.hash).empty()) {
+        continue;
+      }
+      report.checked += covered ? 1 : 0;
+      if (CheckContent(log, event, hasher) == ContentCheck::kDiffers) {
+        report.mismatches.push_back({.event = i, .bank = *bank.hash});
+      }
+    }
+  }
+  std::ranges::sort(report.mismatches, [](const ContentMismatch& a, const ContentMismatch& b) {
+    return a.event != b.event ? a.event < b.event : a.bank < b.bank;
+  });
+  return report;
+}
+
+std::string DescribeMismatch(const EventLog& log, const ContentMismatch& mismatch) {
+  const LoggedEvent& event = log.events()[mismatch.event];
+  BankHasher hasher(mismatch.bank);
+  const ByteView digest = log.DigestOf(event, mismatch.bank);
+  std::string out = fmt::format("event {} ({}, {}): its {} digest is not that of what it says",
+                                mismatch.event, EventTypeName(event.type),
+                                log.RegisterName(event.index), HashAlgorithmName(mismatch.bank));
+  if (event.type == EventType::kVariableAuthority && !event.data.empty() &&
+      Same(hasher.Hash(event.data.first(event.data.size() - 1)), digest)) {
+    out += ", but that of all but the last byte: old versions of shim log one byte too many";
+  }
+  return out;
+}
+
+}  // namespace vallum::measure
