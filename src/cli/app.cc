@@ -47,6 +47,7 @@ void AddCommands(CLI::App* app, Tool* tool) {
     if (kind.name == "token") AddTokenCommands(group, tool);
   }
   AddKeySetCommands(app, tool);
+  AddEventLogCommands(app, tool);
   AddConsoleCommand(app, tool);
   AddScheduleCommands(app, tool);
   AddContextCommands(app, tool);

@@ -12,6 +12,8 @@
 #include <sstream>
 #include <thread>
 
+#include "base/bytes.h"
+#include "base/digest.h"
 #include "base/text.h"
 #include "cli/commands.h"
 #include "cli/context.h"
@@ -492,6 +494,75 @@ TEST_F(CliTest, InspectNeedsNoServer) {
   Write("blob", std::string(4096, 'x'), 0644);
   EXPECT_EQ(Vallum({"image", "inspect", Path("blob"), "--disk-format", "raw"}), 0) << err_.str();
   EXPECT_EQ(Vallum({"image", "inspect", Path("blob"), "--disk-format", "qcow2"}), 2);
+}
+
+// An event log with one bank, SHA-1: SecureBoot on in PCR 7, and an action in PCR 4.
+std::string MakeEventLog() {
+  ByteWriter log;
+  const auto add = [&log](uint32_t pcr, uint32_t type, ByteView data) {
+    log.U32Le(pcr).U32Le(type).Raw(Digest(HashAlgorithm::kSha1, data));
+    log.U32Le(static_cast<uint32_t>(data.size())).Raw(data);
+  };
+  ByteWriter variable;
+  variable.Raw(*FromHex("61dfe48bca93d211aa0d00e098032b8c")).U64Le(10).U64Le(1);
+  for (const char c : std::string_view("SecureBoot")) {
+    variable.U8(static_cast<uint8_t>(c)).U8(0);
+  }
+  add(7, 0x80000001, variable.U8(1).bytes());
+  add(4, 0x80000007, AsBytes("Calling EFI Application from Boot Option"));
+  return std::string(AsText(log.bytes()));
+}
+
+std::string EventLogPcr4() {
+  Bytes value(20);
+  const Bytes digest =
+      Digest(HashAlgorithm::kSha1, AsBytes("Calling EFI Application from Boot Option"));
+  value.insert(value.end(), digest.begin(), digest.end());
+  return ToHex(Digest(HashAlgorithm::kSha1, value));
+}
+
+TEST_F(CliTest, EventLogIsShownInWordsWithItsPcrsAndSecureBoot) {
+  Write("log", MakeEventLog(), 0644);
+  EXPECT_EQ(Vallum({"eventlog", "show", Path("log")}), 0) << err_.str();
+  EXPECT_THAT(out_.str(), HasSubstr("EV_EFI_ACTION"));
+  EXPECT_THAT(out_.str(), HasSubstr("Calling EFI Application"));
+  EXPECT_THAT(out_.str(), HasSubstr("PCR 4 (sha1) " + EventLogPcr4()));
+  EXPECT_THAT(out_.str(), HasSubstr("Secure Boot: on"));
+  EXPECT_THAT(out_.str(), HasSubstr("dbx was not measured"));
+  EXPECT_THAT(out_.str(), HasSubstr("proven: nothing"));
+}
+
+TEST_F(CliTest, EventLogAsJsonHasEventsAndBanks) {
+  Write("log", MakeEventLog(), 0644);
+  EXPECT_EQ(Vallum({"eventlog", "show", Path("log"), "-o", "json"}), 0) << err_.str();
+  const Json report = Json::parse(out_.str());
+  EXPECT_EQ(report["events"].size(), 2U);
+  EXPECT_EQ(report["events"][1]["data"], "hashed");
+  EXPECT_EQ(report["banks"]["sha1"][0]["value"], EventLogPcr4());
+  EXPECT_EQ(TextAt(report, "secureBoot.state"), "on");
+}
+
+TEST_F(CliTest, EventLogIsComparedWithKnownRegisters) {
+  Write("log", MakeEventLog(), 0644);
+  EXPECT_EQ(Vallum({"eventlog", "show", Path("log"), "--register", "4=" + EventLogPcr4()}), 0)
+      << err_.str();
+  EXPECT_THAT(out_.str(), HasSubstr("proven: the digests of PCR 4; not those of PCR 7"));
+  EXPECT_EQ(Vallum({"eventlog", "show", Path("log"), "--register", "4=" + std::string(40, '0')}),
+            4);
+  EXPECT_THAT(err_.str(), HasSubstr("PCR 4 holds 0000"));
+}
+
+TEST_F(CliTest, BadEventLogOrRegisterIsRefusedInWords) {
+  Write("log", MakeEventLog(), 0644);
+  Write("text", "no log at all, but long enough for a header", 0644);
+  EXPECT_EQ(Vallum({"eventlog", "show", Path("text")}), 2);
+  EXPECT_THAT(err_.str(), HasSubstr("text: "));
+  EXPECT_THAT(err_.str(), HasSubstr("first event"));
+  for (const std::string word : {"4", "x=00", "4=0", "444=00", "24=00", "4=00"}) {
+    EXPECT_EQ(Vallum({"eventlog", "show", Path("log"), "--register", word}), 2) << word;
+  }
+  EXPECT_EQ(Vallum({"eventlog", "show", Path("log"), "--bank", "sha256"}), 2);
+  EXPECT_EQ(Vallum({"eventlog", "show", Path("log"), "--bank", "md5"}), 2);
 }
 
 TEST_F(CliTest, TokenSecretGoesToAFileForItsOwnerOnly) {

@@ -22,6 +22,7 @@ void AddInstanceCommands(CLI::App* group, Tool* tool);
 void AddWaitCommand(CLI::App* group, Tool* tool);  // instance wait
 void AddTokenCommands(CLI::App* group, Tool* tool);
 void AddKeySetCommands(CLI::App* app, Tool* tool);
+void AddEventLogCommands(CLI::App* app, Tool* tool);
 void AddContextCommands(CLI::App* app, Tool* tool);
 void AddScheduleCommands(CLI::App* app, Tool* tool);
 void AddConsoleCommand(CLI::App* app, Tool* tool);
