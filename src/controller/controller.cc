@@ -62,12 +62,21 @@ Result<std::unique_ptr<Controller>> Controller::Start(const Options& options, co
   RETURN_IF_ERROR(self->key_sets_->MakeBuiltIn(options.key_sets)).context("making the key sets");
   self->instances_ = std::make_unique<InstanceService>(self->resources_, *self->view_,
                                                        self->operations_, self->events_);
+  ASSIGN_OR_RETURN(self->book_, BootBook::Open(options.state_dir / "boots"));
+  self->artefacts_ = std::make_unique<KnownArtefacts>(*self->view_);
+  self->verdicts_ =
+      std::make_unique<BootVerdicts>(BootVerdicts::Parts{.book = *self->book_,
+                                                         .view = *self->view_,
+                                                         .artefacts = *self->artefacts_,
+                                                         .clock = parts.clock});
   self->reconciler_ =
       std::make_unique<Reconciler>(options.reconciler, Reconciler::Parts{
                                                            .resources = self->resources_,
                                                            .view = *self->view_,
                                                            .operations = self->operations_,
                                                            .events = self->events_,
+                                                           .book = *self->book_,
+                                                           .verdicts = *self->verdicts_,
                                                            .metrics = self->metrics_,
                                                            .clock = parts.clock,
                                                        });

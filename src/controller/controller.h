@@ -8,11 +8,14 @@
 
 #include "base/clock.h"
 #include "base/result.h"
+#include "controller/boot_book.h"
+#include "controller/boot_verdicts.h"
 #include "controller/console_hub.h"
 #include "controller/event_log.h"
 #include "controller/gateway.h"
 #include "controller/instance_service.h"
 #include "controller/key_set_service.h"
+#include "controller/known_artefacts.h"
 #include "controller/metrics.h"
 #include "controller/operations.h"
 #include "controller/reconciler.h"
@@ -63,6 +66,7 @@ class Controller {
   Gateway& gateway() { return *gateway_; }
   ConsoleGrants& console_grants() { return grants_; }
   Reconciler& reconciler() { return *reconciler_; }
+  BootVerdicts& verdicts() { return *verdicts_; }
   Metrics& metrics() { return metrics_; }
   store::BlobStore& blobs() { return parts_.blobs; }
   const Clock& clock() const { return parts_.clock; }
@@ -84,6 +88,9 @@ class Controller {
   std::unique_ptr<Tokens> tokens_;
   std::unique_ptr<KeySetService> key_sets_;
   std::unique_ptr<InstanceService> instances_;
+  std::unique_ptr<KnownArtefacts> artefacts_;
+  std::unique_ptr<BootBook> book_;
+  std::unique_ptr<BootVerdicts> verdicts_;
   std::unique_ptr<Reconciler> reconciler_;
   std::unique_ptr<Gateway> gateway_;
 };

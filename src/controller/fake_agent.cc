@@ -107,6 +107,12 @@ void FakeAgent::Report(const v1::InstanceReport& report) {
   stream_->Write(message);
 }
 
+void FakeAgent::SendEvidence(const v1::BootEvidenceReport& report) {
+  v1::AgentMessage message;
+  *message.mutable_evidence() = report;
+  stream_->Write(message);
+}
+
 void FakeAgent::Beat() {
   v1::AgentMessage message;
   message.mutable_heartbeat()->set_disk_free_bytes(int64_t{1} << 40);

@@ -37,6 +37,7 @@ class FakeAgent {
   // The next message about an instance for which the test has a use.
   std::optional<v1::DesiredInstance> NextInstance();
   void Report(const v1::InstanceReport& report);
+  void SendEvidence(const v1::BootEvidenceReport& report);
   void Beat();
   grpc::Status FetchBlob(const std::string& sha256, int64_t offset, std::string& out);
 

@@ -28,6 +28,7 @@ class AgentListener {
   // The agent said Hello; desired state is expected by Gateway::SendDesired.
   virtual void OnHello(const std::string& host, v1::Hello hello) = 0;
   virtual void OnReport(const std::string& host, v1::InstanceReport report) = 0;
+  virtual void OnEvidence(const std::string& host, v1::BootEvidenceReport report) = 0;
   virtual void OnHeartbeat(const std::string& host, const v1::Heartbeat& heartbeat) = 0;
   virtual void OnCapabilities(const std::string& host, v1::HostCapabilities capabilities) = 0;
   virtual void OnGone(const std::string& host) = 0;  // the session ended

@@ -77,6 +77,8 @@ void SessionReactor::Handle() {
       listener.OnCapabilities(host_, std::move(*incoming_.mutable_capabilities()));
       break;
     case v1::AgentMessage::kEvidence:
+      listener.OnEvidence(host_, std::move(*incoming_.mutable_evidence()));
+      break;
     case v1::AgentMessage::MESSAGE_NOT_SET:
       break;  // a newer agent's message: it tells an older controller nothing
   }

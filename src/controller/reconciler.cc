@@ -25,6 +25,7 @@ Result<void> Reconciler::Impl::Start(Gateway& gateway) {
   gateway_ = &gateway;
   started_ = parts_.clock.Monotonic();
   last_housekeeping_ = started_;
+  RETURN_IF_ERROR(SweepBoots());
   ASSIGN_OR_RETURN(subscription_,
                    parts_.view.Subscribe(0, [this](const Change& change) { OnChange(change); }));
   // Everything is looked at once: whatever an earlier controller left half done is found here.
@@ -61,10 +62,14 @@ void Reconciler::Impl::Stop() {
 }
 
 void Reconciler::Impl::OnChange(const Change& change) {
-  if (change.kind != Kind::kInstance && change.kind != Kind::kHost) {
+  if (change.kind != Kind::kInstance && change.kind != Kind::kHost && change.kind != Kind::kPool) {
     return;
   }
   Note([&](Notes& notes) {
+    if (change.kind == Kind::kPool) {
+      notes.pools.insert(change.name);
+      return;
+    }
     if (change.kind == Kind::kHost) {
       notes.hosts.insert(change.name);
       return;
@@ -74,6 +79,7 @@ void Reconciler::Impl::OnChange(const Change& change) {
       name_of_uid_[uid] = change.name;
     } else {
       name_of_uid_.erase(uid);
+      notes.gone.insert(uid);
     }
     notes.instances.insert(change.name);
   });
@@ -124,6 +130,7 @@ void Reconciler::Impl::Work(Notes notes) {
       retry_reports_.insert_or_assign(key, report);
     }
   }
+  WorkOnBoots(notes);
   if (notes.tick) {
     notes.instances.merge(std::exchange(retry_instances_, {}));
     notes.hosts.merge(std::exchange(retry_hosts_, {}));
@@ -187,6 +194,10 @@ void Reconciler::Tick() {
   impl_->Note([](Impl::Notes& notes) { notes.tick = true; });
 }
 
+void Reconciler::Rejudge(const std::string& instance) {
+  impl_->Note([&](Impl::Notes& notes) { notes.rejudge.insert(instance); });
+}
+
 void Reconciler::OnHello(const std::string& host, v1::Hello hello) {
   impl_->Note([&](Impl::Notes& notes) {
     // Reports of an earlier session say less than the Hello of this one.
@@ -197,6 +208,11 @@ void Reconciler::OnHello(const std::string& host, v1::Hello hello) {
 
 void Reconciler::OnReport(const std::string& host, v1::InstanceReport report) {
   impl_->Note([&](Impl::Notes& notes) { notes.reports[{host, report.uid()}] = std::move(report); });
+}
+
+void Reconciler::OnEvidence(const std::string& host, v1::BootEvidenceReport report) {
+  impl_->Note(
+      [&](Impl::Notes& notes) { notes.evidence[{host, report.uid()}] = std::move(report); });
 }
 
 void Reconciler::OnHeartbeat(const std::string& host, const v1::Heartbeat& heartbeat) {

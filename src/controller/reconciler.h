@@ -8,6 +8,8 @@
 
 #include "base/clock.h"
 #include "base/result.h"
+#include "controller/boot_book.h"
+#include "controller/boot_verdicts.h"
 #include "controller/event_log.h"
 #include "controller/gateway.h"
 #include "controller/metrics.h"
@@ -38,6 +40,8 @@ class Reconciler final : public AgentListener {
     View& view;
     Operations& operations;
     EventLog& events;
+    BootBook& book;
+    BootVerdicts& verdicts;
     Metrics& metrics;
     const Clock& clock;
   };
@@ -49,9 +53,12 @@ class Reconciler final : public AgentListener {
   void Stop();
   // Looks at the clock now instead of at the next tick.
   void Tick();
+  // The instance's baseline changed: its verdict may be another one.
+  void Rejudge(const std::string& instance);
 
   void OnHello(const std::string& host, v1::Hello hello) override;
   void OnReport(const std::string& host, v1::InstanceReport report) override;
+  void OnEvidence(const std::string& host, v1::BootEvidenceReport report) override;
   void OnHeartbeat(const std::string& host, const v1::Heartbeat& heartbeat) override;
   void OnCapabilities(const std::string& host, v1::HostCapabilities capabilities) override;
   void OnGone(const std::string& host) override;

@@ -208,6 +208,7 @@ void Reconciler::Impl::KeepHouse() {
   if (!collected.has_value()) {
     static_cast<void>(Failed(collected.error()));
   }
+  static_cast<void>(Failed(SweepBoots()));
   const store::Revision keep_from = parts_.view.revision() - options_.keep_revisions;
   if (keep_from > 0) {
     // kNotFound: compacted past it already, perhaps by another controller.

@@ -27,14 +27,19 @@ class Reconciler::Impl {
   struct Notes {
     std::map<std::string, v1::Hello> hellos;                                    // by host
     std::map<std::pair<std::string, std::string>, v1::InstanceReport> reports;  // host, uid: latest
+    std::map<std::pair<std::string, std::string>, v1::BootEvidenceReport> evidence;  // as reports
     std::map<std::string, v1::HostCapabilities> capabilities;
     std::map<std::string, int64_t> heartbeats;  // disk_free_bytes
     std::set<std::string> instances;
     std::set<std::string> hosts;
+    std::set<std::string> pools;    // whose policy may be another one
+    std::set<std::string> rejudge;  // instances whose baseline may be another one
+    std::set<std::string> gone;     // uids of instances that were deleted
     bool tick = false;
     bool empty() const {
       return hellos.empty() && reports.empty() && capabilities.empty() && heartbeats.empty() &&
-             instances.empty() && hosts.empty() && !tick;
+             instances.empty() && hosts.empty() && evidence.empty() && pools.empty() &&
+             rejudge.empty() && gone.empty() && !tick;
     }
   };
   // Changes the notes and wakes the worker.
@@ -87,6 +92,17 @@ class Reconciler::Impl {
   v1::DesiredInstance Desired(const v1::Instance& instance) const;
   std::shared_ptr<const v1::Instance> FindByUid(const std::string& uid);
 
+  // reconciler_boots.cc
+  void WorkOnBoots(Notes& notes);
+  void JudgeBoot(v1::Instance& instance);
+  Result<void> ApplyEvidence(const std::string& host, const v1::BootEvidenceReport& report);
+  Result<void> Rejudge(const std::string& name);
+  void RejudgePool(const std::string& pool);
+  Result<void> StopDiverged(const std::string& name);
+  bool MustStop(const v1::Instance& instance) const;
+  void TellVerdict(const v1::Instance& before, const v1::Instance& after);
+  Result<void> SweepBoots();
+
   const Options options_;
   Parts parts_;
   Scheduler scheduler_;
@@ -108,6 +124,8 @@ class Reconciler::Impl {
   std::set<std::string> retry_instances_;
   std::set<std::string> retry_hosts_;
   std::map<std::pair<std::string, std::string>, v1::InstanceReport> retry_reports_;  // as Notes
+  std::map<std::pair<std::string, std::string>, v1::BootEvidenceReport> retry_evidence_;
+  std::set<std::string> retry_rejudge_;
 };
 
 // True when the instance's disk and state once were on its host and are no longer.

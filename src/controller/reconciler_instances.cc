@@ -21,6 +21,7 @@ std::string Object(const std::string& name) { return "instances/" + name; }
 v1::InstanceStatus Merge(const v1::Instance& current, const v1::InstanceReport& report) {
   v1::InstanceStatus status = report.status();
   status.set_host(current.status().host());
+  status.set_isolated(current.status().isolated());
   *status.mutable_boot()->mutable_requested() = current.status().boot().requested();
   if (current.metadata().has_delete_time()) {
     status.set_phase(v1::INSTANCE_DELETING);
@@ -100,6 +101,7 @@ v1::DesiredInstance Reconciler::Impl::Desired(const v1::Instance& instance) cons
   desired.set_generation(instance.metadata().generation());
   *desired.mutable_spec() = instance.spec();
   desired.set_remove(instance.metadata().has_delete_time());
+  desired.set_isolate(instance.status().isolated());
   *desired.mutable_boot() = instance.status().boot().requested();
   if (const auto image = parts_.view.Get<v1::Image>(instance.spec().image()); image != nullptr) {
     const v1::ImageStatus& status = image->status();
@@ -135,6 +137,9 @@ Result<void> Reconciler::Impl::ReconcileInstance(const std::string& name) {
     return Place(*instance);
   }
   pending_.erase(name);
+  if (MustStop(*instance)) {
+    return StopDiverged(name);  // which brings it here again
+  }
   const auto seen = seen_.find(host);
   const bool greeted = seen != seen_.end() && seen->second.greeted;
   if (greeted && (!IsLost(*instance) || instance->metadata().has_delete_time())) {
@@ -197,6 +202,7 @@ Result<void> Reconciler::Impl::ApplyReport(const std::string& host,
   if (report.gone()) {
     return ApplyGone(*known, report);
   }
+  RETURN_IF_ERROR(parts_.verdicts.TakeWord(report.uid(), report.status().boot().measured()));
   v1::Instance before;
   bool written = false;
   ASSIGN_OR_RETURN(
@@ -208,13 +214,11 @@ Result<void> Reconciler::Impl::ApplyReport(const std::string& host,
             if (current.metadata().uid() != report.uid() || current.status().host() != host) {
               return Write::kKeep;
             }
-            v1::InstanceStatus merged = Merge(current, report);
-            if (google::protobuf::util::MessageDifferencer::Equals(merged, current.status())) {
-              return Write::kKeep;
-            }
-            *current.mutable_status() = std::move(merged);
-            written = true;
-            return Write::kWrite;
+            *current.mutable_status() = Merge(current, report);
+            JudgeBoot(current);
+            written = !google::protobuf::util::MessageDifferencer::Equals(before.status(),
+                                                                          current.status());
+            return written ? Write::kWrite : Write::kKeep;
           }));
   if (written) {
     TellTransition(before, after);
@@ -260,17 +264,7 @@ void Reconciler::Impl::TellTransition(const v1::Instance& before, const v1::Inst
          status.reason().empty() ? "is " + word + " on host " + status.host() : status.reason(),
          tenant);
   }
-  const v1::BootMeasured& measured = status.boot().measured();
-  if (before.status().boot().measured().verdict() != measured.verdict() &&
-      measured.verdict() != v1::BOOT_PENDING &&
-      measured.verdict() != v1::BOOT_VERDICT_UNSPECIFIED) {
-    std::string word = v1::BootVerdict_Name(measured.verdict());
-    word = ToLower(word.substr(word.find('_') + 1));
-    const bool bad =
-        measured.verdict() == v1::BOOT_DIVERGED || measured.verdict() == v1::BOOT_REFUSED;
-    Tell("instance.boot-" + word, bad ? "error" : "info", object,
-         Join({measured.reasons().begin(), measured.reasons().end()}, "; "), tenant);
-  }
+  TellVerdict(before, after);
 }
 
 Result<void> Reconciler::Impl::CloseOrphans(const std::string& name, const std::string& uid) {

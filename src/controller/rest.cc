@@ -149,6 +149,7 @@ class Rest::Impl {
   std::vector<ApiRoute> Routes() {
     std::vector<ApiRoute> routes = ResourceRoutes(context_);
     for (ApiRoute& route : InstanceRoutes(context_)) routes.push_back(std::move(route));
+    for (ApiRoute& route : BootRoutes(context_)) routes.push_back(std::move(route));
     for (ApiRoute& route : KeySetRoutes(context_)) routes.push_back(std::move(route));
     routes.push_back({Method::kGet, "/metrics", "Prometheus metrics", nullptr, nullptr, 200,
                       [this](const Request&, const Principal& principal) -> Result<Response> {

@@ -52,6 +52,8 @@ struct ApiRoute {
 std::vector<ApiRoute> ResourceRoutes(RestContext& context);
 // What instances have beside these: power actions, consoles, and how they would be scheduled.
 std::vector<ApiRoute> InstanceRoutes(RestContext& context);
+// What an instance booted, and its baseline.
+std::vector<ApiRoute> BootRoutes(RestContext& context);
 
 // Questions about the keys under which images start.
 std::vector<ApiRoute> KeySetRoutes(RestContext& context);

@@ -55,18 +55,38 @@ MetricFamily ByState(const std::string& name, const std::string& help,
   return family;
 }
 
+// By verdict and by the pool, whose policy it is.
+MetricFamily Verdicts(const std::map<std::pair<std::string, std::string>, int>& counts) {
+  MetricFamily family{
+      "vallum_boot_verdicts", "Instances by pool and boot verdict", MetricType::Gauge, {}};
+  for (const auto& [key, count] : counts) {
+    ClientMetric metric;
+    metric.label = {{"pool", key.first}, {"state", key.second}};
+    metric.gauge.value = count;
+    family.metric.push_back(std::move(metric));
+  }
+  return family;
+}
+
 void AddResources(const View& view, std::vector<MetricFamily>& out) {
   std::map<std::string, int> hosts;
   std::map<std::string, int> instances;
-  std::map<std::string, int> verdicts;
+  std::map<std::pair<std::string, std::string>, int> verdicts;
+  int isolated = 0;
   for (const auto& host : view.All<v1::Host>()) ++hosts[v1::HostState_Name(host->status().state())];
   for (const auto& instance : view.All<v1::Instance>()) {
     ++instances[v1::InstancePhase_Name(instance->status().phase())];
-    ++verdicts[v1::BootVerdict_Name(instance->status().boot().measured().verdict())];
+    const std::string& pool = instance->spec().pool();
+    ++verdicts[{pool.empty() ? "default" : pool,
+                v1::BootVerdict_Name(instance->status().boot().measured().verdict())}];
+    if (instance->status().isolated()) ++isolated;
   }
   out.push_back(ByState("vallum_hosts", "Hosts by state", hosts));
   out.push_back(ByState("vallum_instances", "Instances by phase", instances));
-  out.push_back(ByState("vallum_boot_verdicts", "Instances by boot verdict", verdicts));
+  out.push_back(Verdicts(verdicts));
+  out.push_back(One("vallum_instances_isolated",
+                    "Instances whose network is off because a boot diverged", MetricType::Gauge,
+                    isolated));
   out.push_back(One("vallum_store_revision", "Revision that the view has seen", MetricType::Gauge,
                     static_cast<double>(view.revision())));
   out.push_back(One("vallum_view_healthy", "1 while the view follows the store", MetricType::Gauge,

@@ -27,6 +27,7 @@
 #include "http/client.h"
 #include "images/confined_inspector.h"
 #include "images/test_disks.h"
+#include "measure/event_digest.h"
 #include "store/file.h"
 #include "tls/authority.h"
 
@@ -525,6 +526,121 @@ TEST_F(RestTest, ConsoleTicketOfAStoppedInstanceIsRefused) {
         R"({"metadata":{"name":"web1"},"spec":{"image":"debian","flavor":"tiny"}})");
   EXPECT_EQ(Admin(Method::kPost, "/v1/instances/web1/console").status, 409);
   EXPECT_EQ(Admin(Method::kGet, "/v1/consoles/made-up").status, 403);
+}
+
+// ---- boots ----
+
+// An instance of tenant acme whose first boot was verified and learned.
+class RestBootTest : public RestTest {
+ protected:
+  void SetUp() override {
+    rig_.MakeReadyImage("debian");
+    agent_ = rig_.ConnectedAgent("node1");
+    Send(*acme_, Method::kPost, "/v1/instances",
+         R"({"metadata":{"name":"web1"},"spec":{"image":"debian","flavor":"tiny"}})");
+    desired_ = *agent_->NextInstance();
+    v1::BootEvidenceReport evidence;
+    evidence.set_uid(desired_.uid());
+    evidence.mutable_evidence()->set_left_firmware(true);
+    evidence.mutable_evidence()->set_tpm_resets(1);
+    v1::MeasuredEvent& event = *evidence.mutable_evidence()->add_events();
+    event.set_pcr(5);
+    event.set_digest(std::string(AsText(measure::ActionDigest(
+        HashAlgorithm::kSha256, "Exit Boot Services Returned with Success"))));
+    agent_->SendEvidence(evidence);
+    v1::InstanceReport report = FakeAgent::MakeReport(desired_, v1::INSTANCE_RUNNING);
+    v1::BootMeasured& measured = *report.mutable_status()->mutable_boot()->mutable_measured();
+    measured.set_verdict(v1::BOOT_VERIFIED);
+    measured.set_tpm_resets(1);
+    agent_->Report(report);
+    ASSERT_TRUE(rig_.Await([&](const View&) { return Get(*admin_, "/baseline") == 200; }));
+  }
+  int Get(http::Client& client, const std::string& what) {
+    return Send(client, Method::kGet, "/v1/instances/web1" + what).status;
+  }
+  int Post(http::Client& client, const std::string& what, const std::string& body = "") {
+    return Send(client, Method::kPost, "/v1/instances/web1/baseline" + what, body).status;
+  }
+
+  std::unique_ptr<http::Client> acme_ = ClientFor(v1::ROLE_TENANT, "acme");
+  std::unique_ptr<FakeAgent> agent_;
+  v1::DesiredInstance desired_;
+};
+
+TEST_F(RestBootTest, EvidenceVerdictAndBaselineAreReadByWhoeverMayReadTheInstance) {
+  const auto auditor = ClientFor(v1::ROLE_AUDITOR, "");
+  const auto other = ClientFor(v1::ROLE_TENANT, "other");
+  for (const char* what : {"/boot", "/baseline", "/baseline/diff"}) {
+    EXPECT_EQ(Get(*acme_, what), 200) << what;
+    EXPECT_EQ(Get(*auditor, what), 200) << what;
+    EXPECT_EQ(Get(*other, what), 404) << what;
+  }
+  ASSERT_TRUE(rig_.Await([&](const View& view) {
+    return view.Get<v1::Instance>("web1")->status().boot().measured().verdict() ==
+           v1::BOOT_VERIFIED;
+  }));
+  const json boot = Body(Admin(Method::kGet, "/v1/instances/web1/boot"));
+  EXPECT_EQ(boot["measured"]["verdict"], "BOOT_VERIFIED");
+  EXPECT_EQ(boot["spec"]["evidence"]["events"].size(), 1U);
+}
+
+TEST_F(RestBootTest, BaselineIsChangedByItsTenantAndOperatorsAndToldWithTheUser) {
+  const auto auditor = ClientFor(v1::ROLE_AUDITOR, "");
+  const auto other = ClientFor(v1::ROLE_TENANT, "other");
+  const auto op = ClientFor(v1::ROLE_OPERATOR, "");
+  const std::string baseline = Admin(Method::kGet, "/v1/instances/web1/baseline").body;
+  const std::vector<std::pair<std::string, std::string>> changes = {
+      {"/accept", ""}, {"/pin", ""}, {"/unpin", ""}, {"", baseline}};
+  for (const auto& [what, body] : changes) {
+    EXPECT_EQ(Post(*auditor, what, body), 403) << what;
+    EXPECT_EQ(Post(*other, what, body), 404) << what;
+    EXPECT_EQ(Post(*op, what, body), 200) << what;
+    EXPECT_EQ(Post(*acme_, what, body), 200) << what;
+  }
+  for (const char* kind : {"accepted", "pinned", "unpinned", "set"}) {
+    EXPECT_TRUE(rig_.Await([&](const View& view) {
+      const auto events = view.All<v1::Event>();
+      return std::any_of(events.begin(), events.end(), [&](const auto& event) {
+        return event->kind() == std::string("instance.baseline-") + kind && !event->user().empty();
+      });
+    })) << kind;
+  }
+}
+
+TEST_F(RestBootTest, AcceptOfAnotherBootIsAConflictAndNonsenseIsBadInput) {
+  EXPECT_EQ(Post(*admin_, "/accept", R"({"eventsSha256":"feed"})"), 409);
+  EXPECT_EQ(Post(*admin_, "/accept", R"({"events":1})"), 400);
+  EXPECT_EQ(Post(*admin_, "", R"({"spec":{}})"), 400);
+}
+
+TEST_F(RestBootTest, InstanceThatNeverBootedHasNeither) {
+  Admin(Method::kPost, "/v1/instances",
+        R"({"metadata":{"name":"web2"},"spec":{"image":"debian","flavor":"tiny"}})");
+  EXPECT_EQ(Admin(Method::kGet, "/v1/instances/web2/boot").status, 404);
+  EXPECT_EQ(Admin(Method::kGet, "/v1/instances/web2/baseline").status, 404);
+  EXPECT_EQ(Admin(Method::kPost, "/v1/instances/web2/baseline/accept").status, 404);
+}
+
+TEST_F(RestBootTest, MetricsCountVerdictsByPool) {
+  ASSERT_TRUE(rig_.Await([&](const View& view) {
+    return view.Get<v1::Instance>("web1")->status().boot().measured().verdict() ==
+           v1::BOOT_VERIFIED;
+  }));
+  const std::string text = Admin(Method::kGet, "/metrics").body;
+  EXPECT_NE(text.find(R"(vallum_boot_verdicts{pool="default",state="BOOT_VERIFIED"} 1)"),
+            std::string::npos);
+  EXPECT_NE(text.find("vallum_instances_isolated 0"), std::string::npos);
+}
+
+TEST_F(RestTest, PoolTakesOnlyKnownActions) {
+  EXPECT_EQ(Admin(Method::kPost, "/v1/pools",
+                  R"({"metadata":{"name":"gold"},"spec":{"onDiverged":"ON_DIVERGED_STOP"}})")
+                .status,
+            201);
+  EXPECT_EQ(
+      Admin(Method::kPost, "/v1/pools", R"({"metadata":{"name":"lead"},"spec":{"onDiverged":7}})")
+          .status,
+      400);
 }
 
 }  // namespace

@@ -59,6 +59,11 @@ Result<void> ValidatePool(const v1::Pool& pool) {
                         " is not from 1 to 64")
         .WithFix("leave it out for the default of 4");
   }
+  if (!v1::OnDiverged_IsValid(pool.spec().on_diverged())) {
+    return InvalidInput("spec.onDiverged: " + std::to_string(pool.spec().on_diverged()) +
+                        " is no value of it")
+        .WithFix("use ON_DIVERGED_REPORT, ON_DIVERGED_ISOLATE or ON_DIVERGED_STOP");
+  }
   return Ok();
 }
 

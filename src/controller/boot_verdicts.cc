@@ -1,0 +1,391 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "controller/boot_verdicts.h"
+
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "base/digest.h"
+#include "base/text.h"
+#include "controller/boot_judgement.h"
+#include "controller/resource_store.h"
+
+namespace vallum::controller {
+namespace {
+
+constexpr int kMaxReasons = 8;
+constexpr int kMaxAcceptedChanges = 32;
+
+bool IsFinal(v1::BootVerdict verdict) {
+  return verdict == v1::BOOT_VERIFIED || verdict == v1::BOOT_DIVERGED ||
+         verdict == v1::BOOT_REFUSED || verdict == v1::BOOT_UNMEASURED;
+}
+
+std::string VerdictWord(v1::BootVerdict verdict) {
+  const std::string name = v1::BootVerdict_Name(verdict);
+  return name.substr(name.find('_') + 1);
+}
+
+// The evidence is of the boot that the agent speaks of, up to its end.
+bool IsOf(const v1::BootEvidence& evidence, const v1::BootMeasured& word) {
+  return evidence.tpm_resets() == word.tpm_resets() && IsComplete(evidence);
+}
+
+// Whether the boot of the evidence had begun before the word was given. One clock: the host's.
+bool BeganBefore(const v1::BootEvidence& evidence, const v1::BootMeasured& word) {
+  if (evidence.events().empty() || !word.has_measured_at() || !evidence.events(0).has_time()) {
+    return true;
+  }
+  return FromTimestamp(evidence.events(0).time()) <= FromTimestamp(word.measured_at());
+}
+
+// What a baseline is learned from: a whole boot, recorded without gaps.
+Result<void> CheckWhole(const v1::BootEvidence& evidence) {
+  if (!evidence.gaps().empty()) {
+    return Conflict("the record of the boot has a gap: " + Printable(evidence.gaps(0)))
+        .WithFix("boot the instance again");
+  }
+  const std::vector<v1::MeasuredEvent> own = OwnEvents(evidence);
+  if (!IsComplete(evidence)) {
+    return Conflict("the boot is not over").WithFix("wait for its verdict");
+  }
+  if (own.size() > static_cast<size_t>(kMaxBaselineEvents)) {
+    return Exhausted("the boot has " + std::to_string(own.size()) +
+                     " extends, a baseline at most " + std::to_string(kMaxBaselineEvents));
+  }
+  return Ok();
+}
+
+v1::BaselineSpec SpecOf(const v1::BootEvidence& evidence, const std::string& origin) {
+  v1::BaselineSpec spec;
+  spec.set_origin(origin);
+  for (v1::MeasuredEvent& event : OwnEvents(evidence)) {
+    *spec.add_events() = std::move(event);
+  }
+  return spec;
+}
+
+// The keys by which the instance is meant to start, else those that its firmware holds.
+v1::KeySetContent KeysOf(const v1::Instance& instance, const v1::BootEvidence& evidence,
+                         const View& view) {
+  const v1::BootEffective& effective = instance.status().boot().effective();
+  if (const auto set = view.Get<v1::KeySet>(effective.key_set()); set != nullptr) {
+    for (const v1::KeySetVersion& version : set->status().versions()) {
+      if (version.version() == effective.key_set_version()) return version.content();
+    }
+  }
+  return evidence.keys();
+}
+
+// The join of a VERIFIED word with what the baseline says.
+v1::BootMeasured Join(const v1::Instance& instance, const v1::Baseline& baseline,
+                      const measure::BaselineJudgement& judgement, v1::BootMeasured measured) {
+  int differing = 0;
+  std::vector<std::string> reasons;
+  for (const measure::BaselineDifference& each : judgement.differences) {
+    if (each.accepted) {
+      if (measured.accepted_changes_size() < kMaxAcceptedChanges) {
+        measured.add_accepted_changes(each.words);
+      }
+      continue;
+    }
+    each.early ? measured.set_early(v1::BOOT_DIVERGED) : measured.set_late(v1::BOOT_DIVERGED);
+    if (++differing <= kMaxReasons) reasons.push_back(each.words);
+  }
+  const measure::BaselineDifference* first = judgement.First();
+  if (first == nullptr) {
+    return measured;
+  }
+  // What `watch-boot` shows.
+  for (v1::BootStage& stage : *measured.mutable_stages()) {
+    for (const measure::BaselineDifference& each : judgement.differences) {
+      if (!each.accepted && !each.measured.empty() && stage.digest() == ToHex(each.measured)) {
+        stage.set_as_expected(false);
+      }
+    }
+  }
+  measured.set_verdict(v1::BOOT_DIVERGED);
+  *measured.mutable_first_difference() = ToProto(*first);
+  measured.clear_reasons();
+  measured.add_reasons("the boot is not what the instance is meant to boot (its baseline, " +
+                       Printable(baseline.spec().origin()) + ")");
+  for (const std::string& reason : reasons) {
+    measured.add_reasons(reason);
+  }
+  if (differing > kMaxReasons) {
+    measured.add_reasons("and " + std::to_string(differing - kMaxReasons) + " more");
+  }
+  const std::string& name = instance.metadata().name();
+  measured.add_reasons("if the change is meant: vallum instance baseline accept " + name +
+                       "; `vallum instance baseline diff " + name + "` shows all of it");
+  return measured;
+}
+
+v1::BootMeasured Undecided(v1::BootMeasured measured, v1::BootVerdict verdict,
+                           const std::string& reason) {
+  measured.set_verdict(verdict);
+  measured.clear_reasons();
+  measured.add_reasons(reason);
+  return measured;
+}
+
+}  // namespace
+
+std::string EventsSha256(const v1::BootEvidence& evidence) {
+  Hasher hasher(HashAlgorithm::kSha256);
+  for (const v1::MeasuredEvent& event : OwnEvents(evidence)) {
+    const auto pcr = static_cast<std::byte>(event.pcr());
+    hasher.Update(ByteView(&pcr, 1));
+    hasher.Update(AsBytes(event.digest()));
+  }
+  return ToHex(hasher.Finish());
+}
+
+std::string PlatformOf(const v1::Instance& instance, const View& view) {
+  const v1::BootEffective& effective = instance.status().boot().effective();
+  const auto host = view.Get<v1::Host>(instance.status().host());
+  if (host == nullptr || effective.firmware_sha256().empty()) {
+    return {};
+  }
+  return "host " + host->metadata().name() + ", QEMU " +
+         host->status().capabilities().hypervisor_version() + ", firmware sha256 " +
+         effective.firmware_sha256() + ", machine " + effective.machine() + ", keys " +
+         effective.key_set_sha256();
+}
+
+v1::PoolSpec PoolOf(const v1::Instance& instance, const View& view) {
+  const std::string& name = instance.spec().pool();
+  const auto pool = view.Get<v1::Pool>(name.empty() ? "default" : name);
+  return pool == nullptr ? v1::PoolSpec() : pool->spec();
+}
+
+Result<void> BootVerdicts::TakeEvidence(const std::string& uid, v1::BootEvidence evidence) {
+  evidence = Bounded(std::move(evidence));
+  const auto before = parts_.book.Record(uid);
+  v1::BootRecord record = before == nullptr ? v1::BootRecord() : *before;
+  const v1::BootEvidence& old = record.spec().evidence();
+  // The steps at which losing what came would lose more than the next report brings.
+  const bool step = before == nullptr || old.tpm_resets() != evidence.tpm_resets() ||
+                    old.left_firmware() != evidence.left_firmware() ||
+                    IsComplete(old) != IsComplete(evidence) ||
+                    old.prediction_size() != evidence.prediction_size() ||
+                    old.gaps_size() != evidence.gaps_size();
+  *record.mutable_spec()->mutable_evidence() = std::move(evidence);
+  return parts_.book.SetRecord(uid, std::move(record),
+                               step ? BootBook::Keep::kFile : BootBook::Keep::kMemory);
+}
+
+Result<void> BootVerdicts::TakeWord(const std::string& uid, const v1::BootMeasured& word) {
+  const auto before = parts_.book.Record(uid);
+  if (before == nullptr && word.verdict() == v1::BOOT_VERDICT_UNSPECIFIED) {
+    return Ok();
+  }
+  v1::BootRecord record = before == nullptr ? v1::BootRecord() : *before;
+  const v1::BootMeasured old = record.spec().agent();
+  if (IsFinal(old.verdict()) && !IsFinal(word.verdict()) &&
+      BeganBefore(record.spec().evidence(), old)) {
+    record.mutable_spec()->clear_evidence();
+  }
+  *record.mutable_spec()->mutable_agent() = word;
+  const bool step = old.verdict() != word.verdict() || old.stages_size() != word.stages_size() ||
+                    old.tpm_resets() != word.tpm_resets();
+  return parts_.book.SetRecord(uid, std::move(record),
+                               step ? BootBook::Keep::kFile : BootBook::Keep::kMemory);
+}
+
+measure::BaselineJudgement BootVerdicts::Compare(const v1::Instance& instance,
+                                                 const v1::BootRecord& record,
+                                                 const v1::Baseline& baseline) const {
+  const v1::BootEvidence& evidence = record.spec().evidence();
+  return JudgeEvidence(
+      {.evidence = evidence,
+       .baseline = baseline.spec(),
+       .platform = PlatformOf(instance, parts_.view),
+       // Without Secure Boot nobody has verified a signature in this boot.
+       .accept_signed_updates = PoolOf(instance, parts_.view).accept_signed_updates() &&
+                                record.spec().agent().secure_boot() == v1::SECURE_BOOT_ON,
+       .keys = KeysOf(instance, evidence, parts_.view),
+       .artefacts = parts_.artefacts});
+}
+
+BootVerdicts::Judged BootVerdicts::Judge(const v1::Instance& instance) {
+  const auto record = parts_.book.Record(instance.metadata().uid());
+  Judged out;
+  if (record == nullptr) {
+    return out;
+  }
+  out.measured = record->spec().agent();
+  if (out.measured.has_first_difference() &&
+      out.measured.first_difference().measured_what().empty()) {
+    const Result<Bytes> digest = FromHex(out.measured.first_difference().measured());
+    if (digest.has_value()) {
+      out.measured.mutable_first_difference()->set_measured_what(
+          parts_.artefacts.Describe(*digest));
+    }
+  }
+  if (out.measured.verdict() != v1::BOOT_VERIFIED) {
+    return out;
+  }
+  const auto baseline = parts_.book.Baseline(instance.metadata().uid());
+  if (!baseline.has_value()) {
+    out.measured = Undecided(out.measured, v1::BOOT_DIVERGED,
+                             "the boot cannot be compared with what the instance is meant to "
+                             "boot: " +
+                                 baseline.error().Describe());
+    return out;
+  }
+  const v1::BootEvidence& evidence = record->spec().evidence();
+  const bool complete = IsOf(evidence, out.measured);
+  if (*baseline == nullptr) {
+    if (complete && CheckWhole(evidence).has_value()) {
+      out.learned = Store(instance, SpecOf(evidence, "learned at the first verified boot"), nullptr)
+                        .has_value();
+    }
+    return out;
+  }
+  if (!evidence.gaps().empty()) {
+    out.measured = Undecided(out.measured, v1::BOOT_DIVERGED,
+                             "the boot cannot be compared with what the instance is meant to "
+                             "boot: " +
+                                 Printable(evidence.gaps(0)));
+    return out;
+  }
+  if (!complete) {
+    out.measured = Undecided(out.measured, v1::BOOT_PENDING,
+                             "the host has not sent the record of this boot yet, which is compared "
+                             "with the instance's baseline");
+    return out;
+  }
+  const measure::BaselineJudgement judgement = Compare(instance, *record, **baseline);
+  out.measured = Join(instance, **baseline, judgement, out.measured);
+  return out;
+}
+
+Result<v1::BootRecord> BootVerdicts::Record(const v1::Instance& instance) {
+  const auto record = parts_.book.Record(instance.metadata().uid());
+  if (record == nullptr) {
+    return NotFound("no boot of instance " + instance.metadata().name() + " was measured yet")
+        .WithFix("start it, and wait until its firmware runs");
+  }
+  v1::BootRecord out = *record;
+  *out.mutable_metadata() = instance.metadata();
+  *out.mutable_measured() = instance.status().boot().measured();
+  return out;
+}
+
+Result<v1::Baseline> BootVerdicts::Find(const v1::Instance& instance) {
+  ASSIGN_OR_RETURN(const auto baseline, parts_.book.Baseline(instance.metadata().uid()));
+  if (baseline == nullptr) {
+    return NotFound("instance " + instance.metadata().name() + " has no baseline yet")
+        .WithFix("it is learned at the first boot that is VERIFIED");
+  }
+  return *baseline;
+}
+
+Result<v1::Baseline> BootVerdicts::Baseline(const v1::Instance& instance) { return Find(instance); }
+
+Result<v1::BaselineDiff> BootVerdicts::Diff(const v1::Instance& instance) {
+  ASSIGN_OR_RETURN(const v1::Baseline baseline, Find(instance));
+  ASSIGN_OR_RETURN(const v1::BootRecord record, Record(instance));
+  const v1::BootEvidence& evidence = record.spec().evidence();
+  v1::BaselineDiff out;
+  out.set_verdict(record.measured().verdict());
+  out.set_pinned(baseline.spec().pinned());
+  if (!IsComplete(evidence)) {
+    return Conflict("the boot of instance " + instance.metadata().name() + " is not over")
+        .WithFix("wait for its verdict: vallum instance watch-boot " + instance.metadata().name());
+  }
+  out.set_events_sha256(EventsSha256(evidence));
+  const measure::BaselineJudgement judgement = Compare(instance, record, baseline);
+  for (const measure::BaselineDifference& each : judgement.differences) {
+    v1::BaselineChange& change = *out.add_changes();
+    *change.mutable_difference() = ToProto(each);
+    change.set_accepted(each.accepted);
+    change.set_words(each.words);
+  }
+  return out;
+}
+
+Result<v1::Baseline> BootVerdicts::Store(const v1::Instance& instance, v1::BaselineSpec spec,
+                                         const v1::Baseline* before) {
+  v1::Baseline baseline;
+  if (before != nullptr) {
+    *baseline.mutable_metadata() = before->metadata();
+    spec.set_pinned(before->spec().pinned());
+  } else {
+    *baseline.mutable_metadata()->mutable_create_time() = ToTimestamp(parts_.clock.Now());
+  }
+  baseline.mutable_metadata()->set_name(instance.metadata().name());
+  baseline.mutable_metadata()->set_tenant(instance.metadata().tenant());
+  spec.set_instance_uid(instance.metadata().uid());
+  spec.set_platform(PlatformOf(instance, parts_.view));
+  *spec.mutable_time() = ToTimestamp(parts_.clock.Now());
+  *baseline.mutable_spec() = std::move(spec);
+  return parts_.book.SetBaseline(std::move(baseline),
+                                 before == nullptr ? 0 : before->metadata().revision());
+}
+
+Result<v1::Baseline> BootVerdicts::Accept(const v1::Instance& instance,
+                                          const std::string& events_sha256,
+                                          const std::string& user) {
+  ASSIGN_OR_RETURN(const v1::BootRecord record, Record(instance));
+  const v1::BootEvidence& evidence = record.spec().evidence();
+  RETURN_IF_ERROR(CheckWhole(evidence));
+  const v1::BootMeasured& word = record.spec().agent();
+  if (word.verdict() != v1::BOOT_VERIFIED) {
+    return Conflict("the host's own judgement of the boot is " + VerdictWord(word.verdict()) +
+                    ", which no baseline changes")
+        .WithFix("see the reasons in `vallum instance show " + instance.metadata().name() + "`");
+  }
+  if (!IsOf(evidence, word) ||
+      (!events_sha256.empty() && ToLower(events_sha256) != EventsSha256(evidence))) {
+    return Conflict("instance " + instance.metadata().name() +
+                    " has booted again since, and measured something else")
+        .WithFix("look at `vallum instance baseline diff " + instance.metadata().name() +
+                 "` again");
+  }
+  ASSIGN_OR_RETURN(const auto before, parts_.book.Baseline(instance.metadata().uid()));
+  return Store(instance, SpecOf(evidence, "accepted by " + user), before.get());
+}
+
+Result<v1::Baseline> BootVerdicts::Replace(const v1::Instance& instance,
+                                           const v1::BaselineSpec& wanted,
+                                           const std::string& user) {
+  if (wanted.events().empty() || wanted.events_size() > kMaxBaselineEvents) {
+    return InvalidInput("spec.events: " + std::to_string(wanted.events_size()) +
+                        " extends are not from 1 to " + std::to_string(kMaxBaselineEvents));
+  }
+  v1::BootEvidence evidence;
+  for (const v1::MeasuredEvent& event : wanted.events()) {
+    *evidence.add_events() = event;
+  }
+  if (Bounded(evidence).events_size() != wanted.events_size()) {
+    return InvalidInput(
+               "spec.events: a digest is no SHA-256, or a pcr is not one of 0 to 9 and 11 "
+               "to 14")
+        .WithFix("take the events of another baseline: GET /v1/instances/{name}/baseline");
+  }
+  ASSIGN_OR_RETURN(const auto before, parts_.book.Baseline(instance.metadata().uid()));
+  return Store(instance, SpecOf(Bounded(std::move(evidence)), "set by " + user), before.get());
+}
+
+Result<v1::Baseline> BootVerdicts::SetPinned(const v1::Instance& instance, bool pinned) {
+  ASSIGN_OR_RETURN(v1::Baseline baseline, Find(instance));
+  if (baseline.spec().pinned() == pinned) {
+    return baseline;
+  }
+  baseline.mutable_spec()->set_pinned(pinned);
+  const int64_t from = baseline.metadata().revision();
+  return parts_.book.SetBaseline(std::move(baseline), from);
+}
+
+Result<v1::Baseline> BootVerdicts::Pin(const v1::Instance& instance) {
+  return SetPinned(instance, true);
+}
+
+Result<v1::Baseline> BootVerdicts::Unpin(const v1::Instance& instance) {
+  return SetPinned(instance, false);
+}
+
+}  // namespace vallum::controller

@@ -1,0 +1,625 @@
+// SPDX-License-Identifier: Apache-2.0
+// A whole controller whose agents report boots and their evidence.
+#include "controller/boot_verdicts.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/check.h"
+#include "base/digest.h"
+#include "controller/boot_judgement.h"
+#include "controller/test_rig.h"
+#include "firmware/guid.h"
+#include "firmware/signature_list.h"
+#include "measure/event_digest.h"
+
+namespace vallum::controller {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::Contains;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using ::testing::Not;
+
+constexpr HashAlgorithm kBank = HashAlgorithm::kSha256;
+
+std::string DigestOf(const std::string& content) {
+  return std::string(AsText(Digest(kBank, AsBytes(content))));
+}
+
+void Add(v1::BootEvidence& evidence, int pcr, const std::string& digest,
+         const std::string& what = "") {
+  v1::MeasuredEvent& event = *evidence.add_events();
+  event.set_pcr(pcr);
+  event.set_digest(digest);
+  event.set_what(what);
+  *event.mutable_time() = ToTimestamp(WallTime(std::chrono::seconds(1'000'000)));
+}
+
+// Of a boot that has reached its operating system.
+v1::BootEvidence Evidence(const std::string& kernel = "kernel", const std::string& config = "cfg",
+                          int tpm_resets = 1) {
+  v1::BootEvidence evidence;
+  evidence.set_tpm_resets(tpm_resets);
+  Add(evidence, 0, DigestOf("firmware"));
+  Add(evidence, 4, DigestOf("grub"));
+  Add(evidence, 8, DigestOf("command"), "command: linux /vmlinuz");
+  Add(evidence, 9, DigestOf(config), "file /EFI/debian/grub.cfg");
+  Add(evidence, 4, DigestOf(kernel));
+  Add(evidence, 5,
+      std::string(
+          AsText(measure::ActionDigest(kBank, "Exit Boot Services Returned with Success"))));
+  evidence.set_left_firmware(true);
+  return evidence;
+}
+
+class BootVerdictsTest : public testing::Test {
+ protected:
+  BootVerdictsTest() {
+    rig_.MakeReadyImage("debian12", "required");
+    agent_ = rig_.ConnectedAgent("node1");
+  }
+
+  void Create(const std::string& name = "web1") {
+    rig_.Create(name);
+    const std::optional<v1::DesiredInstance> desired = agent_->NextInstance();
+    CHECK(desired.has_value());
+    desired_ = *desired;
+    Report(v1::BOOT_PENDING);
+  }
+  v1::InstanceReport Word(v1::BootVerdict verdict, int tpm_resets) const {
+    v1::InstanceReport report = FakeAgent::MakeReport(desired_, v1::INSTANCE_RUNNING);
+    v1::BootStatus& boot = *report.mutable_status()->mutable_boot();
+    boot.mutable_effective()->set_firmware_sha256("f1");
+    v1::BootMeasured& measured = *boot.mutable_measured();
+    measured.set_verdict(verdict);
+    measured.set_early(verdict);
+    measured.set_late(verdict);
+    measured.set_secure_boot(v1::SECURE_BOOT_ON);
+    measured.set_tpm_resets(tpm_resets);
+    *measured.mutable_measured_at() = ToTimestamp(WallTime(std::chrono::seconds(2'000'000)));
+    return report;
+  }
+  void Report(v1::BootVerdict verdict, int tpm_resets = 1) {
+    agent_->Report(Word(verdict, tpm_resets));
+  }
+  void Send(const v1::BootEvidence& evidence) {
+    v1::BootEvidenceReport report;
+    report.set_uid(desired_.uid());
+    *report.mutable_evidence() = evidence;
+    agent_->SendEvidence(report);
+  }
+  // A boot from its power-on to the agent's VERIFIED, with its evidence.
+  void Boot(const v1::BootEvidence& evidence) {
+    Report(v1::BOOT_PENDING, evidence.tpm_resets());
+    EXPECT_TRUE(Await(v1::BOOT_PENDING));
+    Send(evidence);
+    Report(v1::BOOT_VERIFIED, evidence.tpm_resets());
+  }
+  void Learn() {
+    Boot(Evidence());
+    EXPECT_TRUE(AwaitEvent("instance.baseline-learned"));
+    EXPECT_TRUE(Await(v1::BOOT_VERIFIED));
+  }
+  std::shared_ptr<const v1::Instance> Show() {
+    return rig_.controller().view().Get<v1::Instance>("web1");
+  }
+  v1::BootMeasured Measured() { return Show()->status().boot().measured(); }
+  bool Await(v1::BootVerdict verdict) {
+    return rig_.Await([&](const View& view) {
+      const auto found = view.Get<v1::Instance>("web1");
+      return found != nullptr && found->status().boot().measured().verdict() == verdict;
+    });
+  }
+  bool AwaitEvent(const std::string& kind, int count = 1) {
+    return rig_.Await([&](const View& view) {
+      const auto events = view.All<v1::Event>();
+      return std::count_if(events.begin(), events.end(),
+                           [&](const auto& e) { return e->kind() == kind; }) >= count;
+    });
+  }
+  std::string LastMessage(const std::string& kind) {
+    std::string message;
+    for (const auto& event : rig_.controller().view().All<v1::Event>()) {
+      if (event->kind() == kind) message = event->message();
+    }
+    return message;
+  }
+  void SetPool(v1::OnDiverged action, bool accept_updates = false) {
+    ASSERT_TRUE(rig_.controller()
+                    .resources()
+                    .Modify<v1::Pool>("default",
+                                      [&](v1::Pool& pool) -> Result<ResourceStore::Change> {
+                                        pool.mutable_spec()->set_on_diverged(action);
+                                        pool.mutable_spec()->set_accept_signed_updates(
+                                            accept_updates);
+                                        return ResourceStore::Change::kWrite;
+                                      })
+                    .has_value());
+  }
+  BootVerdicts& verdicts() { return rig_.controller().verdicts(); }
+  Result<v1::Baseline> Accept(const std::string& events = "") {
+    Result<v1::Baseline> accepted = verdicts().Accept(*Show(), events, "alice");
+    rig_.controller().reconciler().Rejudge("web1");
+    return accepted;
+  }
+  size_t Files() const {
+    const std::filesystem::directory_iterator all(rig_.dir() / "boots");
+    return static_cast<size_t>(std::distance(begin(all), end(all)));
+  }
+
+  Rig rig_;
+  std::unique_ptr<FakeAgent> agent_;
+  v1::DesiredInstance desired_;
+};
+
+TEST_F(BootVerdictsTest, FirstVerifiedBootIsLearnedAndTheSameBootIsVerified) {
+  Create();
+  Learn();
+  EXPECT_EQ(verdicts().Baseline(*Show())->spec().events_size(), 6);
+  Boot(Evidence("kernel", "cfg", 2));
+  EXPECT_TRUE(Await(v1::BOOT_VERIFIED));
+  EXPECT_THAT(Measured().accepted_changes(), IsEmpty());
+}
+
+TEST_F(BootVerdictsTest, BootThatIsNotVerifiedIsNotLearned) {
+  Create();
+  Send(Evidence());
+  Report(v1::BOOT_DIVERGED);
+  EXPECT_TRUE(Await(v1::BOOT_DIVERGED));
+  EXPECT_EQ(verdicts().Baseline(*Show()).error().code(), ErrorCode::kNotFound);
+}
+
+TEST_F(BootVerdictsTest, RecordWithAGapIsNotLearned) {
+  Create();
+  v1::BootEvidence evidence = Evidence();
+  evidence.add_gaps("records were dropped");
+  Boot(evidence);
+  EXPECT_TRUE(Await(v1::BOOT_VERIFIED));
+  EXPECT_EQ(verdicts().Baseline(*Show()).error().code(), ErrorCode::kNotFound);
+}
+
+TEST_F(BootVerdictsTest, ChangedConfigurationDivergesAlthoughTheAgentAgrees) {
+  Create();
+  Learn();
+  Boot(Evidence("kernel", "another cfg", 2));
+  ASSERT_TRUE(Await(v1::BOOT_DIVERGED));
+  const v1::BootMeasured measured = Measured();
+  EXPECT_EQ(measured.early(), v1::BOOT_VERIFIED);
+  EXPECT_EQ(measured.late(), v1::BOOT_DIVERGED);
+  const v1::BootDifference& difference = measured.first_difference();
+  EXPECT_EQ(difference.pcr(), 9);
+  EXPECT_EQ(difference.event(), 1);
+  EXPECT_EQ(difference.expected_from(), "baseline");
+  EXPECT_EQ(difference.expected_what(), "file /EFI/debian/grub.cfg");
+  EXPECT_THAT(measured.reasons(), Contains(HasSubstr("vallum instance baseline accept web1")));
+  ASSERT_TRUE(AwaitEvent("instance.boot-diverged"));
+  EXPECT_THAT(LastMessage("instance.boot-diverged"),
+              AllOf(HasSubstr("PCR 9, extend 1: expected file /EFI/debian/grub.cfg"),
+                    HasSubstr("by baseline")));
+}
+
+TEST_F(BootVerdictsTest, WithABaselineVerifiedWaitsForTheEvidence) {
+  Create();
+  Learn();
+  Report(v1::BOOT_PENDING, 2);
+  EXPECT_TRUE(Await(v1::BOOT_PENDING));
+  Report(v1::BOOT_VERIFIED, 2);
+  EXPECT_TRUE(rig_.Await([&](const View&) {
+    return !Measured().reasons().empty() &&
+           Measured().reasons(0).find("has not sent the record") != std::string::npos;
+  }));
+  EXPECT_EQ(Measured().verdict(), v1::BOOT_PENDING);
+  Send(Evidence("kernel", "cfg", 2));
+  EXPECT_TRUE(Await(v1::BOOT_VERIFIED));
+}
+
+TEST_F(BootVerdictsTest, EvidenceThatDoesNotReachTheOperatingSystemIsNeitherLearnedNorCompared) {
+  Create();
+  v1::BootEvidence half = Evidence();
+  half.mutable_events()->RemoveLast();
+  Boot(half);
+  EXPECT_TRUE(Await(v1::BOOT_VERIFIED));
+  EXPECT_EQ(verdicts().Baseline(*Show()).error().code(), ErrorCode::kNotFound);
+  Send(Evidence());
+  EXPECT_TRUE(AwaitEvent("instance.baseline-learned"));
+  Report(v1::BOOT_PENDING, 2);
+  EXPECT_TRUE(Await(v1::BOOT_PENDING));
+  half.set_tpm_resets(2);
+  Send(half);
+  Report(v1::BOOT_VERIFIED, 2);
+  EXPECT_TRUE(rig_.Await([&](const View&) { return !Measured().reasons().empty(); }));
+  EXPECT_EQ(Measured().verdict(), v1::BOOT_PENDING);
+}
+
+TEST_F(BootVerdictsTest, RecordWithAGapIsADivergenceFromABaseline) {
+  Create();
+  Learn();
+  v1::BootEvidence evidence = Evidence("kernel", "cfg", 2);
+  evidence.add_gaps("records were dropped");
+  Boot(evidence);
+  EXPECT_TRUE(Await(v1::BOOT_DIVERGED));
+}
+
+TEST_F(BootVerdictsTest, EvidenceOfTheBootBeforeDoesNotCount) {
+  Create();
+  Learn();
+  // A new run counts its boots anew.
+  Report(v1::BOOT_PENDING, 1);
+  EXPECT_TRUE(Await(v1::BOOT_PENDING));
+  Report(v1::BOOT_VERIFIED, 1);
+  EXPECT_TRUE(rig_.Await([&](const View&) { return !Measured().reasons().empty(); }));
+  EXPECT_EQ(Measured().verdict(), v1::BOOT_PENDING);
+}
+
+TEST_F(BootVerdictsTest, EvidenceOfAnotherHostIsNotTaken) {
+  Create();
+  Learn();
+  const auto thief = rig_.ConnectedAgent("node2");
+  Report(v1::BOOT_PENDING, 2);
+  EXPECT_TRUE(Await(v1::BOOT_PENDING));
+  v1::BootEvidenceReport report;
+  report.set_uid(desired_.uid());
+  *report.mutable_evidence() = Evidence("kernel", "cfg", 2);
+  thief->SendEvidence(report);
+  thief->Report(FakeAgent::MakeReport(desired_, v1::INSTANCE_STOPPED));  // taken no more than that
+  Report(v1::BOOT_VERIFIED, 2);
+  EXPECT_TRUE(rig_.Await([&](const View&) { return !Measured().reasons().empty(); }));
+  EXPECT_EQ(Measured().verdict(), v1::BOOT_PENDING);
+}
+
+TEST_F(BootVerdictsTest, AcceptMakesTheLastBootTheBaseline) {
+  Create();
+  Learn();
+  Boot(Evidence("kernel", "another cfg", 2));
+  ASSERT_TRUE(Await(v1::BOOT_DIVERGED));
+  const auto diff = verdicts().Diff(*Show());
+  ASSERT_EQ(diff->changes_size(), 1);
+  EXPECT_FALSE(diff->changes(0).accepted());
+  const auto accepted = Accept(diff->events_sha256());
+  ASSERT_TRUE(accepted.has_value()) << accepted.error().Describe();
+  EXPECT_EQ(accepted->spec().origin(), "accepted by alice");
+  EXPECT_TRUE(Await(v1::BOOT_VERIFIED));
+  EXPECT_THAT(verdicts().Diff(*Show())->changes(), IsEmpty());
+}
+
+TEST_F(BootVerdictsTest, AcceptOfAnotherBootThanTheOneLookedAtIsRefused) {
+  Create();
+  Learn();
+  Boot(Evidence("kernel", "another cfg", 2));
+  ASSERT_TRUE(Await(v1::BOOT_DIVERGED));
+  const std::string seen = verdicts().Diff(*Show())->events_sha256();
+  Boot(Evidence("evil", "another cfg", 3));
+  ASSERT_TRUE(Await(v1::BOOT_DIVERGED));
+  EXPECT_EQ(Accept(seen).error().code(), ErrorCode::kConflict);
+}
+
+TEST_F(BootVerdictsTest, AcceptNeedsABootThatTheAgentCallsVerified) {
+  Create();
+  Learn();
+  Report(v1::BOOT_PENDING, 2);
+  EXPECT_TRUE(Await(v1::BOOT_PENDING));
+  EXPECT_EQ(Accept().error().code(), ErrorCode::kConflict);
+  Send(Evidence("kernel", "another cfg", 2));
+  Report(v1::BOOT_DIVERGED, 2);
+  ASSERT_TRUE(Await(v1::BOOT_DIVERGED));
+  // The evidence is taken after the word.
+  ASSERT_TRUE(rig_.Await([&](const View&) { return verdicts().Diff(*Show()).has_value(); }));
+  const auto refused = Accept();
+  EXPECT_EQ(refused.error().code(), ErrorCode::kConflict);
+  EXPECT_THAT(refused.error().message(), HasSubstr("the host's own judgement"));
+}
+
+TEST_F(BootVerdictsTest, PinKeepsTheEventsAndUnpinTakesItBack) {
+  Create();
+  Learn();
+  EXPECT_TRUE(verdicts().Pin(*Show())->spec().pinned());
+  EXPECT_TRUE(Accept()->spec().pinned());
+  EXPECT_FALSE(verdicts().Unpin(*Show())->spec().pinned());
+  EXPECT_EQ(verdicts().Baseline(*Show())->spec().events_size(), 6);
+}
+
+TEST_F(BootVerdictsTest, BaselineCanBeSetByHand) {
+  Create();
+  Learn();
+  v1::BaselineSpec wanted = verdicts().Baseline(*Show())->spec();
+  wanted.mutable_events(3)->set_digest(DigestOf("golden cfg"));
+  ASSERT_TRUE(verdicts().Replace(*Show(), wanted, "alice").has_value());
+  rig_.controller().reconciler().Rejudge("web1");
+  EXPECT_TRUE(Await(v1::BOOT_DIVERGED));
+  wanted.mutable_events(0)->set_digest("short");
+  EXPECT_EQ(verdicts().Replace(*Show(), wanted, "alice").error().code(), ErrorCode::kInvalidInput);
+  wanted.clear_events();
+  EXPECT_EQ(verdicts().Replace(*Show(), wanted, "alice").error().code(), ErrorCode::kInvalidInput);
+}
+
+TEST_F(BootVerdictsTest, VerdictAndBaselineSurviveARestartOfTheController) {
+  Create();
+  Learn();
+  Boot(Evidence("kernel", "another cfg", 2));
+  ASSERT_TRUE(Await(v1::BOOT_DIVERGED));
+  agent_->Disconnect();
+  auto again = std::move(agent_);
+  rig_.Stop();
+  rig_.Start();
+  EXPECT_EQ(Measured().verdict(), v1::BOOT_DIVERGED);
+  agent_ = rig_.NewAgent("node1");
+  agent_->TakeIdentityOf(*again);
+  v1::Hello hello = FakeAgent::MakeHello();
+  *hello.add_instances() = Word(v1::BOOT_VERIFIED, 2);
+  ASSERT_TRUE(agent_->Connect(hello).has_value());
+  Send(Evidence("kernel", "another cfg", 2));
+  ASSERT_TRUE(Accept().has_value());
+  EXPECT_TRUE(Await(v1::BOOT_VERIFIED));
+}
+
+TEST_F(BootVerdictsTest, DamagedBaselineIsNotTakenForNone) {
+  Create();
+  Learn();
+  agent_->Disconnect();
+  auto again = std::move(agent_);
+  rig_.Stop();
+  std::filesystem::resize_file(rig_.dir() / "boots" / (desired_.uid() + ".baseline"), 0);
+  rig_.Start();
+  agent_ = rig_.NewAgent("node1");
+  agent_->TakeIdentityOf(*again);
+  v1::Hello hello = FakeAgent::MakeHello();
+  *hello.add_instances() = Word(v1::BOOT_VERIFIED, 1);
+  ASSERT_TRUE(agent_->Connect(hello).has_value());
+  EXPECT_TRUE(Await(v1::BOOT_DIVERGED));
+  EXPECT_THAT(Measured().reasons(), Contains(HasSubstr("is no baseline of its instance")));
+}
+
+TEST_F(BootVerdictsTest, DeletionLeavesNothing) {
+  Create();
+  Learn();
+  EXPECT_EQ(Files(), 2U);
+  ASSERT_TRUE(rig_.controller().instances().Delete("web1", kTester).has_value());
+  v1::InstanceReport gone;
+  gone.set_uid(desired_.uid());
+  gone.set_gone(true);
+  agent_->Report(gone);
+  EXPECT_TRUE(rig_.Await(
+      [&](const View& view) { return view.Get<v1::Instance>("web1") == nullptr && Files() == 0; }));
+}
+
+TEST_F(BootVerdictsTest, WhatADeletionLeftBehindIsSweptAtTheNextStart) {
+  Create();
+  Learn();
+  agent_->Disconnect();
+  rig_.controller().reconciler().Stop();
+  ASSERT_TRUE(rig_.controller().resources().Delete(Kind::kInstance, "web1", 0).has_value());
+  EXPECT_EQ(Files(), 2U);
+  rig_.Stop();
+  rig_.Start();
+  EXPECT_EQ(Files(), 0U);
+}
+
+TEST_F(BootVerdictsTest, WholeBootIsAHandfulOfCommits) {
+  Create();
+  Learn();
+  const store::Revision before = rig_.controller().view().revision();
+  Report(v1::BOOT_PENDING, 2);
+  const v1::BootEvidence whole = Evidence("kernel", "cfg", 2);
+  for (int count = 1; count < whole.events_size(); ++count) {
+    v1::BootEvidence part = whole;
+    part.mutable_events()->DeleteSubrange(count, whole.events_size() - count);
+    part.set_left_firmware(false);
+    Send(part);
+  }
+  Send(whole);
+  Report(v1::BOOT_VERIFIED, 2);
+  ASSERT_TRUE(AwaitEvent("instance.boot-verified", 2));
+  EXPECT_LE(rig_.controller().view().revision() - before, 5);
+}
+
+// ---- what the pool wants done ----
+
+TEST_F(BootVerdictsTest, DivergedInstanceIsIsolatedUntilABootIsVerified) {
+  Create();
+  Learn();
+  SetPool(v1::ON_DIVERGED_ISOLATE);
+  Boot(Evidence("kernel", "another cfg", 2));
+  std::optional<v1::DesiredInstance> desired = agent_->NextInstance();
+  ASSERT_TRUE(desired.has_value());
+  EXPECT_TRUE(desired->isolate());
+  EXPECT_TRUE(Show()->status().isolated());
+  // A boot without a verdict yet changes nothing.
+  Report(v1::BOOT_PENDING, 3);
+  EXPECT_TRUE(Await(v1::BOOT_PENDING));
+  EXPECT_TRUE(Show()->status().isolated());
+  Send(Evidence("kernel", "cfg", 3));
+  Report(v1::BOOT_VERIFIED, 3);
+  desired = agent_->NextInstance();
+  ASSERT_TRUE(desired.has_value());
+  EXPECT_FALSE(desired->isolate());
+  EXPECT_TRUE(AwaitEvent("instance.isolated"));
+  EXPECT_TRUE(AwaitEvent("instance.connected"));
+}
+
+TEST_F(BootVerdictsTest, PolicyThatChangesActsOnWhatHasDivergedAlready) {
+  Create();
+  Learn();
+  Boot(Evidence("kernel", "another cfg", 2));
+  ASSERT_TRUE(Await(v1::BOOT_DIVERGED));
+  EXPECT_FALSE(Show()->status().isolated());
+  SetPool(v1::ON_DIVERGED_ISOLATE);
+  EXPECT_TRUE(agent_->NextInstance()->isolate());
+  SetPool(v1::ON_DIVERGED_REPORT);
+  EXPECT_FALSE(agent_->NextInstance()->isolate());
+}
+
+TEST_F(BootVerdictsTest, DivergedInstanceIsStoppedByForceAndSaysWhy) {
+  Create();
+  Learn();
+  SetPool(v1::ON_DIVERGED_STOP);
+  Boot(Evidence("kernel", "another cfg", 2));
+  std::optional<v1::DesiredInstance> desired = agent_->NextInstance();
+  ASSERT_TRUE(desired.has_value());
+  EXPECT_EQ(desired->spec().power(), v1::POWER_STOPPED);
+  EXPECT_TRUE(desired->spec().force_stop());
+  v1::InstanceReport stopped = Word(v1::BOOT_VERIFIED, 2);
+  stopped.mutable_status()->set_phase(v1::INSTANCE_STOPPED);
+  stopped.mutable_status()->set_observed_generation(desired->generation());
+  agent_->Report(stopped);
+  ASSERT_TRUE(rig_.AwaitPhase("web1", v1::INSTANCE_STOPPED));
+  EXPECT_THAT(Show()->status().reason(),
+              AllOf(HasSubstr("stopped, because its boot DIVERGED"), HasSubstr("PCR 9, extend 1")));
+  EXPECT_THAT(Show()->status().fix(), HasSubstr("vallum instance baseline accept web1"));
+  EXPECT_TRUE(AwaitEvent("instance.stopped-diverged"));
+  // Accepted while it is stopped: the reason goes, and it may be started.
+  ASSERT_TRUE(Accept().has_value());
+  ASSERT_TRUE(Await(v1::BOOT_VERIFIED));
+  EXPECT_EQ(Show()->status().reason(), "");
+  ASSERT_TRUE(rig_.controller().instances().Start("web1", kTester).has_value());
+  EXPECT_EQ(agent_->NextInstance()->spec().power(), v1::POWER_RUNNING);
+}
+
+TEST_F(BootVerdictsTest, StartAfterAStopByPolicyIsJudgedByItsOwnBoot) {
+  Create();
+  Learn();
+  SetPool(v1::ON_DIVERGED_STOP);
+  Boot(Evidence("kernel", "another cfg", 2));
+  v1::DesiredInstance stop = *agent_->NextInstance();
+  v1::InstanceReport stopped = Word(v1::BOOT_VERIFIED, 2);
+  stopped.mutable_status()->set_phase(v1::INSTANCE_STOPPED);
+  stopped.mutable_status()->set_observed_generation(stop.generation());
+  agent_->Report(stopped);
+  ASSERT_TRUE(rig_.AwaitPhase("web1", v1::INSTANCE_STOPPED));
+  ASSERT_TRUE(rig_.controller().instances().Start("web1", kTester).has_value());
+  desired_ = *agent_->NextInstance();
+  EXPECT_EQ(desired_.spec().power(), v1::POWER_RUNNING);
+  Boot(Evidence("kernel", "cfg", 1));
+  EXPECT_TRUE(Await(v1::BOOT_VERIFIED));
+  EXPECT_EQ(Show()->spec().power(), v1::POWER_RUNNING);
+}
+
+TEST_F(BootVerdictsTest, RefusedAndPendingAreNeverActedOn) {
+  Create();
+  for (const v1::OnDiverged action : {v1::ON_DIVERGED_ISOLATE, v1::ON_DIVERGED_STOP}) {
+    SetPool(action);
+    for (const v1::BootVerdict verdict : {v1::BOOT_PENDING, v1::BOOT_REFUSED}) {
+      Report(verdict);
+      ASSERT_TRUE(Await(verdict));
+      EXPECT_FALSE(Show()->status().isolated());
+      EXPECT_EQ(Show()->spec().power(), v1::POWER_RUNNING);
+    }
+  }
+}
+
+// ---- signed updates ----
+
+// A program on the disk that db admits by its digest.
+v1::BootEvidence UpdatedKernel(int tpm_resets) {
+  v1::BootEvidence evidence = Evidence("kernel 2", "cfg", tpm_resets);
+  v1::BootBinary& kernel = *evidence.add_boot_binaries();
+  kernel.set_path("\\vmlinuz");
+  kernel.set_authenticode_sha256(ToHex(AsBytes(DigestOf("kernel 2"))));
+  kernel.set_signer("CN=Debian");
+  const firmware::Signature entry = firmware::MakeSignature(
+      firmware::SignatureType::kSha256, firmware::kShimLockGuid, AsBytes(DigestOf("kernel 2")));
+  evidence.mutable_keys()->set_db(std::string(AsText(firmware::EncodeSignatureList(entry))));
+  return evidence;
+}
+
+TEST_F(BootVerdictsTest, SignedUpdateIsAcceptedByThePoolsPolicyAndSaid) {
+  Create();
+  Learn();
+  Boot(UpdatedKernel(2));
+  ASSERT_TRUE(Await(v1::BOOT_DIVERGED));
+  EXPECT_THAT(Measured().first_difference().measured_what(),
+              HasSubstr("\\vmlinuz of the instance's disk, signed by CN=Debian"));
+  SetPool(v1::ON_DIVERGED_REPORT, true);
+  ASSERT_TRUE(Await(v1::BOOT_VERIFIED));
+  EXPECT_THAT(Measured().accepted_changes(),
+              Contains(HasSubstr("changed, signer accepted: \\vmlinuz")));
+  EXPECT_TRUE(AwaitEvent("instance.boot-verified", 2));
+  ASSERT_TRUE(verdicts().Pin(*Show()).has_value());
+  rig_.controller().reconciler().Rejudge("web1");
+  EXPECT_TRUE(Await(v1::BOOT_DIVERGED));
+}
+
+TEST_F(BootVerdictsTest, WithoutSecureBootNoUpdateIsAccepted) {
+  Create();
+  Learn();
+  SetPool(v1::ON_DIVERGED_REPORT, true);
+  Report(v1::BOOT_PENDING, 2);
+  EXPECT_TRUE(Await(v1::BOOT_PENDING));
+  Send(UpdatedKernel(2));
+  v1::InstanceReport report = Word(v1::BOOT_VERIFIED, 2);
+  report.mutable_status()->mutable_boot()->mutable_measured()->set_secure_boot(v1::SECURE_BOOT_OFF);
+  agent_->Report(report);
+  EXPECT_TRUE(Await(v1::BOOT_DIVERGED));
+}
+
+// ---- words ----
+
+TEST_F(BootVerdictsTest, DifferenceSaysOfWhichImageAProgramIs) {
+  Create();
+  Learn();
+  v1::Image image;
+  image.mutable_metadata()->set_name("debian11");
+  v1::BootBinary& grub = *image.mutable_status()->add_boot_binaries();
+  grub.set_path("\\EFI\\BOOT\\grubx64.efi");
+  grub.set_authenticode_sha256(ToHex(AsBytes(DigestOf("old grub"))));
+  const auto stored = rig_.controller().resources().Create(image);
+  ASSERT_TRUE(rig_.controller().view().WaitFor(stored->metadata().revision()).has_value());
+  v1::BootEvidence evidence = Evidence("kernel", "cfg", 2);
+  evidence.mutable_events(1)->set_digest(DigestOf("old grub"));
+  Boot(evidence);
+  ASSERT_TRUE(Await(v1::BOOT_DIVERGED));
+  EXPECT_EQ(Measured().first_difference().measured_what(),
+            "\\EFI\\BOOT\\grubx64.efi of image debian11, unsigned");
+  EXPECT_EQ(Measured().early(), v1::BOOT_DIVERGED);
+}
+
+TEST_F(BootVerdictsTest, KeyVariablesAreKnownByKeySetAndVersionUntilItIsDeleted) {
+  v1::KeySet keys;
+  keys.mutable_metadata()->set_name("prod");
+  v1::KeySetVersion& version = *keys.mutable_status()->add_versions();
+  version.set_version(2);
+  version.mutable_content()->set_dbx("revocations");
+  const auto stored = rig_.controller().resources().Create(keys);
+  View& view = rig_.controller().view();
+  ASSERT_TRUE(view.WaitFor(stored->metadata().revision()).has_value());
+  const KnownArtefacts artefacts(view);
+  const Bytes digest = measure::VariableEventDigest(kBank, "dbx", firmware::kSecurityDatabaseGuid,
+                                                    AsBytes(std::string_view("revocations")));
+  EXPECT_EQ(artefacts.Describe(digest), "dbx of key set prod version 2");
+  EXPECT_EQ(artefacts.Describe(measure::SeparatorDigest(kBank)), "separator");
+  EXPECT_EQ(artefacts.Describe(Bytes(32)), "");
+  ASSERT_TRUE(rig_.controller().resources().Delete(Kind::kKeySet, "prod", 0).has_value());
+  EXPECT_TRUE(rig_.Await([&](const View&) { return artefacts.Describe(digest).empty(); }));
+}
+
+// ---- limits ----
+
+TEST(BoundedEvidence, KeepsOnlyWhatIsCompared) {
+  v1::BootEvidence evidence;
+  Add(evidence, 4, DigestOf("a"), "a\x1b[2J");
+  Add(evidence, 10, DigestOf("ima"));
+  Add(evidence, 23, DigestOf("app"));
+  Add(evidence, -1, DigestOf("x"));
+  Add(evidence, 4, "short");
+  const v1::BootEvidence bounded = Bounded(evidence);
+  ASSERT_EQ(bounded.events_size(), 1);
+  EXPECT_THAT(bounded.events(0).what(), Not(HasSubstr("\x1b")));
+}
+
+TEST(BoundedEvidence, TooMuchLosesItsContentAndSaysSo) {
+  v1::BootEvidence evidence = Evidence();
+  for (int i = 0; i <= kMaxBootEvents; ++i) Add(evidence, 8, DigestOf("x"));
+  const v1::BootEvidence bounded = Bounded(evidence);
+  EXPECT_THAT(bounded.events(), IsEmpty());
+  EXPECT_THAT(bounded.gaps(), Contains(HasSubstr("more than is kept")));
+}
+
+}  // namespace
+}  // namespace vallum::controller
