@@ -9,10 +9,13 @@
 
 #include "base/bytes.h"
 #include "base/text.h"
+#include "base/units.h"
 #include "cli/commands.h"
 #include "cli/local_image.h"
+#include "firmware/firmware_volume.h"
 #include "images/inspection_json.h"
 #include "measure/extend_log.h"
+#include "measure/platform.h"
 #include "measure/prediction.h"
 
 namespace vallum::cli {
@@ -20,10 +23,27 @@ namespace {
 
 struct PredictOptions {
   std::string file, format, variables, record, bank = "sha256";
+  std::string firmware, memory, cpu;
+  uint32_t vcpus = 1;
+  uint8_t boot_disk_slot = 4;
   uint64_t failed_boot_options = 0;
 };
 
 constexpr size_t kMaxFile = size_t{64} << 20U;
+
+Result<images::PredictedPlatform> ReadPlatform(const PredictOptions& options) {
+  if (options.memory.empty() || options.cpu.empty()) {
+    return InvalidInput("what the firmware measures depends on the machine")
+        .WithFix("give --memory and --cpu with --firmware");
+  }
+  images::PredictedPlatform platform;
+  ASSIGN_OR_RETURN(platform.firmware, ReadInputFile(options.firmware, firmware::kMaxFirmwareImage));
+  ASSIGN_OR_RETURN(platform.machine.memory, ParseByteCount(options.memory));
+  ASSIGN_OR_RETURN(platform.machine.cpu, measure::ParseGuestCpu(options.cpu));
+  platform.machine.vcpus = options.vcpus;
+  platform.machine.boot_disk_slot = options.boot_disk_slot;
+  return platform;
+}
 
 // Says beside each PCR whether the record of a real boot agrees. Returns how many differ.
 Result<size_t> AddComparison(const measure::Prediction& prediction, const std::string& path,
@@ -52,6 +72,9 @@ Result<void> Predict(Tool* tool, const PredictOptions& options) {
   request.prediction.emplace();
   ASSIGN_OR_RETURN(request.prediction->variables, ReadInputFile(options.variables, kMaxFile));
   request.prediction->failed_boot_options = options.failed_boot_options;
+  if (!options.firmware.empty()) {
+    ASSIGN_OR_RETURN(request.prediction->platform, ReadPlatform(options));
+  }
   ASSIGN_OR_RETURN(const LocalImage image, LocalImage::Open(options.file));
   ASSIGN_OR_RETURN(const images::InspectedImage inspected,
                    image.Inspect(tool->environment().inspector, options.format, request));
@@ -98,6 +121,18 @@ void AddPredictCommand(CLI::App* group, Tool* tool) {
       ->add_option("--variables", options->variables,
                    "UEFI variables before the boot: OVMF_VARS*.fd, an instance's vars.fd")
       ->required();
+  predict->add_option("--firmware", options->firmware,
+                      "Code file that QEMU runs (OVMF_CODE*.fd): predicts PCR 0 to 3 and 6 too");
+  predict->add_option("--memory", options->memory, "The machine's memory: 512M, 2G");
+  predict->add_option("--vcpus", options->vcpus, "The machine's processors")
+      ->check(CLI::Range(1, 255))
+      ->capture_default_str();
+  predict->add_option("--cpu", options->cpu,
+                      "What the guest's processor says: tcg, or VENDOR:ADDRESS-BITS as "
+                      "/proc/cpuinfo has them (GenuineIntel:46)");
+  predict->add_option("--boot-disk-slot", options->boot_disk_slot, "PCI slot of the root disk")
+      ->check(CLI::Range(1, 31))
+      ->capture_default_str();
   predict->add_option("--disk-format", options->format,
                       "What it is declared as (default: what the content is)");
   predict->add_option("--bank", options->bank, "sha256 or sha384")->capture_default_str();

@@ -199,17 +199,18 @@ Result<size_t> FirmwareImage::ReadVolume(ByteView data, size_t depth) {
   }
   const ByteView volume = data.first(size);
   size_t begin = header;
+  std::optional<Guid> name;
   if (extended != 0) {
     ByteCursor more(volume);
     RETURN_IF_ERROR(more.Seek(extended)).context("extended volume header");
-    RETURN_IF_ERROR(more.Skip(16)).context("extended volume header");
+    ASSIGN_OR_RETURN_CONTEXT(name, Guid::Read(more), "extended volume header");
     ASSIGN_OR_RETURN(const uint32_t extended_size, more.ReadU32Le());
     if (extended_size > volume.size() - extended) {
       return Corrupt("firmware volume: its extended header is outside");
     }
     begin = size_t{extended} + extended_size;
   }
-  volumes_.push_back({depth > 0, volume});
+  volumes_.push_back({depth > 0, name, volume});
   RETURN_IF_ERROR(ReadFiles(volume, AlignUp(begin, 8), depth));
   return size;
 }

@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <deque>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -24,7 +25,8 @@ inline constexpr uint8_t kFirmwareFileApplication = 0x09;
 
 // A firmware volume, whole: what firmware measures of itself into PCR 0 is one of them.
 struct FirmwareVolume {
-  bool nested = false;  // inside another, usually compressed
+  bool nested = false;       // inside another, usually compressed
+  std::optional<Guid> name;  // of its extended header
   ByteView content;
 };
 

@@ -23,6 +23,7 @@
 #include "images/boot_binaries.h"
 #include "images/boot_config.h"
 #include "images/esp.h"
+#include "measure/firmware_measurements.h"
 #include "measure/predict.h"
 
 namespace vallum::images {
@@ -149,6 +150,12 @@ Result<std::vector<measure::Prediction>> PredictFromDisk(const formats::RandomAc
       reading.input.gpt_entries,
       formats::ReadBytesAt(disk, uint64_t{2} * table.sector_size, kGptEntryBytes * kGptEntries));
   RETURN_IF_ERROR(ReadChain(*esp, reading));
+  measure::FirmwareMeasurements firmware;
+  if (request.platform.has_value()) {
+    ASSIGN_OR_RETURN_CONTEXT(firmware, measure::MeasureFirmware(request.platform->firmware, kBanks),
+                             "reading the firmware's code file");
+    reading.input.platform = {.firmware = &firmware, .machine = request.platform->machine};
+  }
   std::vector<measure::Prediction> predictions;
   for (const HashAlgorithm bank : kBanks) {
     ASSIGN_OR_RETURN(measure::Prediction prediction,

@@ -27,8 +27,8 @@ firmware::KeySet MakeKeySet(const std::string& name) {
 
 InspectionRequest MakeRequest() {
   return {.key_sets = {MakeKeySet("one"), MakeKeySet("two")},
-          .prediction =
-              PredictionRequest{.variables = Bytes(1000, std::byte{9}), .failed_boot_options = 2}};
+          .prediction = PredictionRequest{
+              .variables = Bytes(1000, std::byte{9}), .failed_boot_options = 2, .platform = {}}};
 }
 
 void ExpectRefused(const json& request) {
@@ -43,6 +43,48 @@ TEST(InspectionRequest, ComesBackAsItWas) {
   ASSERT_TRUE(back->prediction.has_value());
   EXPECT_EQ(back->prediction->variables, request.prediction->variables);
   EXPECT_EQ(back->prediction->failed_boot_options, 2U);
+}
+
+InspectionRequest MakePlatformRequest() {
+  InspectionRequest request = MakeRequest();
+  request.prediction->platform = PredictedPlatform{
+      .firmware = Bytes(100, std::byte{3}),
+      .machine = {.memory = ByteCount::GiB(3),
+                  .vcpus = 5,
+                  .cpu = {.vendor = "GenuineIntel", .physical_bits = 46, .gigabyte_pages = false},
+                  .boot_disk_slot = 7}};
+  return request;
+}
+
+TEST(InspectionRequest, PlatformComesBackAsItWas) {
+  const auto back = RequestFromJson(RequestToJson(MakePlatformRequest()));
+  ASSERT_TRUE(back.has_value()) << back.error().Describe();
+  ASSERT_TRUE(back->prediction->platform.has_value());
+  EXPECT_EQ(back->prediction->platform->firmware, Bytes(100, std::byte{3}));
+  const measure::MachineInput& machine = back->prediction->platform->machine;
+  EXPECT_EQ(machine.memory, ByteCount::GiB(3));
+  EXPECT_EQ(machine.vcpus, 5U);
+  EXPECT_EQ(machine.cpu.vendor, "GenuineIntel");
+  EXPECT_EQ(machine.cpu.physical_bits, 46);
+  EXPECT_FALSE(machine.cpu.gigabyte_pages);
+  EXPECT_EQ(machine.boot_disk_slot, 7);
+}
+
+TEST(InspectionRequest, PlatformWithAMissingOrImpossibleFieldIsRefused) {
+  const json valid = json::parse(RequestToJson(MakePlatformRequest()));
+  ASSERT_TRUE(RequestFromJson(valid.dump()).has_value());
+  for (const auto& [key, value] : valid["prediction"]["platform"].items()) {
+    json request = valid;
+    request["prediction"]["platform"].erase(key);
+    ExpectRefused(request);
+    request["prediction"]["platform"][key] = json::array();
+    ExpectRefused(request);
+  }
+  for (const auto& [key, value] : {std::pair{"addressBits", 300}, {"bootDiskSlot", 32}}) {
+    json request = valid;
+    request["prediction"]["platform"][key] = value;
+    ExpectRefused(request);
+  }
 }
 
 TEST(InspectionRequest, EmptyOneComesBackEmptyAndNoTextIsOne) {

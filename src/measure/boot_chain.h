@@ -9,6 +9,7 @@
 
 #include "base/bytes.h"
 #include "base/digest.h"
+#include "measure/platform.h"
 #include "measure/secure_boot_pcr.h"
 
 // What a prediction needs to know of a boot: read by the caller from the disk, the firmware file
@@ -81,6 +82,8 @@ struct BootInput {
   // What the boot option hands to the first program; ASCII. Boot options that the firmware makes
   // itself hand over nothing.
   std::string load_options;
+  // Without it PCR 0 to 3 and 6 are not predicted.
+  std::optional<PlatformInput> platform;
 };
 
 }  // namespace vallum::measure

@@ -3,7 +3,10 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <iterator>
 #include <utility>
+#include <vector>
 
 #include "base/text.h"
 #include "measure/event_digest.h"
@@ -12,6 +15,9 @@
 namespace vallum::measure {
 namespace {
 
+// Those of PredictPlatform.
+constexpr PcrIndex kPlatformPcrs[] = {kFirmwarePcr, kConfigurationPcr, kDriversPcr, kDriverDataPcr,
+                                      kPlatformPcr};
 constexpr PcrIndex kPredicted[] = {kImagesPcr,     kTablePcr,      kPolicyPcr,
                                    kCommandsPcr,   kFilesPcr,      kSectionsPcr,
                                    kParametersPcr, kExtensionsPcr, kMokPcr};
@@ -83,8 +89,16 @@ Result<Prediction> PredictBoot(HashAlgorithm bank, const firmware::VariableStore
   if (input.chain.empty()) {
     return InvalidInput("a boot without a program");
   }
-  PredictionBuilder out(bank, kPredicted);
+  std::vector<PcrIndex> pcrs(std::begin(kPredicted), std::end(kPredicted));
+  if (input.platform.has_value()) {
+    pcrs.insert(pcrs.end(), std::begin(kPlatformPcrs), std::end(kPlatformPcrs));
+    std::ranges::sort(pcrs);
+  }
+  PredictionBuilder out(bank, pcrs);
   const BootRun run{store, input, DeriveSecureBoot(store) == firmware::SecureBootSetting::kOn, out};
+  if (input.platform.has_value()) {
+    RETURN_IF_ERROR(PredictPlatform(run));
+  }
   RETURN_IF_ERROR(PredictFirmware(run));
   RETURN_IF_ERROR(PredictChain(run));
   // The kernel, or GRUB for it, leaves the firmware.

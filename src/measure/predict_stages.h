@@ -12,8 +12,13 @@
 // The parts of PredictBoot: what each program of a chain measures. Internal to measure.
 namespace vallum::measure {
 
+inline constexpr PcrIndex kFirmwarePcr = PcrIndex::Of<0>();
+inline constexpr PcrIndex kConfigurationPcr = PcrIndex::Of<1>();
+inline constexpr PcrIndex kDriversPcr = PcrIndex::Of<2>();
+inline constexpr PcrIndex kDriverDataPcr = PcrIndex::Of<3>();
 inline constexpr PcrIndex kImagesPcr = PcrIndex::Of<4>();
 inline constexpr PcrIndex kTablePcr = PcrIndex::Of<5>();
+inline constexpr PcrIndex kPlatformPcr = PcrIndex::Of<6>();
 inline constexpr PcrIndex kPolicyPcr = PcrIndex::Of<7>();
 inline constexpr PcrIndex kCommandsPcr = PcrIndex::Of<8>();
 inline constexpr PcrIndex kFilesPcr = PcrIndex::Of<9>();
@@ -40,6 +45,8 @@ struct BootRun {
 // The field of a line of .sbat: FindSbatVersion(text, "shim.debian") is "16.1"; "" when absent.
 std::string FindSbatVersion(std::string_view sbat, std::string_view component);
 
+// The firmware itself and its boot options, when the input has a platform: PCR 0, 1, 2, 3, 6.
+Result<void> PredictPlatform(const BootRun& run);
 // Configuration, boot attempts, partition table and the first program: PCR 4, 5, 7.
 Result<void> PredictFirmware(const BootRun& run);
 // shim and the start of the next program: PCR 4, 7, 14.

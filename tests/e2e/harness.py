@@ -174,9 +174,9 @@ class Deployment:
         options = [word for p in properties for word in ("--property", p)]
         self.vallum("image", "import", str(disk), "--name", name, "--disk-format", "gpt", *options, "--wait")
 
-    def create(self, name, *options, image="debian12"):
+    def create(self, name, *options, image="debian12", flavor="tiny"):
         self.vallum(
-            "instance", "create", name, "--image", image, "--flavor", "tiny", *options, "--wait", timeout=BOOT_TIMEOUT
+            "instance", "create", name, "--image", image, "--flavor", flavor, *options, "--wait", timeout=BOOT_TIMEOUT
         )
 
     def wait_verdict(self, name):

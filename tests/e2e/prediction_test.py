@@ -12,7 +12,7 @@ import unittest
 
 import harness
 
-PREDICTED = {4, 5, 7, 8, 9, 11, 12, 13, 14}
+PREDICTED = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 13, 14}
 STUB = pathlib.Path("/usr/lib/systemd/boot/efi/linuxx64.efi.stub")
 EXIT_SUCCEEDED = "b54f7542cbd872a81a9d9dea839b2b8d747c7ebd5ea6615c40f42f44a6dbeba0"
 
@@ -64,6 +64,21 @@ def unified_image(output, sections):
     run("objcopy", *arguments, STUB, output)
 
 
+def platform_of(pid):
+    """What a prediction needs to know of a machine, from the command line of its QEMU."""
+    words = pathlib.Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")
+    after = {words[i]: words[i + 1] for i in range(len(words) - 1)}
+    code = next(json.loads(word)["filename"] for word in words if '"firmware-code-file"' in word)
+    cpu = "tcg"
+    if after["-accel"].startswith("kvm"):
+        info = pathlib.Path("/proc/cpuinfo").read_text()
+        cpu = re.search(r"vendor_id\s*: (\S+)", info).group(1) + ":" + re.search(r"(\d+) bits physical", info).group(1)
+    return [
+        "--firmware", code, "--cpu", cpu, "--memory", re.search(r"size=(\w+)", after["-m"]).group(1),
+        "--vcpus", re.search(r"cpus=(\d+)", after["-smp"]).group(1),
+    ]  # fmt: skip
+
+
 class Disk:
     """A copy of the guest's disk, to be changed."""
 
@@ -93,11 +108,12 @@ class PredictionTest(harness.EndToEndTest):
         cls.addClassCleanup(folder.cleanup)
         cls.folder = folder.name
 
-    def predict_and_boot(self, name, disk, *options):
+    def predict_and_boot(self, name, disk, *options, network="user", flavor="tiny"):
         """Boots a disk and compares every PCR that a prediction names. Returns what the events are, in words."""
         d = self.deployment
         d.import_guest(name, disk)
-        d.create(name, "--network", "user", *options, image=name)
+        d.create(name, "--network", network, *options, image=name, flavor=flavor)
+        platform = platform_of(d.qemu_pid(name))
         folder = d.instance_dir(name)
         record = folder / "tpm/record"
         d.until(lambda: record.exists() and EXIT_SUCCEEDED in record.read_text(), "the loader left the firmware",
@@ -107,7 +123,7 @@ class PredictionTest(harness.EndToEndTest):
         d.vallum("instance", "stop", name, "--force", "--wait")
         # Fails when a PCR differs.
         predicted = json.loads(d.vallum("image", "predict", str(disk), "--variables", template, "--record", str(record),
-                                        "-o", "json"))
+                                        *platform, "-o", "json"))
         agreement = {each["pcr"]: each["measured"] for each in predicted["pcrs"]}
         self.assertEqual(agreement, dict.fromkeys(PREDICTED, "equal"), predicted)
         return "\n".join(event["description"] for each in predicted["pcrs"] for event in each["events"])
@@ -119,6 +135,9 @@ class PredictionTest(harness.EndToEndTest):
     def test_debian_chain_with_secure_boot_off(self):
         printed = self.predict_and_boot("chain-off", harness.GUEST, "--boot-type", "uefi", "--boot-mode", "legacy")
         self.assertNotIn("by shim for GRUB's", printed)
+
+    def test_two_processors_and_more_memory_without_a_network(self):
+        self.predict_and_boot("larger", harness.GUEST, "--secure-boot", "required", network="none", flavor="medium")
 
     def test_script_with_branches_and_quotations(self):
         disk = Disk(self.folder, "script")
