@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <charconv>
 #include <cstddef>
 #include <cstdint>
@@ -36,6 +37,7 @@ constexpr std::string_view kTypeMemory = "4";
 
 // expat gives names as "namespace URI|local name".
 constexpr char kSeparator = '|';
+constexpr std::string_view kOurs = "urn:vallum:ovf:1|";
 constexpr std::string_view kNamespace = "http://schemas.dmtf.org/ovf/envelope/";
 
 Error Refused(const std::string& message) {
@@ -55,7 +57,8 @@ std::string_view LocalName(std::string_view name) {
 bool IsOvfEnvelope(std::string_view name) {
   if (!name.starts_with(kNamespace)) return false;
   name.remove_prefix(kNamespace.size());
-  return name == "1|Envelope" || name == "2|Envelope";
+  // oVirt ends the namespace with a slash.
+  return name == "1|Envelope" || name == "1/|Envelope" || name == "2|Envelope";
 }
 
 std::optional<uint64_t> Number(std::string_view text) {
@@ -123,7 +126,8 @@ class Builder {
     if (element == "VirtualSystemCollection") {
       return Refused("a collection of virtual machines; one is accepted");
     }
-    if (element == "VirtualSystem" && ++systems_ > 1) {
+    // oVirt's older descriptors call it Content.
+    if ((element == "VirtualSystem" || element == "Content") && ++systems_ > 1) {
       return Refused("several virtual machines; one is accepted");
     }
     if (element == "Config" || element == "ExtraConfig") {
@@ -154,6 +158,7 @@ class Builder {
     const std::string_view type = Get(item, "ResourceType");
     const std::string_view quantity = Get(item, "VirtualQuantity");
     if (ToLower(Get(item, "ResourceSubType")) == "vmware.vtpm") out_.vtpm = true;
+    NoteDevice(item, type);
     if (type == kTypeProcessor) {
       ASSIGN_OR_RETURN(const uint64_t cpus, Scaled("processor count", quantity, "", kOvfMaxCpus));
       out_.cpus = cpus;
@@ -166,7 +171,45 @@ class Builder {
     return Ok();
   }
 
-  void SetName(const std::string& name) { out_.name = Printable(name); }
+  // oVirt's elements of the machine.
+  Result<void> AddOfMachine(std::string_view element, std::string_view text) {
+    if (element == "Name") out_.name = Printable(text);
+    if (element == "TrustedService") out_.trusted_service = IsTrue(text);
+    if (element != "BiosType") return Ok();
+    // 0: the cluster's; 1 and 2: SeaBIOS; 3: OVMF; 4: OVMF with Secure Boot.
+    const std::optional<uint64_t> type = Number(text);
+    if (!type.has_value() || *type > 4) {
+      return Refused(fmt::format("unknown BiosType \"{}\"", Printable(text, 40)));
+    }
+    if (*type == 0) return Ok();
+    out_.firmware = *type >= 3 ? OvfFirmware::kEfi : OvfFirmware::kBios;
+    if (*type >= 3) out_.secure_boot = *type == 4;
+    return Ok();
+  }
+
+  Result<void> AddOurs(std::string_view element, const Attributes& attributes) {
+    const auto href = [&]() -> Result<std::string> {
+      std::string name(Get(attributes, "href"));
+      if (!name.empty() && !IsPackageName(name)) {
+        return Refused(fmt::format("a file of ours is external: \"{}\"", Printable(name)));
+      }
+      return name;
+    };
+    OvfVallum& out = out_.vallum;
+    if (element == "KeySet") {
+      out.key_set = Printable(Get(attributes, "name"), 63);
+      out.key_set_version = Number(Get(attributes, "version")).value_or(0);
+      out.key_set_sha256 = Printable(Get(attributes, "sha256"), 64);
+      ASSIGN_OR_RETURN(out.key_set_href, href());
+    } else if (element == "Variables") {
+      out.variable_origin = Printable(Get(attributes, "origin"), 500);
+      ASSIGN_OR_RETURN(out.variables_href, href());
+    } else if (element == "Tpm") {
+      out.tpm_model = Printable(Get(attributes, "model"), 40);
+      ASSIGN_OR_RETURN(out.tpm_href, href());
+    }
+    return Ok();
+  }
 
   // Resolves references once all is read: DiskSection may stand anywhere.
   Result<OvfEnvelope> Finish() && {
@@ -184,6 +227,21 @@ class Builder {
   }
 
  private:
+  // Disks and what they hang on, CPUs and memory are taken over; input devices nobody misses.
+  void NoteDevice(const Item& item, std::string_view type) {
+    constexpr std::array<std::string_view, 12> kKnown = {"3",  "4",  "5",  "6",  "13", "17",
+                                                         "20", "18", "24", "23", "31", ""};
+    if (std::ranges::find(kKnown, type) != kKnown.end() ||
+        ToLower(Get(item, "ResourceSubType")) == "vmware.vtpm" ||
+        out_.not_understood.size() == kOvfMaxNotes) {
+      return;
+    }
+    const std::string_view name = Get(item, "ElementName");
+    out_.not_understood.push_back(
+        fmt::format("device \"{}\" of type {} is not taken over",
+                    Printable(name.empty() ? Get(item, "Caption") : name, 80), Printable(type, 8)));
+  }
+
   Result<void> AddFile(const Attributes& attributes) {
     if (out_.files.size() == kOvfMaxFiles) return Refused("too many files");
     OvfFile file;
@@ -308,6 +366,7 @@ class Reader {
     path_.emplace_back(LocalName(name));
     text_.clear();
     if (IsItem(path_.back())) item_.clear();
+    if (name.starts_with(kOurs)) return builder_.AddOurs(path_.back(), attributes);
     return builder_.Start(parent, path_.back(), attributes);
   }
 
@@ -319,7 +378,9 @@ class Reader {
     if (path_.empty()) return Ok();
     const std::string& parent = path_.back();
     if (IsItem(parent)) item_.insert_or_assign(std::string(name), std::string(Trim(text)));
-    if (name == "Name" && parent == "VirtualSystem") builder_.SetName(text);
+    if (IsMachine(parent)) {
+      RETURN_IF_ERROR(builder_.AddOfMachine(name, Trim(text)));
+    }
     if (IsItem(name)) return builder_.AddItem(item_);
     return Ok();
   }
@@ -327,13 +388,17 @@ class Reader {
   Result<void> Text(std::string_view text) {
     // Only what the elements that are read can hold: licences may be long.
     const bool wanted =
-        path_.size() >= 2 && (IsItem(path_[path_.size() - 2]) || path_.back() == "Name");
+        path_.size() >= 2 && (IsItem(path_[path_.size() - 2]) || path_.back() == "Name" ||
+                              path_.back() == "TrustedService" || path_.back() == "BiosType");
     if (!wanted) return Ok();
     if (text_.size() + text.size() > kOvfMaxText) return Refused("a text that is too long");
     text_ += text;
     return Ok();
   }
 
+  static bool IsMachine(std::string_view name) {
+    return name == "VirtualSystem" || name == "Content";
+  }
   static bool IsItem(std::string_view name) {
     return name == "Item" || name == "StorageItem" || name == "EthernetPortItem";
   }

@@ -71,6 +71,16 @@ Result<Qcow2Disk> Qcow2Disk::Open(const RandomAccessReader& image) {
   return Qcow2Disk(image, header);
 }
 
+Result<Qcow2Disk> Qcow2Disk::Over(const RandomAccessReader& base, const RandomAccessReader& image,
+                                  const Qcow2Header& header) {
+  if (header.l2_entry_size() == 16) {
+    return InvalidInput("qcow2: an overlay with extended L2 entries is not one of ours");
+  }
+  Qcow2Disk disk(image, header);
+  disk.base_ = &base;
+  return disk;
+}
+
 Result<void> Qcow2Disk::ReadAt(uint64_t offset, std::span<std::byte> out) const {
   if (!IsInside(offset, out.size(), size())) {
     return InvalidInput(fmt::format("truncated: {} bytes wanted at offset {} of a disk of {} bytes",
@@ -92,13 +102,18 @@ Result<std::optional<uint64_t>> Qcow2Disk::NextData(uint64_t offset) const {
   const uint64_t covered = cluster_size * header_.l2_entries();  // by one L2 table
   for (uint64_t at = offset; at < size();) {
     ASSIGN_OR_RETURN(const uint64_t table, L2Table(at / covered));
-    if (table == 0) {
-      at = (at / covered + 1) * covered;
-      continue;
+    const uint64_t piece = table == 0 ? covered : cluster_size;
+    const uint64_t end = (at / piece + 1) * piece;
+    Entry entry;
+    if (table != 0) {
+      ASSIGN_OR_RETURN(entry, Lookup(at));
     }
-    ASSIGN_OR_RETURN(const Entry entry, Lookup(at));
     if (HoldsData(entry)) return std::optional(at);
-    at = (at / cluster_size + 1) * cluster_size;
+    if (ShowsBase(entry)) {
+      ASSIGN_OR_RETURN(const std::optional<uint64_t> below, NextInBase(at, std::min(end, size())));
+      if (below.has_value()) return below;
+    }
+    at = end;
   }
   return std::optional<uint64_t>();
 }
@@ -108,6 +123,24 @@ bool Qcow2Disk::HoldsData(const Entry& entry) const {
   if ((entry.descriptor & kQcow2OffsetMask) == 0) return false;
   if (header_.l2_entry_size() == 16) return (entry.subclusters & 0xffffffffU) != 0;
   return header_.version != 3 || (entry.descriptor & kL2Zero) == 0;
+}
+
+bool Qcow2Disk::ShowsBase(const Entry& entry) const {
+  return base_ != nullptr && !HoldsData(entry) &&
+         (header_.version != 3 || (entry.descriptor & kL2Zero) == 0);
+}
+
+Result<void> Qcow2Disk::ReadBase(uint64_t offset, std::span<std::byte> out) const {
+  const uint64_t there = offset < base_->size() ? base_->size() - offset : 0;
+  const auto count = static_cast<size_t>(std::min<uint64_t>(there, out.size()));
+  std::ranges::fill(out.subspan(count), std::byte{0});
+  return count == 0 ? Ok() : base_->ReadAt(offset, out.first(count));
+}
+
+Result<std::optional<uint64_t>> Qcow2Disk::NextInBase(uint64_t offset, uint64_t end) const {
+  if (offset >= base_->size()) return std::optional<uint64_t>();
+  ASSIGN_OR_RETURN(const std::optional<uint64_t> next, base_->NextData(offset));
+  return next.has_value() && *next < end ? next : std::nullopt;
 }
 
 Result<uint64_t> Qcow2Disk::L2Table(uint64_t l1_index) const {
@@ -157,6 +190,7 @@ Result<void> Qcow2Disk::ReadCluster(uint64_t offset, std::span<std::byte> out) c
     return ReadCompressed(entry.descriptor, in_cluster, out);
   }
   if (header_.l2_entry_size() == 16) return ReadSubclusters(entry, in_cluster, out);
+  if (ShowsBase(entry)) return ReadBase(offset, out);
   if (!HoldsData(entry)) {
     std::ranges::fill(out, std::byte{0});
     return Ok();

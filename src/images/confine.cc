@@ -85,10 +85,13 @@ Result<void> FilterSystemCalls(const Confinement& confinement) {
   bool good = true;
   for (const int call : kAlways) good = good && Allow(filter.get(), call);
   for (const int call : kSanitizerCalls) good = good && Allow(filter.get(), call);
-  const auto fd = static_cast<scmp_datum_t>(confinement.image);
-  for (const int call :
-       {SCMP_SYS(pread64), SCMP_SYS(lseek), SCMP_SYS(fstat), SCMP_SYS(newfstatat)}) {
-    good = good && AllowIf(filter.get(), call, {0, SCMP_CMP_EQ, fd, 0});
+  for (const int input : {confinement.image, confinement.base}) {
+    if (input < 0) continue;
+    const auto fd = static_cast<scmp_datum_t>(input);
+    for (const int call :
+         {SCMP_SYS(pread64), SCMP_SYS(lseek), SCMP_SYS(fstat), SCMP_SYS(newfstatat)}) {
+      good = good && AllowIf(filter.get(), call, {0, SCMP_CMP_EQ, fd, 0});
+    }
   }
   for (const int output : confinement.outputs) {
     const auto out = static_cast<scmp_datum_t>(output);

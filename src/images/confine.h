@@ -14,9 +14,10 @@ inline constexpr ByteCount kInspectMemory =
 inline constexpr unsigned kInspectCpuSeconds = 10;
 
 struct Confinement {
-  int image;                     // the only descriptor that may be read
+  int image;                     // the only descriptor that may be read, but for base
   std::span<const int> outputs;  // the only ones that may be written
   unsigned cpu_seconds = kInspectCpuSeconds;
+  int base = -1;  // the disk that the image was laid over; -1: none
 };
 
 // Gives up, for good, everything that reading one descriptor and writing the outputs does not need:

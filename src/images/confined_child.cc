@@ -287,14 +287,20 @@ Result<void> RunConfined(const ConfinedCommand& command, const TakeBytes& output
     ASSIGN_OR_RETURN(request, MakeRequest(command.request));
   }
   ASSIGN_OR_RETURN(const UniqueFd image, Above(command.image));
+  UniqueFd base;
+  if (command.base >= 0) {
+    ASSIGN_OR_RETURN(base, Above(command.base));
+  }
 
   SpawnSettings settings;
-  settings.Give(std::array<Given, 6>{{{STDIN_FILENO, -1},
-                                      {STDOUT_FILENO, out.write_end.get()},
-                                      {STDERR_FILENO, -1},
-                                      {kImageDescriptor, image.get()},
-                                      {kRequestDescriptor, request.get()},
-                                      {kMessagesDescriptor, said.write_end.get()}}});
+  std::vector<Given> given = {{STDIN_FILENO, -1},
+                              {STDOUT_FILENO, out.write_end.get()},
+                              {STDERR_FILENO, -1},
+                              {kImageDescriptor, image.get()},
+                              {kRequestDescriptor, request.get()},
+                              {kMessagesDescriptor, said.write_end.get()}};
+  if (command.base >= 0) given.push_back({kBaseDescriptor, base.get()});
+  settings.Give(given);
   ASSIGN_OR_RETURN(const pid_t pid, settings.Spawn(command.program, command.arguments));
   Child child(pid);
   out.write_end.Reset();

@@ -17,6 +17,7 @@ namespace vallum::images {
 inline constexpr int kImageDescriptor = 3;
 inline constexpr int kRequestDescriptor = 4;   // a document for the child; empty: none
 inline constexpr int kMessagesDescriptor = 5;  // what it says beside its standard output
+inline constexpr int kBaseDescriptor = 6;      // the disk that the image was laid over
 
 inline constexpr size_t kMaxRequestBytes = size_t{16} << 20U;
 
@@ -28,6 +29,7 @@ struct ConfinedCommand {
   int image = -1;                      // readable, seekable; stays the caller's
   std::string_view request;            // at most kMaxRequestBytes
   std::chrono::milliseconds timeout{};
+  int base = -1;  // readable, seekable; stays the caller's; -1: none
 };
 
 // Takes the next bytes that a child wrote. An error ends the child, and is the outcome.

@@ -10,6 +10,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include "base/bytes.h"
 #include "base/error.h"
@@ -23,6 +24,7 @@ namespace vallum::images {
 namespace {
 
 constexpr size_t kMaxMessages = size_t{64} << 10U;
+constexpr size_t kMaxEarly = size_t{8} << 20U;  // output before its size was told
 
 // What a child has said and written so far; nothing of it is trusted.
 class Conversion {
@@ -52,6 +54,8 @@ class Conversion {
     }
     return Ok();
   }
+
+  const std::optional<uint64_t>& announced() const { return announced_; }
 
   Result<void> CheckComplete() const {
     return announced_ == received_ ? Ok() : WrongSize(received_);
@@ -93,11 +97,49 @@ Result<void> ConfinedConverter::Convert(int image, const InspectedImage& proof, 
       .work = "conversion",
       .image = image,
       .request = {},
-      .timeout = options_.timeout.value_or(ConvertTimeout(inspected.virtual_size))};
+      .timeout = options_.timeout.value_or(ConvertTimeout(inspected.virtual_size)),
+      .base = -1};
   Conversion conversion(MaxConvertedSize(target, inspected.virtual_size), write, progress);
   RETURN_IF_ERROR(RunConfined(
       command, [&](ByteView bytes) { return conversion.TakeOutput(bytes); },
       [&](ByteView bytes) { return conversion.TakeMessages(bytes); }));
+  return conversion.CheckComplete();
+}
+
+Result<void> ConfinedConverter::Flatten(int overlay, int base, DeclaredFormat base_format,
+                                        uint64_t virtual_size,
+                                        const std::function<Result<void>(uint64_t)>& announce,
+                                        const Write& write, const Progress& progress) const {
+  const ConfinedCommand command{
+      .program = options_.program,
+      .arguments = {"flatten", std::string(DeclaredFormatName(base_format)),
+                    std::to_string(virtual_size)},
+      .work = "conversion",
+      .image = overlay,
+      .request = {},
+      .timeout = options_.timeout.value_or(ConvertTimeout(virtual_size)),
+      .base = base};
+  // The size comes through a pipe of its own, so the first bytes may be here before it.
+  Bytes early;
+  bool announced = false;
+  const Write held = [&](ByteView bytes) -> Result<void> {
+    if (announced) return write(bytes);
+    early.insert(early.end(), bytes.begin(), bytes.end());
+    return early.size() <= kMaxEarly ? Ok() : Result<void>(Internal("no size was announced"));
+  };
+  Conversion conversion(MaxConvertedSize(StoreFormat::kQcow2, virtual_size), held, progress);
+  const auto release = [&]() -> Result<void> {
+    if (announced || !conversion.announced().has_value()) return Ok();
+    announced = true;
+    RETURN_IF_ERROR(announce(*conversion.announced()));
+    return early.empty() ? Ok() : write(std::exchange(early, {}));
+  };
+  const TakeBytes take_messages = [&](ByteView bytes) -> Result<void> {
+    RETURN_IF_ERROR(conversion.TakeMessages(bytes));
+    return release();
+  };
+  RETURN_IF_ERROR(RunConfined(
+      command, [&](ByteView bytes) { return conversion.TakeOutput(bytes); }, take_messages));
   return conversion.CheckComplete();
 }
 

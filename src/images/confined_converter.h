@@ -44,6 +44,15 @@ class ConfinedConverter {
   Result<void> Convert(int image, const InspectedImage& proof, StoreFormat target,
                        const Write& write, const Progress& progress) const;
 
+  // An instance's disk with the image below it, as one qcow2 that stands alone: see FlattenOverlay.
+  //   overlay, base: readable, seekable; stay the caller's; neither changes meanwhile.
+  //   virtual_size: of the overlay, bytes.
+  //   announce: is told the size of the output, exactly, before its first byte.
+  // The rest, and errors: as Convert.
+  Result<void> Flatten(int overlay, int base, DeclaredFormat base_format, uint64_t virtual_size,
+                       const std::function<Result<void>(uint64_t)>& announce, const Write& write,
+                       const Progress& progress) const;
+
  private:
   Options options_;
 };

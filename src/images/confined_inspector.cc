@@ -45,7 +45,8 @@ Result<InspectedImage> ConfinedInspector::Inspect(int image, DeclaredFormat decl
                                 .work = "inspection",
                                 .image = image,
                                 .request = document,
-                                .timeout = options_.timeout};
+                                .timeout = options_.timeout,
+                                .base = -1};
   std::string report;
   RETURN_IF_ERROR(RunConfined(command, [&](ByteView bytes) -> Result<void> {
     report.append(AsText(bytes));
@@ -75,7 +76,8 @@ Result<void> ConfinedInspector::InspectFront(ByteView front, uint64_t size,
         .work = "inspection",
         .image = file,
         .request = {},
-        .timeout = options_.timeout};
+        .timeout = options_.timeout,
+        .base = -1};
     ran = RunConfined(command, [&](ByteView bytes) -> Result<void> {
       report.append(AsText(bytes));
       if (report.size() > kMaxReport) return InvalidInput("the inspector's report has no end");

@@ -19,6 +19,8 @@
 #include "base/result.h"
 #include "base/text.h"
 #include "formats/byte_sink.h"
+#include "formats/qcow2.h"
+#include "formats/qcow2_disk.h"
 #include "formats/qcow2_writer.h"
 #include "formats/raw_writer.h"
 #include "formats/reader.h"
@@ -95,6 +97,27 @@ Result<void> ConvertImage(const formats::RandomAccessReader& image, DeclaredForm
     }
   }
   return Internal("unknown format of the store");
+}
+
+Result<void> FlattenOverlay(const formats::RandomAccessReader& overlay,
+                            const formats::RandomAccessReader& base, DeclaredFormat base_format,
+                            uint64_t virtual_size,
+                            const std::function<Result<void>(uint64_t)>& announce,
+                            formats::ByteSink& out) {
+  ASSIGN_OR_RETURN_CONTEXT(const OpenedDisk below, OpenDisk(base, base_format),
+                           "the image below the disk");
+  ASSIGN_OR_RETURN(const formats::Qcow2Header header, formats::ParseQcow2Header(overlay));
+  RETURN_IF_ERROR(formats::ValidateQcow2(header, overlay.size()));
+  RETURN_IF_ERROR(formats::CheckQcow2Tables(overlay, header));
+  if (header.virtual_size != virtual_size) {
+    return InvalidInput(fmt::format("the instance's disk has {} bytes, {} were expected",
+                                    header.virtual_size, virtual_size));
+  }
+  ASSIGN_OR_RETURN(const formats::Qcow2Disk disk,
+                   formats::Qcow2Disk::Over(*below.disk, overlay, header));
+  ASSIGN_OR_RETURN(const formats::Qcow2Plan plan, formats::Qcow2Plan::Make(disk, ZeroesOf(below)));
+  RETURN_IF_ERROR(announce(plan.file_size()));
+  return plan.Write(disk, out);
 }
 
 }  // namespace vallum::images

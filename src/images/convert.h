@@ -43,4 +43,15 @@ Result<void> ConvertImage(const formats::RandomAccessReader& image, DeclaredForm
                           const std::function<Result<void>(uint64_t)>& announce,
                           formats::ByteSink& out);
 
+// Writes what a guest sees on a disk that was laid over an image (an overlay of ours, which names
+// no backing file) as a qcow2 that stands alone. Pure.
+//   overlay, base: untrusted; checked as inspection does.
+//   virtual_size: of the overlay, as its owner knows it.
+// Errors: as ConvertImage; also kInvalidInput (the overlay is none of ours).
+Result<void> FlattenOverlay(const formats::RandomAccessReader& overlay,
+                            const formats::RandomAccessReader& base, DeclaredFormat base_format,
+                            uint64_t virtual_size,
+                            const std::function<Result<void>(uint64_t)>& announce,
+                            formats::ByteSink& out);
+
 }  // namespace vallum::images

@@ -22,6 +22,7 @@
 #include "base/digest.h"
 #include "base/error.h"
 #include "base/result.h"
+#include "base/units.h"
 #include "formats/byte_sink.h"
 #include "formats/fields.h"
 #include "formats/qcow2.h"
@@ -183,6 +184,60 @@ TEST_F(Convert, EverySourceBecomesTheRawDiskThatQemuMakes) {
             dir_.File("expected"));
     EXPECT_TRUE(*disk == ReadFile(dir_.File("expected")));
   }
+}
+
+// A base under an overlay of ours, in which QEMU has written, zeroed and left alone; larger than
+// it.
+TEST_F(Convert, OverlayAndItsImageBecomeOneDiskThatQemuReadsTheSame) {
+  for (const auto& [format, name] : {std::pair(DeclaredFormat::kGpt, std::string("raw")),
+                                     std::pair(DeclaredFormat::kQcow2, std::string("qcow2"))}) {
+    SCOPED_TRACE(name);
+    WriteFile(dir_.File("disk"), Disk());
+    const std::string base = dir_.File("base");
+    MustRun("qemu-img convert -f raw -O " + name + " " + dir_.File("disk") + " " + base);
+    const std::string overlay = dir_.File("overlay");
+    WriteFile(overlay, *formats::MakeQcow2Overlay(ByteCount::MiB(12)));
+    const std::string graph = "driver=qcow2,file.driver=file,file.filename=" + overlay +
+                              ",backing.driver=" + name +
+                              ",backing.file.driver=file,backing.file.filename=" + base;
+    MustRun(
+        "qemu-io --image-opts -c 'write -P 0x42 1100k 300k' -c 'write -z 5M 1M' "
+        "-c 'write -P 0x43 9M 64k' " +
+        graph);
+    MustRun("qemu-img convert --image-opts -O raw " + graph + " " + dir_.File("expected"));
+
+    const UniqueDescriptor top(overlay);
+    const UniqueDescriptor below(base);
+    const ConfinedConverter converter({.program = program_, .timeout = timeout_});
+    formats::BytesSink out;
+    uint64_t announced = 0;
+    const auto flat = converter.Flatten(
+        top.get(), below.get(), format, 12 << 20U,
+        [&](uint64_t size) -> Result<void> {
+          announced = size;
+          return Ok();
+        },
+        [&](ByteView bytes) { return out.Write(bytes); }, {});
+    ASSERT_TRUE(flat.has_value()) << flat.error().Describe();
+    const Bytes image = std::move(out).Take();
+    EXPECT_EQ(announced, image.size());
+    WriteFile(dir_.File("flat"), image);
+    EXPECT_THAT(MustRun("qemu-img check -f qcow2 " + dir_.File("flat")), HasSubstr("No errors"));
+    MustRun("qemu-img compare -f raw -F qcow2 " + dir_.File("expected") + " " + dir_.File("flat"));
+  }
+}
+
+TEST_F(Convert, OverlayOfAnotherSizeThanItsOwnerKnowsIsRefused) {
+  WriteFile(dir_.File("base"), Disk());
+  WriteFile(dir_.File("overlay"), *formats::MakeQcow2Overlay(ByteCount::MiB(12)));
+  const UniqueDescriptor top(dir_.File("overlay"));
+  const UniqueDescriptor below(dir_.File("base"));
+  const auto nothing = [](auto) { return Ok(); };
+  const auto flat =
+      ConfinedConverter({.program = program_, .timeout = timeout_})
+          .Flatten(top.get(), below.get(), DeclaredFormat::kGpt, 13 << 20U, nothing, nothing, {});
+  ASSERT_FALSE(flat.has_value());
+  EXPECT_EQ(flat.error().code(), ErrorCode::kInvalidInput);
 }
 
 TEST_F(Convert, ZeroesOfADenseSourceAreNotStored) {

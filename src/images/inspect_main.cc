@@ -9,6 +9,12 @@
 //
 //   convert FORMAT qcow2|raw VIRTUAL_SIZE: the converted image goes to standard output; its size,
 //   or why it is refused, to descriptor 5.
+//
+//   ova: what the descriptor of an OVA says and where its files are goes to standard output, or why
+//   it is refused to descriptor 5.
+//
+//   flatten FORMAT VIRTUAL_SIZE: the same for a disk that was laid over an image of that format,
+//   which is descriptor 6; the output is a qcow2.
 
 #include <fmt/format.h>
 #include <openssl/crypto.h>
@@ -29,6 +35,7 @@
 #include "base/error.h"
 #include "base/result.h"
 #include "formats/byte_sink.h"
+#include "formats/ova.h"
 #include "images/confine.h"
 #include "images/confined_child.h"
 #include "images/conversion_messages.h"
@@ -38,6 +45,7 @@
 #include "images/inspection.h"
 #include "images/inspection_json.h"
 #include "images/inspection_request.h"
+#include "images/ova_json.h"
 
 namespace vallum::images {
 namespace {
@@ -121,6 +129,32 @@ Result<void> ConvertCommand(std::string_view format, std::string_view target,
       [&](uint64_t bytes) { return messages.Write(AsBytes(ConversionMessageToJson(bytes))); }, out);
 }
 
+Result<void> FlattenCommand(std::string_view format, std::string_view size) {
+  ASSIGN_OR_RETURN(const DeclaredFormat declared, ParseDeclaredFormat(format));
+  ASSIGN_OR_RETURN(const uint64_t virtual_size, ParseSize(size));
+  ASSIGN_OR_RETURN(const FdReader overlay, FdReader::Open(kImageDescriptor));
+  ASSIGN_OR_RETURN(const FdReader base, FdReader::Open(kBaseDescriptor));
+  constexpr std::array kOutputs = {STDOUT_FILENO, kMessagesDescriptor};
+  RETURN_IF_ERROR(ConfineSelf({.image = kImageDescriptor,
+                               .outputs = kOutputs,
+                               .cpu_seconds = ConvertCpuSeconds(virtual_size),
+                               .base = kBaseDescriptor}));
+  FdSink messages(kMessagesDescriptor);
+  FdSink out(STDOUT_FILENO);
+  return FlattenOverlay(
+      overlay, base, declared, virtual_size,
+      [&](uint64_t bytes) { return messages.Write(AsBytes(ConversionMessageToJson(bytes))); }, out);
+}
+
+Result<void> OvaCommand() {
+  ASSIGN_OR_RETURN(const FdReader image, FdReader::Open(kImageDescriptor));
+  static_cast<void>(Sha256(AsBytes("")));
+  constexpr std::array kOutputs = {STDOUT_FILENO, kMessagesDescriptor};
+  RETURN_IF_ERROR(ConfineSelf({.image = kImageDescriptor, .outputs = kOutputs}));
+  ASSIGN_OR_RETURN(const formats::OvaImage ova, formats::ParseOva(image));
+  return FdSink(STDOUT_FILENO).Write(AsBytes(OvaToJson(ova)));
+}
+
 // A refusal that was told is a success of this program.
 Result<void> Run(std::span<char*> args) {
   if (args.size() == 3 && args[1] == std::string_view("inspect")) {
@@ -136,10 +170,22 @@ Result<void> Run(std::span<char*> args) {
     if (result.has_value()) return Ok();
     return FdSink(kMessagesDescriptor).Write(AsBytes(ConversionMessageToJson(result.error())));
   }
+  if (args.size() == 4 && args[1] == std::string_view("flatten")) {
+    const Result<void> result = FlattenCommand(args[2], args[3]);
+    if (result.has_value()) return Ok();
+    return FdSink(kMessagesDescriptor).Write(AsBytes(ConversionMessageToJson(result.error())));
+  }
+  if (args.size() == 2 && args[1] == std::string_view("ova")) {
+    const Result<void> result = OvaCommand();
+    if (result.has_value()) return Ok();
+    return FdSink(kMessagesDescriptor).Write(AsBytes(ConversionMessageToJson(result.error())));
+  }
   std::fputs(
       "usage: vallum-inspect inspect FORMAT 3<IMAGE 4<REQUEST\n"
       "       vallum-inspect front FORMAT SIZE 3<BEGINNING\n"
-      "       vallum-inspect convert FORMAT qcow2|raw VIRTUAL_SIZE 3<IMAGE 5>MESSAGES\n",
+      "       vallum-inspect convert FORMAT qcow2|raw VIRTUAL_SIZE 3<IMAGE 5>MESSAGES\n"
+      "       vallum-inspect ova 3<IMAGE 5>MESSAGES\n"
+      "       vallum-inspect flatten FORMAT VIRTUAL_SIZE 3<OVERLAY 6<IMAGE 5>MESSAGES\n",
       stderr);
   return InvalidInput("usage");
 }

@@ -33,7 +33,11 @@ constexpr size_t kHashChunk = size_t{1} << 20U;
 Result<DeclaredFormat> FormatOfUri(const formats::OvfDisk& disk) {
   const std::string uri = ToLower(disk.format);
   if (uri.find("vmdk") != std::string::npos) return DeclaredFormat::kVmdk;
-  if (uri.find("qcow2") != std::string::npos) return DeclaredFormat::kQcow2;
+  // The second is how virt-v2v and others name it.
+  if (uri.find("qcow2") != std::string::npos ||
+      uri.find("qcow-image-format") != std::string::npos) {
+    return DeclaredFormat::kQcow2;
+  }
   if (uri.find("vhdx") != std::string::npos) return DeclaredFormat::kVhdx;
   if (uri.find("vhd") != std::string::npos) return DeclaredFormat::kVhd;
   if (uri.find("vdi") != std::string::npos) return DeclaredFormat::kVdi;
