@@ -78,7 +78,7 @@ int Run(const std::vector<std::string>& args, Environment environment) {
   }
   const Result<void> result = tool.action();
   tool.out().flush();
-  return result.has_value() ? 0 : PrintError(tool, result.error());
+  return result.has_value() ? tool.exit_code : PrintError(tool, result.error());
 }
 
 }  // namespace vallum::cli

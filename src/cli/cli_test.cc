@@ -418,6 +418,184 @@ TEST(Describe, InstanceShowsRequestedEffectiveAndMeasured) {
   EXPECT_THAT(text, HasSubstr("PCR 7 differs\\x1b"));
 }
 
+// ---- boots ----
+
+Json Stage(const std::string& name, bool expected) {
+  return {{"name", name}, {"detail", "\\x.efi"},          {"time", "2027-01-15T08:00:01.250Z"},
+          {"pcr", 4},     {"digest", "0123456789abcdef"}, {"asExpected", expected}};
+}
+
+Json Boot(const std::string& verdict, std::vector<Json> stages, int resets = 1) {
+  return {{"metadata", {{"name", "web1"}, {"generation", "1"}}},
+          {"status",
+           {{"phase", "INSTANCE_RUNNING"},
+            {"observedGeneration", "1"},
+            {"boot",
+             {{"measured", {{"verdict", verdict}, {"stages", stages}, {"tpmResets", resets}}}}}}}};
+}
+
+class WatchBootTest : public CliTest {
+ protected:
+  // A list with the first, then the others as changes.
+  void ServeBoot(std::vector<Json> seen) {
+    http::Router router;
+    router.Add(
+        Method::kGet, "/v1/instances", [this, seen = std::move(seen)](const Request& request) {
+          const std::lock_guard lock(mutex_);
+          last_ = request;
+          if (!request.Query("watch").has_value()) {
+            const Json items = seen.empty() ? Json::array() : Json::array({seen.front()});
+            return Response::Json(200, Json{{"items", items}, {"revision", "7"}}.dump());
+          }
+          return Response::Events([seen](const std::shared_ptr<http::EventStream>& stream) {
+            stream->Send({.id = "8", .event = "delete", .data = "{}"});
+            for (size_t i = 1; i < seen.size(); ++i) {
+              stream->Send({.id = std::to_string(8 + i), .event = "put", .data = seen[i].dump()});
+            }
+          });
+        });
+    Serve(std::move(router));
+  }
+};
+
+TEST_F(WatchBootTest, StagesArriveOnceEachUntilTheVerdict) {
+  const Json firmware = Stage("firmware", true);
+  const Json grub = Stage("grub", false);
+  ServeBoot({Boot("BOOT_PENDING", {}), Boot("BOOT_PENDING", {firmware}),
+             Boot("BOOT_PENDING", {firmware, grub}), Boot("BOOT_VERIFIED", {firmware, grub})});
+  ASSERT_EQ(Vallum({"instance", "watch-boot", "web1"}), 0) << err_.str();
+  EXPECT_EQ(out_.str(),
+            "08:00:01.250  firmware          as expected      PCR 4 0123456789ab...  \\x.efi\n"
+            "08:00:01.250  grub              NOT as expected  PCR 4 0123456789ab...  \\x.efi\n"
+            "verdict: verified\n");
+  EXPECT_EQ(last_.Query("watch"), "7");
+  EXPECT_EQ(last_.Query("fields"), "metadata.name=web1");
+}
+
+TEST_F(WatchBootTest, AnotherBootBeginsAnew) {
+  const Json firmware = Stage("firmware", true);
+  ServeBoot({Boot("BOOT_PENDING", {firmware}), Boot("BOOT_PENDING", {firmware}, 2),
+             Boot("BOOT_VERIFIED", {firmware}, 2)});
+  ASSERT_EQ(Vallum({"instance", "watch-boot", "web1"}), 0) << err_.str();
+  EXPECT_THAT(out_.str(), HasSubstr("-- another boot begins --"));
+}
+
+TEST_F(WatchBootTest, EachVerdictOfABootThatIsOverHasItsStatus) {
+  const std::vector<std::pair<std::string, int>> statuses = {
+      {"VERIFIED", 0}, {"DIVERGED", 10}, {"REFUSED", 11}, {"UNMEASURED", 12}};
+  for (const auto& [verdict, status] : statuses) {
+    ServeBoot({Boot("BOOT_" + verdict, {})});
+    EXPECT_EQ(Vallum({"instance", "watch-boot", "web1"}), status);
+    EXPECT_THAT(out_.str(), HasSubstr("verdict: " + ToLower(verdict)));
+  }
+}
+
+TEST_F(WatchBootTest, VerdictOfTheBootBeforeARebootIsNotTheEnd) {
+  Json asked = Boot("BOOT_VERIFIED", {});
+  asked["spec"]["rebootCount"] = "1";
+  Json done = Boot("BOOT_DIVERGED", {}, 2);
+  done["spec"]["rebootCount"] = "1";
+  done["status"]["observedRebootCount"] = "1";
+  ServeBoot({asked, done});
+  EXPECT_EQ(Vallum({"instance", "watch-boot", "web1"}), 10);
+}
+
+TEST_F(WatchBootTest, InstanceThatEndedWithoutAVerdictIsSaid) {
+  Json ended = Boot("BOOT_PENDING", {});
+  ended["status"]["phase"] = "INSTANCE_CRASHED";
+  ended["status"]["reason"] = "qemu\x1b died";
+  ServeBoot({ended});
+  EXPECT_EQ(Vallum({"instance", "watch-boot", "web1"}), 13);
+  EXPECT_THAT(out_.str(), HasSubstr("no verdict: the instance is crashed: qemu\\x1b died"));
+}
+
+TEST_F(WatchBootTest, UnknownInstanceIsNotFound) {
+  ServeBoot({});
+  EXPECT_EQ(Vallum({"instance", "watch-boot", "web1"}), 3);
+}
+
+const Json kDiff = {{"changes",
+                     {{{"words", "PCR 9, extend 1: expected a, measured b"}},
+                      {{"words", "changed: table"}, {"accepted", true}}}},
+                    {"eventsSha256", "feed"}};
+
+TEST_F(CliTest, BaselineDiffTellsByItsStatus) {
+  http::Router router;
+  router.Add(Method::kGet, "/v1/instances/{name}/baseline/diff", [](const Request& request) {
+    return Response::Json(200, *request.Param("name") == "good" ? "{}" : kDiff.dump());
+  });
+  Serve(std::move(router));
+  EXPECT_EQ(Vallum({"instance", "baseline", "diff", "good"}), 0);
+  EXPECT_EQ(Vallum({"instance", "baseline", "diff", "web1"}), 10);
+  EXPECT_THAT(out_.str(), HasSubstr("  differs   PCR 9, extend 1: expected a, measured b\n"));
+  EXPECT_THAT(out_.str(), HasSubstr("  accepted  changed: table\n"));
+}
+
+TEST_F(CliTest, BaselineAcceptNamesTheBootThatItShowed) {
+  http::Router router;
+  router.Add(Method::kGet, "/v1/instances/{name}/baseline/diff",
+             [](const Request&) { return Response::Json(200, kDiff.dump()); });
+  router.Add(Method::kPost, "/v1/instances/{name}/baseline/accept", Canned(200, Json::object()));
+  Serve(std::move(router));
+  ASSERT_EQ(Vallum({"instance", "baseline", "accept", "web1"}), 0) << err_.str();
+  EXPECT_EQ(LastBody(), (Json{{"eventsSha256", "feed"}}));
+  EXPECT_THAT(out_.str(), HasSubstr("PCR 9, extend 1"));
+}
+
+TEST_F(CliTest, BaselineIsShownPinnedAndUnpinned) {
+  http::Router router;
+  router.Add(Method::kGet, "/v1/instances/{name}/baseline",
+             Canned(200, {{"spec",
+                           {{"origin", "accepted by alice"},
+                            {"pinned", true},
+                            {"events", {{{"pcr", 9}, {"digest", "/w=="}, {"what", "file"}}}}}}}));
+  router.Add(Method::kPost, "/v1/instances/{name}/baseline/pin", Canned(200, Json::object()));
+  router.Add(Method::kPost, "/v1/instances/{name}/baseline/unpin", Canned(200, Json::object()));
+  Serve(std::move(router));
+  ASSERT_EQ(Vallum({"instance", "baseline", "show", "web1"}), 0) << err_.str();
+  EXPECT_THAT(out_.str(), HasSubstr("accepted by alice"));
+  EXPECT_THAT(out_.str(), HasSubstr(", pinned\n"));
+  EXPECT_THAT(out_.str(), HasSubstr("9    ff      file"));
+  EXPECT_EQ(Vallum({"instance", "baseline", "pin", "web1"}), 0);
+  EXPECT_EQ(Vallum({"instance", "baseline", "unpin", "web1"}), 0);
+}
+
+TEST_F(CliTest, PoolUpdateSendsOnlyWhatWasSaid) {
+  http::Router router;
+  router.Add(Method::kPatch, "/v1/pools/{name}", Canned(200, Json::object()));
+  Serve(std::move(router));
+  ASSERT_EQ(Vallum({"pool", "update", "gold", "--on-diverged", "isolate", "--accept-signed-updates",
+                    "false"}),
+            0)
+      << err_.str();
+  EXPECT_EQ(last_.body,
+            R"({"spec":{"onDiverged":"ON_DIVERGED_ISOLATE","acceptSignedUpdates":false}})");
+  EXPECT_EQ(Vallum({"pool", "update", "gold"}), 2);
+  EXPECT_EQ(Vallum({"pool", "update", "gold", "--on-diverged", "explode"}), 2);
+  EXPECT_EQ(Vallum({"pool", "update", "gold", "--accept-signed-updates", "maybe"}), 2);
+}
+
+TEST(Describe, VerdictShowsHalvesFirstDifferenceAndAcceptedChanges) {
+  const std::string text = DescribeVerdict({{"early", "BOOT_VERIFIED"},
+                                            {"late", "BOOT_DIVERGED"},
+                                            {"firstDifference",
+                                             {{"pcr", 9},
+                                              {"event", 1},
+                                              {"expected", "0123456789abcdef"},
+                                              {"expectedWhat", "file /grub.cfg"},
+                                              {"expectedFrom", "baseline"}}},
+                                            {"acceptedChanges", {"changed: table\x1b"}},
+                                            {"reasons", {"because"}}});
+  EXPECT_EQ(text,
+            "  early         verified\n"
+            "  late          diverged\n"
+            "  differs at    PCR 9, extend 1\n"
+            "  expected      file /grub.cfg (0123456789ab...), by baseline\n"
+            "  measured      nothing\n"
+            "  accepted      changed: table\\x1b\n"
+            "  reason        because\n");
+}
+
 // ---- images, tokens, console ----
 
 class Count final : public http::UploadSink {

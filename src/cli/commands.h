@@ -19,7 +19,8 @@ void AddImageCommands(CLI::App* group, Tool* tool);
 void AddPredictCommand(CLI::App* group, Tool* tool);
 void AddFlavorCommands(CLI::App* group, Tool* tool);
 void AddInstanceCommands(CLI::App* group, Tool* tool);
-void AddWaitCommand(CLI::App* group, Tool* tool);  // instance wait
+void AddWaitCommand(CLI::App* group, Tool* tool);   // instance wait
+void AddBootCommands(CLI::App* group, Tool* tool);  // instance watch-boot, instance baseline
 void AddTokenCommands(CLI::App* group, Tool* tool);
 void AddKeySetCommands(CLI::App* app, Tool* tool);
 void AddEventLogCommands(CLI::App* app, Tool* tool);
@@ -41,6 +42,8 @@ Result<void> FinishOperation(Tool* tool, const Json& answer, Follow follow,
 
 // The human view of an instance, and of a host with its probes.
 std::string DescribeInstance(const Json& instance, WallTime now);
+// The lines of a verdict, from `measured`: its halves, the first difference, changes, reasons.
+std::string DescribeVerdict(const Json& measured);
 std::string DescribeHost(const Json& host, WallTime now);
 
 // Options of `instance create` that also describe an instance to `schedule explain`.

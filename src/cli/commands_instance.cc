@@ -150,7 +150,7 @@ std::string DescribeBoot(const Json& boot) {
            Line("secure boot", FriendlyEnum(TextAt(measured, "secureBoot"))) +
            Line("pcr 7", TextAt(measured, "pcr7Measured")) +
            Line("computed", TextAt(measured, "pcr7Computed")) +
-           Line("extends", TextAt(measured, "extends")) + Lines("reason", At(measured, "reasons"));
+           Line("extends", TextAt(measured, "extends")) + DescribeVerdict(measured);
   }
   return out;
 }
@@ -207,6 +207,9 @@ std::string DescribeInstance(const Json& instance, WallTime now) {
          Line("fix", TextAt(instance, "status.fix")) +
          Line("progress", TextAt(instance, "status.progressMessage")) +
          Line("host", TextAt(instance, "status.host")) +
+         Line("network", TextAt(instance, "status.isolated") == "true"
+                             ? "off: a boot diverged, and none was verified since"
+                             : "") +
          Line("image", TextAt(instance, "spec.image")) +
          Line("flavor", TextAt(instance, "spec.flavor")) +
          Line("pool", TextAt(instance, "spec.pool")) +
@@ -229,6 +232,7 @@ void AddInstanceCommands(CLI::App* group, Tool* tool) {
   create->add_flag("--wait", options->wait, "Return when it runs");
   create->callback([=] { tool->action = [=] { return Create(tool, *options); }; });
   AddWaitCommand(group, tool);
+  AddBootCommands(group, tool);
   AddAction(group, tool, "start", "Start a stopped one");
   AddAction(group, tool, "stop", "Ask the guest to shut down");
   AddAction(group, tool, "reboot",

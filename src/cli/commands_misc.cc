@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
 #include <memory>
 #include <ostream>
 
@@ -12,6 +13,7 @@ namespace {
 struct PoolOptions {
   std::string name, description;
   double cpu_overcommit = 0;
+  std::string on_diverged, accept_signed_updates;
   std::vector<std::string> labels;
 };
 struct FlavorOptions {
@@ -24,10 +26,49 @@ struct HostOptions {
   bool explain = false;
 };
 
+// What was said of boots; what was not said is left as it is.
+Result<void> AddBootPolicy(const PoolOptions& options, Json& spec) {
+  if (!options.on_diverged.empty()) {
+    if (options.on_diverged != "report" && options.on_diverged != "isolate" &&
+        options.on_diverged != "stop") {
+      return InvalidInput("--on-diverged '" + Printable(options.on_diverged) + "' is unknown")
+          .WithFix("use report, isolate or stop");
+    }
+    std::string value = "ON_DIVERGED_" + options.on_diverged;
+    std::transform(value.begin(), value.end(), value.begin(),
+                   [](char c) { return c >= 'a' && c <= 'z' ? static_cast<char>(c - 32) : c; });
+    spec["onDiverged"] = value;
+  }
+  if (!options.accept_signed_updates.empty()) {
+    if (options.accept_signed_updates != "true" && options.accept_signed_updates != "false") {
+      return InvalidInput("--accept-signed-updates '" + Printable(options.accept_signed_updates) +
+                          "' is neither true nor false");
+    }
+    spec["acceptSignedUpdates"] = options.accept_signed_updates == "true";
+  }
+  return Ok();
+}
+
+Result<void> UpdatePool(Tool* tool, const PoolOptions& options) {
+  Json spec = Json::object();
+  RETURN_IF_ERROR(AddBootPolicy(options, spec));
+  if (!options.description.empty()) spec["description"] = options.description;
+  if (options.cpu_overcommit > 0) spec["cpuOvercommit"] = options.cpu_overcommit;
+  if (spec.empty()) {
+    return InvalidInput("nothing to change was given").WithFix("see vallum pool update --help");
+  }
+  const Kind& kind = KindOf("pool");
+  ASSIGN_OR_RETURN(const Json answer,
+                   tool->Call(http::Method::kPatch, ResourcePath(kind, options.name),
+                              Json{{"spec", spec}}, "application/merge-patch+json"));
+  return ShowWritten(tool, kind, answer, "pool " + options.name + " changed");
+}
+
 Result<void> CreatePool(Tool* tool, const PoolOptions& options) {
   ASSIGN_OR_RETURN(const Json labels, KeyValues(options.labels, "--label"));
   Json spec = {{"description", options.description}};
   if (options.cpu_overcommit > 0) spec["cpuOvercommit"] = options.cpu_overcommit;
+  RETURN_IF_ERROR(AddBootPolicy(options, spec));
   const Json body = {{"metadata", {{"name", options.name}, {"labels", labels}}}, {"spec", spec}};
   ASSIGN_OR_RETURN(const Json answer, tool->Call(http::Method::kPost, "/v1/pools", body));
   return ShowWritten(tool, KindOf("pool"), answer, "pool " + options.name + " created");
@@ -110,11 +151,23 @@ std::string DescribeHost(const Json& host, WallTime /*now*/) {
 void AddPoolCommands(CLI::App* group, Tool* tool) {
   auto options = std::make_shared<PoolOptions>();
   CLI::App* create = group->add_subcommand("create", "Create one");
-  create->add_option("NAME", options->name, "Its name")->required();
-  create->add_option("--description", options->description, "For people");
-  create->add_option("--cpu-overcommit", options->cpu_overcommit, "CPUs promised per CPU");
+  CLI::App* update = group->add_subcommand("update", "Change it; what is not given stays");
+  for (CLI::App* command : {create, update}) {
+    command->add_option("NAME", options->name, "Its name")->required();
+    command->add_option("--description", options->description, "For people");
+    command->add_option("--cpu-overcommit", options->cpu_overcommit, "CPUs promised per CPU");
+    command->add_option("--on-diverged", options->on_diverged,
+                        "What happens to an instance whose boot diverges: report (default), "
+                        "isolate or stop");
+    command->add_option("--accept-signed-updates", options->accept_signed_updates,
+                        "true: a program replaced by one whose signer its keys accept is no "
+                        "divergence");
+  }
   create->add_option("--label", options->labels, "key=value; repeatable");
   create->callback([=] { tool->action = [=] { return CreatePool(tool, *options); }; });
+  update->callback([=] { tool->action = [=] { return UpdatePool(tool, *options); }; });
+  update->footer(
+      "Example:\n  vallum pool update gold --on-diverged isolate --accept-signed-updates true");
 }
 
 void AddFlavorCommands(CLI::App* group, Tool* tool) {

@@ -50,6 +50,8 @@ class Tool {
   int64_t timeout_seconds = 600;
 
   std::function<Result<void>()> action;
+  // Of an action that did what was asked, when what it found is to be told by the exit status.
+  int exit_code = 0;
 
   const Environment& environment() const { return environment_; }
   std::ostream& out() const { return *environment_.out; }
