@@ -121,7 +121,8 @@ Result<Json> ParseReply(std::string_view line) {
   }
   const std::string code_name = TextOf(*json, "code").value_or("");
   const std::string message = Printable(TextOf(*json, "error").value_or("no reason given"), 500);
-  return Error(ErrorCodeFromName(code_name).value_or(ErrorCode::kInternal), message);
+  return Error(ErrorCodeFromName(code_name).value_or(ErrorCode::kInternal), message)
+      .WithFix(Printable(TextOf(*json, "fix").value_or(""), 500));
 }
 
 Error BadReply(const char* name) {
@@ -222,8 +223,10 @@ Result<ControlRequest> ParseRequest(std::string_view line) {
 }
 
 std::string FormatError(const Error& error) {
-  return ToLine(
-      {{"ok", false}, {"code", ErrorCodeName(error.code())}, {"error", error.Describe()}});
+  return ToLine({{"ok", false},
+                 {"code", ErrorCodeName(error.code())},
+                 {"error", error.Describe()},
+                 {"fix", error.fix()}});
 }
 
 std::string FormatStatus(const VtpmStatus& status) {

@@ -43,7 +43,8 @@ std::string FormatRequest(const ControlRequest& request);
 // Errors: kInvalidInput (no JSON object, unknown op, a field out of range).
 Result<ControlRequest> ParseRequest(std::string_view line);
 
-// Replies, each a line of JSON with its '\n'. Of an error the code and the description go over.
+// Replies, each a line of JSON with its '\n'. Of an error the code, the description and the fix go
+// over.
 std::string FormatError(const Error& error);
 std::string FormatStatus(const VtpmStatus& status);
 std::string FormatRecords(const RecordBatch& batch);
