@@ -4,6 +4,7 @@
 #include <openssl/core_names.h>
 #include <openssl/err.h>
 
+#include <algorithm>
 #include <system_error>
 #include <utility>
 
@@ -27,6 +28,19 @@ constexpr size_t kMaxCsrBytes = 16 * 1024;
 // Peers' clocks may be behind ours.
 constexpr std::chrono::minutes kBackdate{5};
 
+// TCG EK Credential Profile, sections 3.1 and 3.2: what the emulated TPM says that it is, as
+// swtpm_setup has it, and tcg-at-tpmManufacturer, -tpmModel, -tpmVersion.
+struct TpmAttribute {
+  const char* oid;
+  const char* value;
+};
+constexpr TpmAttribute kTpmAttributes[] = {
+    {"2.23.133.2.1", "id:00001014"}, {"2.23.133.2.2", "swtpm"}, {"2.23.133.2.3", "id:20191023"}};
+constexpr const char* kEkCertificateUse = "2.23.133.8.1";
+// SubjectDirectoryAttributes with tcg-at-tpmSpecification: family "2.0", level 0, revision 164.
+constexpr const char* kTpmSpecification =
+    "DER:30:19:30:17:06:05:67:81:05:02:10:31:0e:30:0c:0c:03:32:2e:30:02:01:00:02:02:00:a4";
+
 // What distinguishes one kind of certificate from another.
 struct Profile {
   std::string common_name;
@@ -36,6 +50,7 @@ struct Profile {
   const char* key_usage;
   const char* extended_key_usage;  // null: none
   std::string alternative_names;   // empty: none; checked by the caller
+  std::string serial_number;       // of the subject; empty: none
 };
 
 Result<void> AddName(X509_NAME* name, int nid, const std::string& text) {
@@ -97,6 +112,54 @@ Result<void> AddExtensions(X509* certificate, X509* issuer, const Profile& profi
   return Ok();
 }
 
+// The TPM's attributes as a directory name among the alternative names.
+Result<void> AddTpmAttributes(X509* certificate) {
+  const NamePtr attributes(X509_NAME_new());
+  for (const TpmAttribute& attribute : kTpmAttributes) {
+    ASN1_OBJECT* type = OBJ_txt2obj(attribute.oid, 1);
+    const auto* value = reinterpret_cast<const unsigned char*>(attribute.value);
+    const bool added = type != nullptr && attributes != nullptr &&
+                       X509_NAME_add_entry_by_OBJ(attributes.get(), type, V_ASN1_UTF8STRING, value,
+                                                  -1, -1, 0) == 1;
+    ASN1_OBJECT_free(type);
+    if (!added) return OpenSslError("name a TPM's maker");
+  }
+  const NamesPtr names(GENERAL_NAMES_new());
+  GENERAL_NAME* name = GENERAL_NAME_new();
+  X509_NAME* copy = X509_NAME_dup(attributes.get());
+  if (names == nullptr || name == nullptr || copy == nullptr ||
+      sk_GENERAL_NAME_push(names.get(), name) == 0) {
+    GENERAL_NAME_free(name);
+    X509_NAME_free(copy);
+    return OpenSslError("name a TPM's maker");
+  }
+  GENERAL_NAME_set0_value(name, GEN_DIRNAME, copy);
+  if (X509_add1_ext_i2d(certificate, NID_subject_alt_name, names.get(), 0, X509V3_ADD_DEFAULT) !=
+      1) {
+    return OpenSslError("add a certificate extension");
+  }
+  return AddExtension(certificate, certificate, NID_subject_directory_attributes,
+                      kTpmSpecification);
+}
+
+Result<KeyPtr> ParseEndorsementKey(ByteView key_der) {
+  constexpr size_t kP256Size = 91;
+  const auto* begin = reinterpret_cast<const unsigned char*>(key_der.data());
+  const unsigned char* end = begin;
+  KeyPtr key(key_der.size() == kP256Size
+                 ? d2i_PUBKEY(nullptr, &end, static_cast<long>(key_der.size()))
+                 : nullptr);
+  ERR_clear_error();
+  char group[32] = {};
+  size_t size = 0;
+  if (key == nullptr || end != begin + kP256Size || EVP_PKEY_is_a(key.get(), "EC") != 1 ||
+      EVP_PKEY_get_group_name(key.get(), group, sizeof group, &size) != 1 ||
+      std::string_view(group) != "prime256v1") {
+    return InvalidInput("the vTPM's endorsement key is not an EC P-256 key");
+  }
+  return key;
+}
+
 // issuer: null for a certificate that signs itself with the issuer key.
 Result<CertPtr> Issue(const Profile& profile, EVP_PKEY* subject_key, X509* issuer,
                       EVP_PKEY* issuer_key, WallTime now) {
@@ -109,12 +172,16 @@ Result<CertPtr> Issue(const Profile& profile, EVP_PKEY* subject_key, X509* issue
   X509_NAME* subject = X509_get_subject_name(certificate.get());
   RETURN_IF_ERROR(AddName(subject, NID_organizationalUnitName, profile.unit));
   RETURN_IF_ERROR(AddName(subject, NID_commonName, profile.common_name));
+  RETURN_IF_ERROR(AddName(subject, NID_serialNumber, profile.serial_number));
   X509* signer = issuer != nullptr ? issuer : certificate.get();
   if (X509_set_issuer_name(certificate.get(), X509_get_subject_name(signer)) != 1 ||
       X509_set_pubkey(certificate.get(), subject_key) != 1) {
     return OpenSslError("fill a certificate");
   }
   RETURN_IF_ERROR(AddExtensions(certificate.get(), signer, profile));
+  if (profile.extended_key_usage == kEkCertificateUse) {
+    RETURN_IF_ERROR(AddTpmAttributes(certificate.get()));
+  }
   if (X509_sign(certificate.get(), issuer_key, EVP_sha256()) == 0) {
     return OpenSslError("sign a certificate");
   }
@@ -217,7 +284,8 @@ Result<std::unique_ptr<CertificateAuthority>> CertificateAuthority::Create(
                         .basic_constraints = "critical,CA:TRUE,pathlen:0",
                         .key_usage = "critical,keyCertSign,cRLSign",
                         .extended_key_usage = nullptr,
-                        .alternative_names = ""};
+                        .alternative_names = "",
+                        .serial_number = ""};
   ASSIGN_OR_RETURN(const CertPtr certificate,
                    Issue(profile, key.get(), nullptr, key.get(), clock.Now()));
   ASSIGN_OR_RETURN(const SecretBytes key_pem, KeyToPem(key.get()));
@@ -270,7 +338,8 @@ Result<Credentials> CertificateAuthority::IssueServer(const ServerNames& names) 
                         .basic_constraints = "critical,CA:FALSE",
                         .key_usage = "critical,digitalSignature",
                         .extended_key_usage = "serverAuth",
-                        .alternative_names = std::move(alternative_names)};
+                        .alternative_names = std::move(alternative_names),
+                        .serial_number = ""};
   ASSIGN_OR_RETURN(const KeyPtr key, MakeP256Key());
   ASSIGN_OR_RETURN(const CertPtr certificate, Issue(profile, key.get(), state_->certificate.get(),
                                                     state_->key.get(), state_->clock->Now()));
@@ -290,9 +359,33 @@ Result<std::string> CertificateAuthority::IssueAgent(ByteView csr_der,
                         .basic_constraints = "critical,CA:FALSE",
                         .key_usage = "critical,digitalSignature",
                         .extended_key_usage = "clientAuth",
-                        .alternative_names = ""};
+                        .alternative_names = "",
+                        .serial_number = ""};
   ASSIGN_OR_RETURN(const CertPtr certificate, Issue(profile, key.get(), state_->certificate.get(),
                                                     state_->key.get(), state_->clock->Now()));
+  ASSIGN_OR_RETURN(const Bytes der, CertificateDer(certificate.get()));
+  return CertificateToPem(der);
+}
+
+Result<std::string> CertificateAuthority::IssueVtpm(ByteView key_der, std::string_view instance,
+                                                    std::string_view uid) const {
+  RETURN_IF_ERROR(ValidateName("instance", instance));
+  if (!IsUid(uid)) return InvalidInput("not an instance's uid: '" + Printable(uid, 64) + "'");
+  ASSIGN_OR_RETURN(const KeyPtr key, ParseEndorsementKey(key_der));
+  const WallTime now = state_->clock->Now();
+  ASSIGN_OR_RETURN(const WallTime end, ToWallTime(X509_get0_notAfter(state_->certificate.get())));
+  // One that outlives its issuer would verify nowhere.
+  const auto left = std::chrono::floor<std::chrono::hours>(end - now);
+  const Profile profile{.common_name = std::string(instance),
+                        .unit = "vtpm",
+                        .validity = std::min(kVtpmValidity, left),
+                        .basic_constraints = "critical,CA:FALSE",
+                        .key_usage = "critical,keyAgreement",
+                        .extended_key_usage = kEkCertificateUse,
+                        .alternative_names = "",
+                        .serial_number = std::string(uid)};
+  ASSIGN_OR_RETURN(const CertPtr certificate,
+                   Issue(profile, key.get(), state_->certificate.get(), state_->key.get(), now));
   ASSIGN_OR_RETURN(const Bytes der, CertificateDer(certificate.get()));
   return CertificateToPem(der);
 }

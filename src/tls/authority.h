@@ -24,6 +24,7 @@ struct ServerNames {
 inline constexpr std::chrono::hours kAuthorityValidity{24 * 3653};
 inline constexpr std::chrono::hours kServerValidity{24 * 365};
 inline constexpr std::chrono::hours kAgentValidity{24 * 30};
+inline constexpr std::chrono::hours kVtpmValidity{24 * 3652};  // or as long as the CA's own
 
 // The deployment's own CA: an EC P-256 key in <dir>/ca.key (mode 0600) and its certificate in
 // <dir>/ca.crt. Issues what the deployment's programs need and nothing else. Thread-safe; holds a
@@ -57,6 +58,14 @@ class CertificateAuthority {
   //   csr_der: PKCS#10, untrusted, at most 16 KiB. Returns the certificate as PEM.
   // Errors: kInvalidInput.
   Result<std::string> IssueAgent(ByteView csr_der, std::string_view host) const;
+
+  // Certifies the endorsement key of an instance's vTPM, as TCG's EK Credential Profile for TPM
+  // Family 2.0 has it: subject CN=instance, serialNumber=uid; the TPM's maker, model and version as
+  // subject alternative name; for key agreement by a TPM only (tcg-kp-EKCertificate).
+  //   key_der: SubjectPublicKeyInfo, untrusted, EC P-256.
+  // Returns the certificate as PEM. Errors: kInvalidInput.
+  Result<std::string> IssueVtpm(ByteView key_der, std::string_view instance,
+                                std::string_view uid) const;
 
  private:
   struct State;

@@ -10,6 +10,7 @@
 #include "tls/authority.h"
 #include "tls/certificate.h"
 #include "tls/file.h"
+#include "tls/openssl.h"
 
 namespace vallum::tls {
 namespace {
@@ -121,6 +122,60 @@ TEST_F(AuthorityTest, AgentGetsTheNameThatWeGiveAndKeepsItsKey) {
   EXPECT_EQ(info.organizational_unit, "agent");
   EXPECT_EQ(info.not_after, clock_.now + kAgentValidity);
   EXPECT_TRUE(VerifyChain(pem, ca_->certificate_pem(), Purpose::kClient, clock_.now).has_value());
+}
+
+// SubjectPublicKeyInfo of the key of a request.
+Bytes KeyOf(const KeyAndCsr& request) {
+  const auto* begin = reinterpret_cast<const unsigned char*>(request.csr_der.data());
+  const CsrPtr csr(d2i_X509_REQ(nullptr, &begin, static_cast<long>(request.csr_der.size())));
+  unsigned char* der = nullptr;
+  const int size = i2d_X509_PUBKEY(X509_REQ_get_X509_PUBKEY(csr.get()), &der);
+  Bytes key = ToBytes(std::as_bytes(std::span(der, static_cast<size_t>(size))));
+  OPENSSL_free(der);
+  return key;
+}
+
+constexpr const char* kUid = "0f8e2f0a-5c1b-4d5e-9a53-0a1b2c3d4e5f";
+
+TEST_F(AuthorityTest, VtpmCertificateNamesTheInstanceAndIsOfTcgsProfile) {
+  const Bytes key = KeyOf(*MakeKeyAndCsr("k"));
+  const std::string pem = *ca_->IssueVtpm(key, "web1", kUid);
+  const CertificateInfo info = *InspectPem(pem);
+  EXPECT_EQ(info.common_name, "web1");
+  EXPECT_FALSE(info.is_ca);
+  const CertPtr certificate = *ParseCertificate(CertificatesFromPem(pem)->front());
+  EXPECT_EQ(X509_get_key_usage(certificate.get()), static_cast<uint32_t>(KU_KEY_AGREEMENT));
+  const BioPtr bio(BIO_new(BIO_s_mem()));
+  ASSERT_EQ(X509_print(bio.get(), certificate.get()), 1);
+  const std::string text(AsText(BioContent(bio.get())));
+  for (const char* part : {kUid, "2.23.133.8.1", "DirName:", "2.23.133.2.1=id:00001014",
+                           "X509v3 Subject Directory Attributes", "Digital Signature"}) {
+    const bool wanted = std::string_view(part) != "Digital Signature";
+    EXPECT_EQ(text.find(part) != std::string::npos, wanted) << part << "\n" << text;
+  }
+  const std::string ca_pem = ca_->certificate_pem();
+  EXPECT_FALSE(VerifyChain(pem, ca_pem, Purpose::kClient, clock_.now).has_value());
+  EXPECT_FALSE(VerifyChain(pem, ca_pem, Purpose::kServer, clock_.now).has_value());
+}
+
+TEST_F(AuthorityTest, VtpmCertificateDoesNotOutliveTheCa) {
+  const Bytes key = KeyOf(*MakeKeyAndCsr("k"));
+  const auto ca_end = InspectPem(ca_->certificate_pem())->not_after;
+  clock_.now += hours(24 * 3000);
+  const CertificateInfo info = *InspectPem(*ca_->IssueVtpm(key, "web1", kUid));
+  EXPECT_LE(info.not_after, ca_end);
+  EXPECT_GT(info.not_after, clock_.now + hours(24 * 600));
+}
+
+TEST_F(AuthorityTest, VtpmKeyOrNameThatCannotBeTrustedIsRefused) {
+  const Bytes key = KeyOf(*MakeKeyAndCsr("k"));
+  Bytes off_curve = key;
+  off_curve.back() ^= std::byte{1};
+  EXPECT_EQ(ca_->IssueVtpm(off_curve, "web1", kUid).error().code(), ErrorCode::kInvalidInput);
+  EXPECT_EQ(ca_->IssueVtpm(ByteView(key).first(90), "web1", kUid).error().code(),
+            ErrorCode::kInvalidInput);
+  EXPECT_EQ(ca_->IssueVtpm(key, "web1,CN=x", kUid).error().code(), ErrorCode::kInvalidInput);
+  EXPECT_EQ(ca_->IssueVtpm(key, "web1", "no-uid").error().code(), ErrorCode::kInvalidInput);
 }
 
 TEST_F(AuthorityTest, ExpiredCertificateDoesNotVerify) {
