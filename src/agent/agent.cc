@@ -103,12 +103,14 @@ Result<void> Agent::StartServices() {
   images_ = std::make_unique<ImageCache>(*blobs_, blob_dir, *channel_,
                                          images::ConfinedInspector(inspector), readers);
   instances_ = std::make_unique<InstanceManager>(
-      InstanceServices{config_, facts_, *images_, users_.get(), board_, clock_});
+      InstanceServices{config_, facts_, *images_, users_.get(), board_, clock_, *channel_});
   const size_t adopted = instances_->Uids().size();
   if (adopted > 0) {
     log_(LogLevel::kInfo, "taking over " + std::to_string(adopted) + " instances");
   }
   consoles_ = std::make_unique<ConsoleRelay>(*channel_);
+  quotes_ = std::make_unique<QuoteDesk>(
+      *channel_, [this](const std::string& uid) { return instances_->Vtpm(uid); });
   session_ = std::make_unique<Session>(*channel_, board_, *this);
   renewer_ = std::jthread([this](const std::stop_token& stop) { KeepRenewed(stop); });
   return Ok();
@@ -180,6 +182,8 @@ void Agent::OnDesiredInstance(const v1::DesiredInstance& desired) {
 void Agent::OnOpenConsole(const v1::OpenConsole& request) {
   consoles_->Open(request.session_id(), instances_->Serial(request.instance_uid()));
 }
+
+void Agent::OnMakeQuote(const v1::MakeQuote& request) { quotes_->Ask(request); }
 
 void Agent::OnConnected() {
   {

@@ -16,6 +16,7 @@
 #include "agent/identity.h"
 #include "agent/image_cache.h"
 #include "agent/instance_manager.h"
+#include "agent/quote_desk.h"
 #include "agent/report_board.h"
 #include "agent/session.h"
 #include "agent/user_allocator.h"
@@ -64,6 +65,7 @@ class Agent final : public SessionHandler {
   void OnDesiredState(const v1::DesiredState& desired) override;
   void OnDesiredInstance(const v1::DesiredInstance& desired) override;
   void OnOpenConsole(const v1::OpenConsole& request) override;
+  void OnMakeQuote(const v1::MakeQuote& request) override;
   void OnConnected() override;
   void OnDisconnected(const Error& reason) override;
 
@@ -81,6 +83,7 @@ class Agent final : public SessionHandler {
   std::unique_ptr<ImageCache> images_;
   std::unique_ptr<InstanceManager> instances_;
   std::unique_ptr<ConsoleRelay> consoles_;
+  std::unique_ptr<QuoteDesk> quotes_;
   std::unique_ptr<Session> session_;
   std::mutex renewal_mutex_;
   std::condition_variable_any renewal_wanted_;

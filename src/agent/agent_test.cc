@@ -17,6 +17,7 @@
 #include "agent/fake_gateway.h"
 #include "agent/state_files.h"
 #include "agent/test_support.h"
+#include "tls/certificate.h"
 
 namespace vallum::agent {
 namespace {
@@ -240,6 +241,78 @@ TEST_F(AgentTest, FirmwareIsMeasuredWhileItRuns) {
            now.pcrs(7).digest() == now.pcr7_measured();
   });
   EXPECT_TRUE(agreed) << "the TPM's own PCR 7 is what was recorded and computed";
+}
+
+v1::MakeQuote QuoteWanted(const std::string& id, const std::string& pcrs) {
+  v1::MakeQuote wanted;
+  wanted.set_request_id(id);
+  wanted.set_instance_uid(kUid);
+  wanted.set_nonce("a nonce");
+  wanted.set_pcrs(pcrs);
+  return wanted;
+}
+
+TEST_F(AgentTest, VtpmHasACertificateFromItsFirstStartAndSignsWhenAsked) {
+  gateway_.Want(Instance(kUid, v1::BOOT_TYPE_UEFI, v1::BOOT_MODE_LEGACY));
+  StartAgent();
+  const auto report = gateway_.WaitFor(kUid, [](const v1::InstanceReport& seen) {
+    return !seen.status().vtpm().ek_certificate().empty() &&
+           !seen.status().boot().measured().pcr7_measured().empty();
+  });
+  ASSERT_TRUE(report);
+  const v1::VtpmIdentity& vtpm = report->status().vtpm();
+  EXPECT_EQ(vtpm.ak_name().substr(0, 4), "000b");
+  EXPECT_EQ(tls::InspectPem(vtpm.ek_certificate())->common_name, "web1");
+  const auto answer = gateway_.AskQuote(QuoteWanted("one", "sha256:7,0"));
+  ASSERT_TRUE(answer);
+  ASSERT_TRUE(answer->has_quote()) << answer->problem().detail();
+  EXPECT_EQ(answer->quote().ak_public_pem(), vtpm.ak_public());
+  EXPECT_EQ(answer->quote().ek_certificate(), vtpm.ek_certificate());
+  EXPECT_EQ(answer->quote().pcr_selection(), "sha256:0,7");
+  EXPECT_EQ(answer->quote().values_size(), 2);
+  const auto malformed = gateway_.AskQuote(QuoteWanted("two", "sha256:99"));
+  ASSERT_TRUE(malformed);
+  EXPECT_EQ(malformed->problem().code(), "invalid_input");
+  auto unknown = QuoteWanted("three", "sha256:0");
+  unknown.set_instance_uid(kOther);
+  const auto nowhere = gateway_.AskQuote(unknown);
+  ASSERT_TRUE(nowhere);
+  EXPECT_EQ(nowhere->problem().code(), "not_found");
+}
+
+TEST_F(AgentTest, GuestStartsWithoutACertificateAndGetsItLater) {
+  gateway_.SetCertifies(false);
+  gateway_.Want(Instance(kUid, v1::BOOT_TYPE_UEFI, v1::BOOT_MODE_LEGACY));
+  StartAgent();
+  const auto without = gateway_.WaitFor(kUid, [](const v1::InstanceReport& seen) {
+    return seen.status().phase() == v1::INSTANCE_RUNNING && !seen.status().vtpm().note().empty();
+  });
+  ASSERT_TRUE(without);
+  EXPECT_NE(without->status().vtpm().note().find("no certificates today"), std::string::npos);
+  EXPECT_FALSE(without->status().vtpm().ek_public().empty());
+  gateway_.SetCertifies(true);
+  const auto with = gateway_.WaitFor(kUid, [](const v1::InstanceReport& seen) {
+    return !seen.status().vtpm().ek_certificate().empty();
+  });
+  ASSERT_TRUE(with);
+  EXPECT_NE(with->status().vtpm().note().find("after the next start"), std::string::npos);
+  // The next start has it, and asks nobody.
+  auto desired = Instance(kUid, v1::BOOT_TYPE_UEFI, v1::BOOT_MODE_LEGACY);
+  desired.set_generation(2);
+  desired.mutable_spec()->set_power(v1::POWER_STOPPED);
+  desired.mutable_spec()->set_force_stop(true);
+  gateway_.Want(desired);
+  ASSERT_TRUE(WaitForPhase(kUid, v1::INSTANCE_STOPPED));
+  desired.set_generation(3);
+  desired.mutable_spec()->set_power(v1::POWER_RUNNING);
+  gateway_.Want(desired);
+  const auto again = gateway_.WaitFor(kUid, [](const v1::InstanceReport& seen) {
+    return seen.status().phase() == v1::INSTANCE_RUNNING &&
+           seen.status().observed_generation() == 3;
+  });
+  ASSERT_TRUE(again);
+  EXPECT_EQ(again->status().vtpm().ek_certificate(), with->status().vtpm().ek_certificate());
+  EXPECT_EQ(gateway_.vtpm_certificates(), 1);
 }
 
 TEST_F(AgentTest, HostWithoutSecureFirmwareRefusesSecureAndSaysWhy) {

@@ -65,6 +65,50 @@ void FakeGateway::OpenConsole(const std::string& session, const std::string& uid
   stream_->Write(message);
 }
 
+void FakeGateway::SetCertifies(bool certifies) {
+  const std::lock_guard lock(mutex_);
+  certifies_ = certifies;
+}
+
+int FakeGateway::vtpm_certificates() {
+  const std::lock_guard lock(mutex_);
+  return vtpm_certificates_;
+}
+
+std::optional<v1::QuoteAnswer> FakeGateway::AskQuote(const v1::MakeQuote& wanted) {
+  std::unique_lock lock(mutex_);
+  v1::ControllerMessage message;
+  *message.mutable_make_quote() = wanted;
+  CHECK(stream_ != nullptr);
+  stream_->Write(message);
+  const bool answered =
+      changed_.wait_for(lock, kPatience, [&] { return answers_.contains(wanted.request_id()); });
+  return answered ? std::optional(answers_[wanted.request_id()]) : std::nullopt;
+}
+
+grpc::Status FakeGateway::IssueVtpmCertificate(grpc::ServerContext*,
+                                               const v1::IssueVtpmCertificateRequest* request,
+                                               v1::IssueVtpmCertificateReply* reply) {
+  const std::lock_guard lock(mutex_);
+  if (!certifies_) {
+    return {grpc::StatusCode::UNAVAILABLE, "no certificates today"};
+  }
+  const auto pem =
+      authority_->IssueVtpm(AsBytes(request->ek_public_der()), "web1", request->instance_uid());
+  CHECK(pem.has_value());
+  reply->set_certificate_pem(*pem);
+  ++vtpm_certificates_;
+  return grpc::Status::OK;
+}
+
+grpc::Status FakeGateway::AnswerQuote(grpc::ServerContext*, const v1::QuoteAnswer* request,
+                                      v1::QuoteAnswerReply*) {
+  const std::lock_guard lock(mutex_);
+  answers_[request->request_id()] = *request;
+  changed_.notify_all();
+  return grpc::Status::OK;
+}
+
 void FakeGateway::AddBlob(const std::string& sha256, std::string content) {
   const std::lock_guard lock(mutex_);
   blobs_[sha256] = std::move(content);

@@ -30,6 +30,12 @@ class FakeGateway final : public v1::AgentGateway::Service {
   // Sets what an instance shall be, and says so if an agent is connected.
   void Want(const v1::DesiredInstance& desired);
   void OpenConsole(const std::string& session, const std::string& uid);
+  // Whether keys of vTPMs are certified.
+  void SetCertifies(bool certifies);
+  int vtpm_certificates();
+  const std::string& ca_pem() const { return authority_->certificate_pem(); }
+  // Asks for a quote and waits for the answer; nothing after a minute.
+  std::optional<v1::QuoteAnswer> AskQuote(const v1::MakeQuote& wanted);
   void AddBlob(const std::string& sha256, std::string content);
   // The next transfer ends with an error after so many bytes.
   void BreakNextTransferAfter(size_t bytes);
@@ -63,6 +69,11 @@ class FakeGateway final : public v1::AgentGateway::Service {
                          grpc::ServerWriter<v1::BlobChunk>* writer) override;
   grpc::Status Console(grpc::ServerContext*,
                        grpc::ServerReaderWriter<v1::ConsoleFrame, v1::ConsoleFrame>*) override;
+  grpc::Status IssueVtpmCertificate(grpc::ServerContext*,
+                                    const v1::IssueVtpmCertificateRequest* request,
+                                    v1::IssueVtpmCertificateReply* reply) override;
+  grpc::Status AnswerQuote(grpc::ServerContext*, const v1::QuoteAnswer* request,
+                           v1::QuoteAnswerReply* reply) override;
 
  private:
   using Stream = grpc::ServerReaderWriter<v1::ControllerMessage, v1::AgentMessage>;
@@ -87,6 +98,9 @@ class FakeGateway final : public v1::AgentGateway::Service {
   std::map<std::string, std::string> blobs_;
   std::vector<int64_t> offsets_;
   std::vector<std::string> consoles_;
+  std::map<std::string, v1::QuoteAnswer> answers_;
+  bool certifies_ = true;
+  int vtpm_certificates_ = 0;
   size_t break_after_ = 0;
   int enrolments_ = 0;
   bool token_spent_ = false;

@@ -15,6 +15,7 @@ namespace vallum::agent {
 namespace {
 
 constexpr std::chrono::seconds kEnrollTimeout{30};
+constexpr std::chrono::seconds kAnswerTimeout{10};
 
 grpc::ChannelArguments ChannelSettings() {
   grpc::ChannelArguments settings;
@@ -145,6 +146,33 @@ Result<v1::EnrollReply> CallEnroll(const JoinToken& token, const std::string& ho
       return error;
   }
   return error;
+}
+
+Result<std::string> CallIssueVtpm(const std::shared_ptr<grpc::Channel>& channel,
+                                  const std::string& instance_uid, ByteView key_der,
+                                  std::chrono::milliseconds timeout, const std::stop_token& stop) {
+  grpc::ClientContext context;
+  context.set_deadline(std::chrono::system_clock::now() + timeout);
+  const std::stop_callback cancel(stop, [&context] { context.TryCancel(); });
+  v1::IssueVtpmCertificateRequest request;
+  request.set_instance_uid(instance_uid);
+  request.set_ek_public_der(key_der.data(), key_der.size());
+  v1::IssueVtpmCertificateReply reply;
+  const grpc::Status status =
+      v1::AgentGateway::NewStub(channel)->IssueVtpmCertificate(&context, request, &reply);
+  return status.ok() ? Result<std::string>(std::move(*reply.mutable_certificate_pem()))
+                     : FromStatus(status, "asking the controller for an EK certificate");
+}
+
+Result<void> CallAnswerQuote(const std::shared_ptr<grpc::Channel>& channel,
+                             const v1::QuoteAnswer& answer, const std::stop_token& stop) {
+  grpc::ClientContext context;
+  context.set_deadline(std::chrono::system_clock::now() + kAnswerTimeout);
+  const std::stop_callback cancel(stop, [&context] { context.TryCancel(); });
+  v1::QuoteAnswerReply reply;
+  const grpc::Status status =
+      v1::AgentGateway::NewStub(channel)->AnswerQuote(&context, answer, &reply);
+  return status.ok() ? Ok() : Result<void>(FromStatus(status, "sending a quote"));
 }
 
 bool KeyMatchesCertificate(std::string_view key_pem, std::string_view certificate_pem) {

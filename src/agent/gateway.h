@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <chrono>
 #include <memory>
 #include <mutex>
+#include <stop_token>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -47,6 +49,19 @@ Result<v1::EnrollReply> CallRenew(const std::shared_ptr<grpc::Channel>& channel,
 // Errors: see Enrol. Blocks for up to 30 s.
 Result<v1::EnrollReply> CallEnroll(const JoinToken& token, const std::string& host,
                                    ByteView csr_der);
+
+// Has the endorsement key of an instance's vTPM certified. Errors: kDenied (the instance is not
+// placed here), kInvalidInput, kUnavailable. Blocks until the timeout, or until the token says
+// stop.
+//   key_der: SubjectPublicKeyInfo. Returns the certificate as PEM.
+Result<std::string> CallIssueVtpm(const std::shared_ptr<grpc::Channel>& channel,
+                                  const std::string& instance_uid, ByteView key_der,
+                                  std::chrono::milliseconds timeout, const std::stop_token& stop);
+
+// Sends the answer to a request for a quote. Errors: kNotFound (nobody waits), kUnavailable. Blocks
+// for up to 10 s.
+Result<void> CallAnswerQuote(const std::shared_ptr<grpc::Channel>& channel,
+                             const v1::QuoteAnswer& answer, const std::stop_token& stop);
 
 // The error that a gRPC status stands for.
 Error FromStatus(const grpc::Status& status, std::string_view doing);

@@ -96,6 +96,15 @@ Result<std::shared_ptr<SerialHub>> InstanceManager::Serial(const std::string& ui
   return hub;
 }
 
+Result<RunningVtpm> InstanceManager::Vtpm(const std::string& uid) {
+  const std::lock_guard lock(mutex_);
+  const auto found = workers_.find(uid);
+  if (found == workers_.end()) {
+    return NotFound("this host has no instance " + Printable(uid, 60));
+  }
+  return found->second->vtpm();
+}
+
 std::vector<std::string> InstanceManager::Uids() {
   const std::lock_guard lock(mutex_);
   std::vector<std::string> uids;

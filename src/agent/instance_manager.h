@@ -28,6 +28,10 @@ class InstanceManager {
   // The serial line of an instance. Errors: kNotFound (no such instance, or it does not run).
   Result<std::shared_ptr<SerialHub>> Serial(const std::string& uid);
 
+  // The vTPM of an instance. Errors: kNotFound (no such instance); kConflict (it does not run, or
+  // has no vTPM).
+  Result<RunningVtpm> Vtpm(const std::string& uid);
+
   // Every uid known, for the log.
   std::vector<std::string> Uids();
 

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "agent/backoff.h"
+#include "agent/gateway.h"
 #include "agent/instance_worker.h"
 #include "agent/messages.h"
 #include "agent/state_files.h"
@@ -166,6 +167,8 @@ Result<void> InstanceWorker::Start(const v1::DesiredInstance& desired,
   });
   // What an agent that died in the middle of a start left behind would be in the way.
   RETURN_IF_ERROR(vm::InstanceRunner::CleanUp(spec));
+  // While QEMU starts, the vTPM gets its certificate.
+  KeepVtpm(spec);
   ASSIGN_OR_RETURN(auto runner, vm::InstanceRunner::Start(std::move(spec), MakeCallback()));
   failures_ = 0;
   Update(Durability::kStored, [&](v1::InstanceStatus& status) {
@@ -184,6 +187,7 @@ Result<void> InstanceWorker::Start(const v1::DesiredInstance& desired,
 }
 
 void InstanceWorker::StartFailed(const v1::DesiredInstance& desired, const Error& error) {
+  keeper_.reset();
   const bool try_again = error.code() == ErrorCode::kUnavailable;
   Update(Durability::kStored, [&](v1::InstanceStatus& status) {
     status.set_reason(Printable(error.Describe(), kReasonLimit));
@@ -202,6 +206,22 @@ void InstanceWorker::StartFailed(const v1::DesiredInstance& desired, const Error
   if (try_again) {
     retry_at_ = std::chrono::steady_clock::now() + ReconnectDelay(++failures_, 0);
   }
+}
+
+void InstanceWorker::KeepVtpm(const vm::VmSpec& spec) {
+  if (!spec.vtpm.has_value()) {
+    return Update(Durability::kStored, [](v1::InstanceStatus& status) { status.clear_vtpm(); });
+  }
+  keeper_ = std::make_unique<VtpmKeeper>(
+      VtpmKeeperOptions{.control_socket = vm::MakeVmPaths(spec).vtpm_control_socket,
+                        .certificate_path = paths_.directory / "ek.pem"},
+      [this](ByteView key_der, const std::stop_token& stop) {
+        return CallIssueVtpm(services_.channel.Get(), uid_, key_der, kIssueTimeout, stop);
+      },
+      [this](const v1::VtpmIdentity& identity) {
+        Update(Durability::kStored,
+               [&](v1::InstanceStatus& status) { *status.mutable_vtpm() = identity; });
+      });
 }
 
 void InstanceWorker::Attach(std::unique_ptr<vm::InstanceRunner> runner,
@@ -242,7 +262,11 @@ void InstanceWorker::Attach(std::unique_ptr<vm::InstanceRunner> runner,
       monitor->OnSerial(output);
     }
   });
+  if (keeper_ == nullptr) {
+    KeepVtpm(runner_->spec());  // of a guest that an earlier agent started
+  }
   const std::lock_guard lock(mutex_);
+  vtpm_socket_ = runner_->spec().vtpm.has_value() ? paths.vtpm_control_socket : "";
   // Without its console the guest still runs; OpenConsole says why there is none.
   serial_ = hub ? std::shared_ptr<SerialHub>(*std::move(hub)) : nullptr;
 }
@@ -253,6 +277,7 @@ void InstanceWorker::Detach() {
     const std::lock_guard lock(mutex_);
     hub = std::move(serial_);
     serial_.reset();
+    vtpm_socket_.clear();
     events_.clear();
   }
   // The hub calls the monitor, so it ends first; a console that still holds it only reads.
@@ -260,6 +285,7 @@ void InstanceWorker::Detach() {
     hub->Close();
   }
   monitor_.reset();
+  keeper_.reset();
   runner_.reset();
 }
 

@@ -63,6 +63,15 @@ std::shared_ptr<SerialHub> InstanceWorker::serial() const {
   return serial_;
 }
 
+Result<RunningVtpm> InstanceWorker::vtpm() const {
+  const std::lock_guard lock(mutex_);
+  if (vtpm_socket_.empty()) {
+    return Conflict("no guest with a vTPM runs in this instance")
+        .WithFix("start the instance; one without a vTPM is made anew with --tpm tpm-crb");
+  }
+  return RunningVtpm{vtpm_socket_, status_.vtpm().ek_certificate()};
+}
+
 bool InstanceWorker::WaitUntilAdopted(std::chrono::steady_clock::time_point deadline) {
   std::unique_lock lock(mutex_);
   return changed_.wait_until(lock, deadline, [this] { return adopted_; });

@@ -19,10 +19,12 @@
 #include "agent/image_cache.h"
 #include "agent/instance_files.h"
 #include "agent/launch_plan.h"
+#include "agent/quote_desk.h"
 #include "agent/reconcile.h"
 #include "agent/report_board.h"
 #include "agent/serial_hub.h"
 #include "agent/user_allocator.h"
+#include "agent/vtpm_keeper.h"
 #include "base/clock.h"
 #include "vm/instance_runner.h"
 
@@ -36,6 +38,7 @@ struct InstanceServices {
   UserAllocator* users;  // nullptr: the agent is not root, instances run as its own user
   ReportBoard& board;
   const Clock& clock;
+  const ChannelSlot& channel;  // to the controller
 };
 
 // Makes one instance what it shall be, step by step, and reports what it is. Owns the thread that
@@ -53,6 +56,8 @@ class InstanceWorker {
   void SetDesired(const v1::DesiredInstance& desired);
   // The serial line of the running guest; empty when none runs.
   std::shared_ptr<SerialHub> serial() const;
+  // The vTPM of the running guest. Errors: kConflict (none runs, or it has no vTPM).
+  Result<RunningVtpm> vtpm() const;
   // Waits until it is known what runs of the instance; false when that takes longer.
   bool WaitUntilAdopted(std::chrono::steady_clock::time_point deadline);
   // True once every trace is removed.
@@ -80,6 +85,7 @@ class InstanceWorker {
   void StartFailed(const v1::DesiredInstance& desired, const Error& error);
   void Attach(std::unique_ptr<vm::InstanceRunner> runner, const v1::DesiredInstance& desired);
   void Detach();
+  void KeepVtpm(const vm::VmSpec& spec);
   void Stop(const v1::DesiredInstance& desired, Step step, const std::stop_token& stop);
   void Ended(const vm::ExitReport& exit);
   void Remove(const v1::DesiredInstance& desired);
@@ -103,10 +109,11 @@ class InstanceWorker {
 
   mutable std::mutex mutex_;
   std::condition_variable_any changed_;
-  std::optional<v1::DesiredInstance> desired_;  // guarded by mutex_, as the next six
+  std::optional<v1::DesiredInstance> desired_;  // guarded by mutex_, as the next seven
   v1::InstanceStatus status_;
   std::deque<vm::InstanceEvent> events_;
   std::shared_ptr<SerialHub> serial_;
+  std::string vtpm_socket_;  // empty: no guest with a vTPM runs
   bool dirty_ = true;
   bool adopted_ = false;
   bool desired_is_stored_ = false;
@@ -115,6 +122,7 @@ class InstanceWorker {
   // The worker's thread only.
   std::unique_ptr<vm::InstanceRunner> runner_;
   std::unique_ptr<BootMonitor> monitor_;
+  std::unique_ptr<VtpmKeeper> keeper_;
   std::chrono::steady_clock::time_point retry_at_ = std::chrono::steady_clock::time_point::max();
   int failures_ = 0;
   bool adopt_again_ = false;  // something may run that could not be taken over yet

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "agent/vtpm_keeper.h"
 #include "base/digest.h"
 #include "base/text.h"
 
@@ -252,7 +253,8 @@ Result<vm::VmSpec> MakeVmSpec(const AgentConfig& config, const v1::DesiredInstan
         .vtpm_program = config.vtpm_program,
         .swtpm_program = config.swtpm_program,
         .state_dir = paths.tpm_dir.string(),
-        .record_path = (paths.tpm_dir / "record").string()};
+        .record_path = (paths.tpm_dir / "record").string(),
+        .certificate_wait = kCertificateWait};
   }
   spec.run_dir = paths.run_dir.string();
   spec.log_dir = paths.log_dir.string();

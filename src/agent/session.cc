@@ -70,6 +70,9 @@ void Session::HandleMessage(Attempt& attempt, const v1::ControllerMessage& messa
     case v1::ControllerMessage::kOpenConsole:
       handler_.OnOpenConsole(message.open_console());
       break;
+    case v1::ControllerMessage::kMakeQuote:
+      handler_.OnMakeQuote(message.make_quote());
+      break;
     case v1::ControllerMessage::MESSAGE_NOT_SET:
       break;  // from a newer controller
   }

@@ -805,6 +805,30 @@ TEST_F(CliTest, ConsoleCarriesBytesUntilDetached) {
   for (const int fd : {keys[0], keys[1], screen[0], screen[1]}) ::close(fd);
 }
 
+TEST_F(CliTest, QuoteIsWrittenAsFilesWithTheCommandThatChecksIt) {
+  http::Router router;
+  router.Add(Method::kPost, "/v1/instances/{name}/quote",
+             Canned(200, {{"instance", "web1"},
+                          {"nonce", "00ff"},
+                          {"pcrSelection", "sha256:0,7"},
+                          {"quoted", "c2lnbmVk"},
+                          {"signature", "c2ln"},
+                          {"pcrs", "cGNycw=="},
+                          {"akPublic", "YWs="},
+                          {"akPublicPem", "-----BEGIN PUBLIC KEY-----\n"}}));
+  Serve(std::move(router));
+  EXPECT_EQ(Vallum({"instance", "quote", "web1", "--nonce", "00ff", "--out", Path("q")}), 0)
+      << err_.str();
+  EXPECT_EQ(AsText(*tls::ReadSmallFile(Path("q/quote.msg"))), "signed");
+  EXPECT_EQ(AsText(*tls::ReadSmallFile(Path("q/quote.sig"))), "sig");
+  EXPECT_EQ(AsText(*tls::ReadSmallFile(Path("q/quote.pcrs"))), "pcrs");
+  EXPECT_EQ(AsText(*tls::ReadSmallFile(Path("q/ak.pem"))), "-----BEGIN PUBLIC KEY-----\n");
+  EXPECT_FALSE(std::filesystem::exists(Path("q/ek.pem")));
+  EXPECT_THAT(out_.str(), HasSubstr("tpm2_checkquote -u '" + Path("q/ak.pem") + "'"));
+  EXPECT_THAT(out_.str(), HasSubstr("-g sha256 -q 00ff"));
+  EXPECT_EQ(Vallum({"instance", "quote", "web1", "--nonce", "00ff"}), 2);
+}
+
 // ---- generated pages ----
 
 TEST_F(CliTest, CompletionsKnowEveryCommand) {

@@ -21,6 +21,7 @@ void AddFlavorCommands(CLI::App* group, Tool* tool);
 void AddInstanceCommands(CLI::App* group, Tool* tool);
 void AddWaitCommand(CLI::App* group, Tool* tool);   // instance wait
 void AddBootCommands(CLI::App* group, Tool* tool);  // instance watch-boot, instance baseline
+void AddQuoteCommand(CLI::App* group, Tool* tool);  // instance quote
 void AddTokenCommands(CLI::App* group, Tool* tool);
 void AddKeySetCommands(CLI::App* app, Tool* tool);
 void AddEventLogCommands(CLI::App* app, Tool* tool);

@@ -219,7 +219,14 @@ std::string DescribeInstance(const Json& instance, WallTime now) {
          Line("started", FriendlyAge(TextAt(instance, "status.startedAt"), now)) +
          Line("last exit", TextAt(instance, "status.lastExit")) +
          Line("notes", TextAt(instance, "status.notes"));
-  return out + DescribeBoot(At(instance, "status.boot"));
+  out += DescribeBoot(At(instance, "status.boot"));
+  if (const Json vtpm = At(instance, "status.vtpm"); !vtpm.is_null()) {
+    const bool certified = !TextAt(vtpm, "ekCertificate").empty();
+    out += "vtpm\n" + Line("ak name", TextAt(vtpm, "akName")) +
+           Line("ek certificate", certified ? "issued" : "none yet") +
+           Line("note", TextAt(vtpm, "note"));
+  }
+  return out;
 }
 
 void AddInstanceCommands(CLI::App* group, Tool* tool) {
@@ -233,6 +240,7 @@ void AddInstanceCommands(CLI::App* group, Tool* tool) {
   create->callback([=] { tool->action = [=] { return Create(tool, *options); }; });
   AddWaitCommand(group, tool);
   AddBootCommands(group, tool);
+  AddQuoteCommand(group, tool);
   AddAction(group, tool, "start", "Start a stopped one");
   AddAction(group, tool, "stop", "Ask the guest to shut down");
   AddAction(group, tool, "reboot",

@@ -2,10 +2,15 @@
 // A whole controller with agents that speak the real protocol.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <openssl/ec.h>
+#include <openssl/evp.h>
+#include <openssl/x509.h>
 #include <sys/stat.h>
 
+#include <algorithm>
 #include <condition_variable>
 #include <fstream>
+#include <future>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -14,8 +19,10 @@
 
 #include "base/bytes.h"
 #include "base/check.h"
+#include "base/ids.h"
 #include "controller/test_rig.h"
 #include "store/memory_store.h"
+#include "tls/certificate.h"
 
 namespace vallum::controller {
 namespace {
@@ -646,6 +653,128 @@ TEST_F(ControllerTest, ConsoleNeedsAnInstanceAndItsAgent) {
   rig_.MakeReadyImage("debian12");
   rig_.Create("web1");
   EXPECT_EQ(rig_.controller().gateway().OpenConsole("web1").error().code(), ErrorCode::kConflict);
+}
+
+// ---- vTPMs ----
+
+// A P-256 key as SubjectPublicKeyInfo.
+std::string MakeEndorsementKey() {
+  EVP_PKEY* key = EVP_EC_gen("P-256");
+  unsigned char* der = nullptr;
+  const int size = i2d_PUBKEY(key, &der);
+  std::string text(reinterpret_cast<const char*>(der), static_cast<size_t>(size));
+  OPENSSL_free(der);
+  EVP_PKEY_free(key);
+  return text;
+}
+
+TEST_F(ControllerTest, VtpmIsCertifiedForTheHostThatRunsItAndNoOther) {
+  rig_.MakeReadyImage("debian12");
+  const auto agent = rig_.ConnectedAgent("node1");
+  const v1::DesiredInstance desired = RunningInstance(*agent, "web1");
+  const auto other = rig_.ConnectedAgent("node2");
+  const std::string key = MakeEndorsementKey();
+  std::string pem;
+  EXPECT_EQ(other->IssueVtpm(desired.uid(), key, pem).error_code(),
+            grpc::StatusCode::UNAUTHENTICATED);
+  EXPECT_EQ(agent->IssueVtpm(NewUid(), key, pem).error_code(), grpc::StatusCode::UNAUTHENTICATED);
+  EXPECT_EQ(agent->IssueVtpm(desired.uid(), "no key", pem).error_code(),
+            grpc::StatusCode::INVALID_ARGUMENT);
+  EXPECT_EQ(rig_.NewAgent("thief")->IssueVtpm(desired.uid(), key, pem).error_code(),
+            grpc::StatusCode::UNAUTHENTICATED);
+  const grpc::Status issued = agent->IssueVtpm(desired.uid(), key, pem);
+  ASSERT_TRUE(issued.ok()) << issued.error_message();
+  EXPECT_EQ(tls::InspectPem(pem)->common_name, "web1");
+  EXPECT_TRUE(rig_.Await([](const View& view) {
+    return std::ranges::any_of(view.All<v1::Event>(), [](const auto& event) {
+      return event->kind() == "instance.vtpm-certified" && event->object() == "instances/web1";
+    });
+  }));
+}
+
+class QuoteTest : public ControllerTest {
+ protected:
+  void SetUp() override {
+    rig_.MakeReadyImage("debian12");
+    agent_ = rig_.ConnectedAgent("node1");
+    desired_ = RunningInstance(*agent_, "web1");
+  }
+  // Asks in a thread of its own; the agent's side is the test's.
+  std::future<Result<v1::InstanceQuote>> Ask() {
+    return std::async(std::launch::async, [this] {
+      return rig_.controller().gateway().Quote("web1", AsBytes("nonce"), "sha256:0,7");
+    });
+  }
+  std::unique_ptr<FakeAgent> agent_;
+  v1::DesiredInstance desired_;
+};
+
+TEST_F(QuoteTest, GoesToTheAgentAndItsAnswerBack) {
+  auto asked = Ask();
+  const auto wanted = agent_->NextQuote();
+  ASSERT_TRUE(wanted.has_value());
+  EXPECT_EQ(wanted->instance_uid(), desired_.uid());
+  EXPECT_EQ(wanted->nonce(), "nonce");
+  EXPECT_EQ(wanted->pcrs(), "sha256:0,7");
+  v1::QuoteAnswer answer;
+  answer.set_request_id(wanted->request_id());
+  answer.mutable_quote()->set_quoted("signed");
+  answer.mutable_quote()->set_instance("what the agent says");
+  EXPECT_TRUE(agent_->AnswerQuote(answer).ok());
+  const auto quote = asked.get();
+  ASSERT_TRUE(quote.has_value()) << quote.error().Describe();
+  EXPECT_EQ(quote->quoted(), "signed");
+  EXPECT_EQ(quote->instance(), "web1");
+  EXPECT_EQ(quote->nonce(), "6e6f6e6365");
+  EXPECT_EQ(agent_->AnswerQuote(answer).error_code(), grpc::StatusCode::NOT_FOUND);
+}
+
+TEST_F(QuoteTest, RefusalOfTheAgentComesBackInItsWords) {
+  auto asked = Ask();
+  const auto wanted = agent_->NextQuote();
+  ASSERT_TRUE(wanted.has_value());
+  v1::QuoteAnswer answer;
+  answer.set_request_id(wanted->request_id());
+  answer.mutable_problem()->set_code("denied");
+  answer.mutable_problem()->set_detail("the guest has set a password");
+  answer.mutable_problem()->set_fix("clear it");
+  EXPECT_TRUE(agent_->AnswerQuote(answer).ok());
+  const auto quote = asked.get();
+  ASSERT_FALSE(quote.has_value());
+  EXPECT_EQ(quote.error().code(), ErrorCode::kDenied);
+  EXPECT_EQ(quote.error().message(), "the guest has set a password");
+  EXPECT_EQ(quote.error().fix(), "clear it");
+}
+
+TEST_F(QuoteTest, AnotherHostCannotAnswer) {
+  const auto other = rig_.ConnectedAgent("node2");
+  auto asked = Ask();
+  const auto wanted = agent_->NextQuote();
+  ASSERT_TRUE(wanted.has_value());
+  v1::QuoteAnswer answer;
+  answer.set_request_id(wanted->request_id());
+  answer.mutable_quote()->set_quoted("forged");
+  EXPECT_EQ(other->AnswerQuote(answer).error_code(), grpc::StatusCode::NOT_FOUND);
+  answer.mutable_quote()->set_quoted("true");
+  EXPECT_TRUE(agent_->AnswerQuote(answer).ok());
+  EXPECT_EQ(asked.get()->quoted(), "true");
+}
+
+TEST_F(QuoteTest, AgentThatGoesAwayEndsTheWait) {
+  auto asked = Ask();
+  ASSERT_TRUE(agent_->NextQuote().has_value());
+  agent_->Disconnect();
+  const auto quote = asked.get();
+  ASSERT_FALSE(quote.has_value());
+  EXPECT_EQ(quote.error().code(), ErrorCode::kUnavailable);
+}
+
+TEST_F(ControllerTest, QuoteNeedsAnInstanceOnAConnectedHost) {
+  Gateway& gateway = rig_.controller().gateway();
+  EXPECT_EQ(gateway.Quote("nobody", {}, "sha256:0").error().code(), ErrorCode::kNotFound);
+  rig_.MakeReadyImage("debian12");
+  rig_.Create("web1");
+  EXPECT_EQ(gateway.Quote("web1", {}, "sha256:0").error().code(), ErrorCode::kConflict);
 }
 
 // ---- two controllers on one store ----

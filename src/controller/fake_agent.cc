@@ -142,6 +142,32 @@ std::unique_ptr<FakeAgent::ConsoleCall> FakeAgent::OpenConsole(const std::string
   return call;
 }
 
+grpc::Status FakeAgent::IssueVtpm(const std::string& uid, const std::string& key_der,
+                                  std::string& pem) {
+  grpc::ClientContext context;
+  v1::IssueVtpmCertificateRequest request;
+  request.set_instance_uid(uid);
+  request.set_ek_public_der(key_der);
+  v1::IssueVtpmCertificateReply reply;
+  grpc::Status status = Dial()->IssueVtpmCertificate(&context, request, &reply);
+  pem = reply.certificate_pem();
+  return status;
+}
+
+grpc::Status FakeAgent::AnswerQuote(const v1::QuoteAnswer& answer) {
+  grpc::ClientContext context;
+  v1::QuoteAnswerReply reply;
+  return Dial()->AnswerQuote(&context, answer, &reply);
+}
+
+std::optional<v1::MakeQuote> FakeAgent::NextQuote() {
+  std::optional<v1::ControllerMessage> message = Next();
+  while (message && !message->has_make_quote()) {
+    message = Next();
+  }
+  return message ? std::optional(message->make_quote()) : std::nullopt;
+}
+
 v1::Hello FakeAgent::MakeHello(int64_t gib) {
   v1::Hello hello;
   hello.set_agent_version("test");

@@ -47,6 +47,11 @@ class FakeAgent {
   };
   std::unique_ptr<ConsoleCall> OpenConsole(const std::string& session_id);
 
+  grpc::Status IssueVtpm(const std::string& uid, const std::string& key_der, std::string& pem);
+  grpc::Status AnswerQuote(const v1::QuoteAnswer& answer);
+  // The next request for a quote; empty: the stream has ended.
+  std::optional<v1::MakeQuote> NextQuote();
+
   // A host that can do Secure Boot, with memory for `gib` GiB of instances.
   static v1::Hello MakeHello(int64_t gib = 64);
   static v1::InstanceReport MakeReport(const v1::DesiredInstance& desired, v1::InstancePhase phase);

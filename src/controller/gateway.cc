@@ -409,6 +409,7 @@ void Gateway::Impl::Unregister(const std::string& host, SessionReactor* session)
     }
     sessions_.erase(found);
     parts_.metrics.agent_sessions.fetch_sub(1);
+    FailQuotesOf(host);
   }
   parts_.listener.OnGone(host);
 }
@@ -498,6 +499,11 @@ void Gateway::Disconnect(std::string_view host) {
 
 Result<std::shared_ptr<ConsolePipe>> Gateway::OpenConsole(std::string_view instance) {
   return impl_->OpenConsole(instance);
+}
+
+Result<v1::InstanceQuote> Gateway::Quote(std::string_view instance, ByteView nonce,
+                                         std::string_view pcrs) {
+  return impl_->Quote(instance, nonce, pcrs);
 }
 
 }  // namespace vallum::controller

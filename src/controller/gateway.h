@@ -7,6 +7,7 @@
 #include <string_view>
 #include <vector>
 
+#include "base/bytes.h"
 #include "base/clock.h"
 #include "base/result.h"
 #include "controller/console_hub.h"
@@ -43,6 +44,7 @@ class Gateway {
     tls::ServerNames names;
     std::chrono::seconds heartbeat{10};
     std::chrono::seconds console_timeout{10};  // for an agent to open a console
+    std::chrono::seconds quote_timeout{10};    // for an agent to answer with a quote
   };
   struct Parts {
     ResourceStore& resources;
@@ -76,6 +78,12 @@ class Gateway {
   // Returns at once; the first Read fails if the agent does not open its end in time.
   // Errors: kNotFound (no such instance), kConflict (not placed), kUnavailable (agent away).
   Result<std::shared_ptr<ConsolePipe>> OpenConsole(std::string_view instance);
+
+  // Has the vTPM of an instance sign PCR values. Blocks until its agent has answered.
+  //   pcrs: such as "sha256:0,1,7"; the agent parses it.
+  // Errors: kNotFound, kConflict (not placed), kUnavailable (agent away, or too slow), kExhausted
+  // (too many at once); those of the agent, such as kConflict (it does not run, has no vTPM).
+  Result<v1::InstanceQuote> Quote(std::string_view instance, ByteView nonce, std::string_view pcrs);
 
   class Impl;
 

@@ -7,6 +7,7 @@
 #include <condition_variable>
 #include <deque>
 #include <functional>
+#include <future>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -55,6 +56,14 @@ class Gateway::Impl final : public v1::AgentGateway::CallbackService {
   grpc::ServerBidiReactor<v1::ConsoleFrame, v1::ConsoleFrame>* Console(
       grpc::CallbackServerContext* context) override;
 
+  grpc::ServerUnaryReactor* IssueVtpmCertificate(grpc::CallbackServerContext* context,
+                                                 const v1::IssueVtpmCertificateRequest* request,
+                                                 v1::IssueVtpmCertificateReply* reply) override;
+  grpc::ServerUnaryReactor* AnswerQuote(grpc::CallbackServerContext* context,
+                                        const v1::QuoteAnswer* request,
+                                        v1::QuoteAnswerReply* reply) override;
+  Result<v1::InstanceQuote> Quote(std::string_view instance, ByteView nonce, std::string_view pcrs);
+
   // Whom the connection belongs to: the host's name, if its certificate names an agent, the host
   // exists and joined with that key. Errors: kDenied.
   Result<std::string> IdentifyHost(const grpc::ServerContextBase& context) const;
@@ -83,6 +92,17 @@ class Gateway::Impl final : public v1::AgentGateway::CallbackService {
     std::string key_sha256;
     std::string certificate_pem;
   };
+  // A quote that somebody waits for.
+  struct PendingQuote {
+    std::string host;
+    std::promise<Result<v1::InstanceQuote>> answer;
+  };
+  void FailQuotesOf(const std::string& host);  // mutex_ is held
+  Result<std::string> DoIssueVtpm(const grpc::ServerContextBase& context,
+                                  const v1::IssueVtpmCertificateRequest& request);
+  Result<void> TakeQuote(const grpc::ServerContextBase& context, const v1::QuoteAnswer& answer);
+  Result<std::future<Result<v1::InstanceQuote>>> AwaitQuote(const std::string& request_id,
+                                                            const std::string& host);
   Result<v1::EnrollReply> DoEnroll(const grpc::ServerContextBase& context,
                                    const v1::EnrollRequest& request);
   Result<v1::EnrollReply> Renew(const grpc::ServerContextBase& context, const Joining& joining);
@@ -96,6 +116,7 @@ class Gateway::Impl final : public v1::AgentGateway::CallbackService {
   std::mutex mutex_;
   std::map<std::string, SessionReactor*, std::less<>> sessions_;
   std::map<std::string, std::shared_ptr<ConsoleLink>> opening_;  // by session id
+  std::map<std::string, PendingQuote> quotes_;                   // by request id
   std::unique_ptr<grpc::Server> server_;
 };
 

@@ -6,6 +6,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/bytes.h"
 #include "base/error.h"
 #include "base/result.h"
 #include "base/text.h"
@@ -22,6 +23,9 @@ namespace {
 
 using http::Request;
 using http::Response;
+
+constexpr size_t kMaxNonce = 64;
+constexpr const char* kDefaultPcrs = "sha256:0,1,2,3,4,5,6,7";
 
 Result<Response> Create(RestContext& context, const Request& request, const Principal& principal) {
   v1::Instance instance;
@@ -129,6 +133,40 @@ Result<Response> GrantConsole(RestContext& context, const Request& request,
   return Response::Json(201, std::move(body));
 }
 
+Result<Response> Quote(RestContext& context, const Request& request, const Principal& principal) {
+  ASSIGN_OR_RETURN(const std::string name, Target(context, request, principal, Verb::kRead));
+  v1::InstanceQuoteRequest wanted;
+  RETURN_IF_ERROR(FromJson(request.body, wanted));
+  const auto nonce = FromHex(wanted.nonce());
+  if (!nonce.has_value() || nonce->size() > kMaxNonce) {
+    return InvalidInput("nonce is not hexadecimal, or longer than " + std::to_string(kMaxNonce) +
+                        " bytes")
+        .WithFix("send random bytes, such as the output of `openssl rand -hex 32`");
+  }
+  if (wanted.pcrs().empty()) wanted.set_pcrs(kDefaultPcrs);
+  const auto instance = context.controller.view().Get<v1::Instance>(name);
+  if (instance == nullptr) return NotFound("there is no instance " + name);
+  const auto phase = instance->status().phase();
+  if (phase != v1::INSTANCE_RUNNING && phase != v1::INSTANCE_PAUSED) {
+    return Conflict("instance " + name + " does not run, so its vTPM cannot sign")
+        .WithFix("start it first");
+  }
+  if (instance->status().boot().effective().tpm_model() == "none") {
+    return Conflict("instance " + name + " has no vTPM").WithFix("make one with --tpm tpm-crb");
+  }
+  ASSIGN_OR_RETURN(const v1::InstanceQuote quote,
+                   context.controller.gateway().Quote(name, *nonce, wanted.pcrs()));
+  (void)context.controller.events().Append(
+      {.kind = "instance.quoted",
+       .severity = "info",
+       .object = "instances/" + name,
+       .user = principal.name,
+       .message = "its vTPM signed " + quote.pcr_selection() + " with nonce " + quote.nonce(),
+       .tenant = instance->metadata().tenant()});
+  ASSIGN_OR_RETURN(std::string body, ToJson(quote));
+  return Response::Json(200, std::move(body));
+}
+
 Result<Response> Explain(RestContext& context, const Request& request, const Principal& principal) {
   RETURN_IF_ERROR(Authorize(principal, Verb::kExplain, Kind::kInstance, principal.tenant));
   v1::ScheduleExplainRequest wanted;
@@ -186,6 +224,9 @@ std::vector<ApiRoute> InstanceRoutes(RestContext& context) {
        Act(context, Verb::kOperate, &InstanceService::Resume)},
       {Method::kPost, one + "/console", "A ticket for the serial console, good once and for 600 s",
        nullptr, v1::ConsoleGrant::descriptor(), 201, Bind(context, GrantConsole)},
+      {Method::kPost, one + "/quote", "Have its vTPM sign PCR values, for tpm2_checkquote",
+       v1::InstanceQuoteRequest::descriptor(), v1::InstanceQuote::descriptor(), 200,
+       Bind(context, Quote)},
       {Method::kPost, "/v1/schedule/explain", "Where an instance would go, and why not elsewhere",
        v1::ScheduleExplainRequest::descriptor(), v1::ScheduleExplainReply::descriptor(), 200,
        Bind(context, Explain)},

@@ -643,5 +643,19 @@ TEST_F(RestTest, PoolTakesOnlyKnownActions) {
       400);
 }
 
+TEST_F(RestTest, QuoteOfAStoppedInstanceOrWithABadNonceIsRefused) {
+  rig_.MakeReadyImage("debian");
+  Admin(Method::kPost, "/v1/instances",
+        R"({"metadata":{"name":"web1"},"spec":{"image":"debian","flavor":"tiny"}})");
+  const std::string path = "/v1/instances/web1/quote";
+  const http::Response stopped = Admin(Method::kPost, path, R"({"nonce":"00ff"})");
+  EXPECT_EQ(stopped.status, 409) << stopped.body;
+  EXPECT_EQ(Body(stopped)["fix"], "start it first");
+  EXPECT_EQ(Admin(Method::kPost, path, R"({"nonce":"xyz"})").status, 400);
+  const std::string long_nonce(130, 'a');
+  EXPECT_EQ(Admin(Method::kPost, path, R"({"nonce":")" + long_nonce + R"("})").status, 400);
+  EXPECT_EQ(Admin(Method::kPost, "/v1/instances/nobody/quote", R"({"nonce":"00"})").status, 404);
+}
+
 }  // namespace
 }  // namespace vallum::controller

@@ -264,8 +264,11 @@ Command MakeVtpmCommand(const VmSpec& spec) {
   ArgvBuilder argv(spec.vtpm->vtpm_program);
   argv.Add("--listen-fd", std::to_string(kVtpmListenFd))
       .Add("--control-fd", std::to_string(kVtpmControlFd))
-      .Add("--record", spec.vtpm->record_path)
-      .Add("--");
+      .Add("--record", spec.vtpm->record_path);
+  if (spec.vtpm->certificate_wait.count() > 0) {
+    argv.Add("--await-certificate", std::to_string(spec.vtpm->certificate_wait.count()));
+  }
+  argv.Add("--");
   for (std::string& argument : MakeSwtpmCommand(spec).argv) {
     argv.Add(std::move(argument));
   }

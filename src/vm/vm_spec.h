@@ -3,6 +3,7 @@
 
 #include <sys/types.h>
 
+#include <chrono>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -66,6 +67,8 @@ struct Vtpm {
   std::string swtpm_program;  // swtpm
   std::string state_dir;      // swtpm's NVRAM; 0700, belongs to run_as
   std::string record_path;    // what vallum-vtpm recorded: PCR extends and resets
+  // How long the machine's start waits for the EK certificate of a vTPM that has none.
+  std::chrono::milliseconds certificate_wait{0};
 };
 
 struct RunAs {

@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: Apache-2.0
+// The part of the gateway about instances' vTPMs: their certificates and their quotes.
+#include <future>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <utility>
+
+#include "base/digest.h"
+#include "base/ids.h"
+#include "base/text.h"
+#include "controller/gateway_impl.h"
+#include "controller/problem.h"
+
+namespace vallum::controller {
+namespace {
+
+// Each holds a thread of the REST server's pool.
+constexpr size_t kMaxQuotes = 8;
+
+}  // namespace
+
+grpc::ServerUnaryReactor* Gateway::Impl::IssueVtpmCertificate(
+    grpc::CallbackServerContext* context, const v1::IssueVtpmCertificateRequest* request,
+    v1::IssueVtpmCertificateReply* reply) {
+  grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+  auto certificate = DoIssueVtpm(*context, *request);
+  if (certificate.has_value()) {
+    reply->set_certificate_pem(*std::move(certificate));
+  }
+  reactor->Finish(certificate.has_value() ? grpc::Status::OK : ToGrpcStatus(certificate.error()));
+  return reactor;
+}
+
+Result<std::string> Gateway::Impl::DoIssueVtpm(const grpc::ServerContextBase& context,
+                                               const v1::IssueVtpmCertificateRequest& request) {
+  ASSIGN_OR_RETURN(const std::string host, IdentifyHost(context));
+  for (const auto& instance : parts_.view.All<v1::Instance>()) {
+    if (instance->metadata().uid() != request.instance_uid() || instance->status().host() != host) {
+      continue;
+    }
+    const std::string& name = instance->metadata().name();
+    ASSIGN_OR_RETURN(
+        std::string certificate,
+        parts_.authority.IssueVtpm(AsBytes(request.ek_public_der()), name, request.instance_uid()));
+    // One that cannot be told of is not issued: the log says which keys the CA has vouched for.
+    RETURN_IF_ERROR(
+        parts_.events.Append({.kind = "instance.vtpm-certified",
+                              .severity = "info",
+                              .object = "instances/" + name,
+                              .user = "hosts/" + host,
+                              .message = "the CA certified the endorsement key with SHA-256 " +
+                                         ToHex(Sha256(AsBytes(request.ek_public_der()))),
+                              .tenant = instance->metadata().tenant()}));
+    return certificate;
+  }
+  return Denied("instance " + Printable(request.instance_uid(), 64) + " is not on host \"" + host +
+                "\"");
+}
+
+grpc::ServerUnaryReactor* Gateway::Impl::AnswerQuote(grpc::CallbackServerContext* context,
+                                                     const v1::QuoteAnswer* request,
+                                                     v1::QuoteAnswerReply* /*reply*/) {
+  grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+  const auto taken = TakeQuote(*context, *request);
+  reactor->Finish(taken.has_value() ? grpc::Status::OK : ToGrpcStatus(taken.error()));
+  return reactor;
+}
+
+Result<void> Gateway::Impl::TakeQuote(const grpc::ServerContextBase& context,
+                                      const v1::QuoteAnswer& answer) {
+  ASSIGN_OR_RETURN(const std::string host, IdentifyHost(context));
+  const std::lock_guard lock(mutex_);
+  const auto found = quotes_.find(answer.request_id());
+  if (found == quotes_.end() || found->second.host != host) {
+    return NotFound("nobody waits for this quote");
+  }
+  found->second.answer.set_value(answer.has_quote() ? Result<v1::InstanceQuote>(answer.quote())
+                                                    : FromProblem(answer.problem()));
+  quotes_.erase(found);
+  return Ok();
+}
+
+void Gateway::Impl::FailQuotesOf(const std::string& host) {
+  for (auto item = quotes_.begin(); item != quotes_.end();) {
+    if (item->second.host != host) {
+      ++item;
+      continue;
+    }
+    item->second.answer.set_value(
+        Unavailable("host \"" + host + "\" went away").WithFix("try again later"));
+    item = quotes_.erase(item);
+  }
+}
+
+Result<std::future<Result<v1::InstanceQuote>>> Gateway::Impl::AwaitQuote(
+    const std::string& request_id, const std::string& host) {
+  const std::lock_guard lock(mutex_);
+  if (quotes_.size() >= kMaxQuotes) {
+    return Exhausted(std::to_string(kMaxQuotes) + " quotes are being made already")
+        .WithFix("try again in a moment");
+  }
+  PendingQuote& pending = quotes_[request_id];
+  pending.host = host;
+  return pending.answer.get_future();
+}
+
+Result<v1::InstanceQuote> Gateway::Impl::Quote(std::string_view instance, ByteView nonce,
+                                               std::string_view pcrs) {
+  const auto found = parts_.view.Get<v1::Instance>(instance);
+  if (found == nullptr) {
+    return NotFound("instance \"" + Printable(instance) + "\" does not exist");
+  }
+  const std::string& host = found->status().host();
+  if (host.empty()) {
+    return Conflict("instance \"" + found->metadata().name() + "\" is on no host yet")
+        .WithFix("`vallum instance show " + found->metadata().name() + "` says why");
+  }
+  const std::string request_id = NewUid();
+  ASSIGN_OR_RETURN(auto answer, AwaitQuote(request_id, host));
+  v1::ControllerMessage message;
+  v1::MakeQuote& wanted = *message.mutable_make_quote();
+  wanted.set_request_id(request_id);
+  wanted.set_instance_uid(found->metadata().uid());
+  wanted.set_nonce(nonce.data(), nonce.size());
+  wanted.set_pcrs(std::string(pcrs));
+  const bool sent =
+      WithSession(host, [&](SessionReactor& session) { session.Send(std::move(message)); });
+  if (sent && answer.wait_for(options_.quote_timeout) == std::future_status::ready) {
+    ASSIGN_OR_RETURN(v1::InstanceQuote quote, answer.get());
+    quote.set_instance(found->metadata().name());
+    quote.set_uid(found->metadata().uid());
+    quote.set_nonce(ToHex(nonce));
+    return quote;
+  }
+  const std::lock_guard lock(mutex_);
+  quotes_.erase(request_id);
+  return sent ? Unavailable("the agent of host \"" + host + "\" did not answer in time")
+                    .WithFix("try again; an agent of an older version makes no quotes")
+              : Unavailable("host \"" + host + "\" is not connected").WithFix("try again later");
+}
+
+}  // namespace vallum::controller
