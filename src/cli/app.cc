@@ -45,8 +45,9 @@ void AddCommands(CLI::App* app, Tool* tool) {
     if (kind.name == "flavor") AddFlavorCommands(group, tool);
     if (kind.name == "instance") AddInstanceCommands(group, tool);
     if (kind.name == "token") AddTokenCommands(group, tool);
+    if (kind.name == "keyset") AddKeySetCommands(group, tool);
+    if (kind.name == "rollout") AddRolloutCommands(group, tool);
   }
-  AddKeySetCommands(app, tool);
   AddEventLogCommands(app, tool);
   AddConsoleCommand(app, tool);
   AddScheduleCommands(app, tool);

@@ -23,7 +23,11 @@ void AddWaitCommand(CLI::App* group, Tool* tool);   // instance wait
 void AddBootCommands(CLI::App* group, Tool* tool);  // instance watch-boot, instance baseline
 void AddQuoteCommand(CLI::App* group, Tool* tool);  // instance quote
 void AddTokenCommands(CLI::App* group, Tool* tool);
-void AddKeySetCommands(CLI::App* app, Tool* tool);
+void AddKeySetCommands(CLI::App* group, Tool* tool);
+void AddKeySetCompareCommands(CLI::App* group, Tool* tool);  // diff, export, verify, audit
+void AddKeySetRolloutCommand(CLI::App* group, Tool* tool);
+void AddRolloutCommands(CLI::App* group, Tool* tool);
+void AddKeysOfInstanceCommands(CLI::App* group, Tool* tool);  // set-keyset, set-boot
 void AddEventLogCommands(CLI::App* app, Tool* tool);
 void AddContextCommands(CLI::App* app, Tool* tool);
 void AddScheduleCommands(CLI::App* app, Tool* tool);
@@ -49,7 +53,7 @@ std::string DescribeHost(const Json& host, WallTime now);
 
 // Options of `instance create` that also describe an instance to `schedule explain`.
 struct InstanceOptions {
-  std::string image, flavor, pool, host, boot_type, boot_mode, secure_boot, tpm;
+  std::string image, flavor, pool, host, boot_type, boot_mode, secure_boot, tpm, key_set;
   std::vector<std::string> networks, labels, properties, ssh_keys;
   std::string user_data, hostname;
 };

@@ -3,6 +3,7 @@
 
 #include "base/text.h"
 #include "cli/commands.h"
+#include "cli/key_set_source.h"
 #include "tls/file.h"
 
 namespace vallum::cli {
@@ -128,6 +129,11 @@ std::string TypeAndMode(const Json& boot) {
   return FriendlyEnum(TextAt(boot, "type")) + "/" + FriendlyEnum(TextAt(boot, "mode"));
 }
 
+std::string VersionedKeySet(const Json& object) {
+  const int64_t version = NumberAt(object, "keySetVersion");
+  return TextAt(object, "keySet") + (version == 0 ? "" : " version " + std::to_string(version));
+}
+
 std::string DescribeBoot(const Json& boot) {
   std::string out;
   if (const Json requested = At(boot, "requested"); !requested.is_null()) {
@@ -141,7 +147,7 @@ std::string DescribeBoot(const Json& boot) {
            Line("descriptor", TextAt(effective, "descriptorPath")) +
            Line("machine", TextAt(effective, "machine")) +
            Line("smm", TextAt(effective, "smm") == "true" ? "on" : "off") +
-           Line("key set", TextAt(effective, "keySet")) +
+           Line("key set", VersionedKeySet(effective)) +
            Line("vtpm", TextAt(effective, "tpmModel")) +
            Line("accelerator", TextAt(effective, "accelerator"));
   }
@@ -165,6 +171,9 @@ void AddInstanceOptions(CLI::App* command, InstanceOptions* options) {
   command->add_option("--boot-type", options->boot_type, "bios or uefi");
   command->add_option("--boot-mode", options->boot_mode, "legacy or secure");
   command->add_option("--secure-boot", options->secure_boot, "required, optional or disabled");
+  command->add_option("--key-set", options->key_set,
+                      "Keys of its firmware: NAME or NAME@VERSION (default: microsoft, or none "
+                      "without Secure Boot)");
   command->add_option("--network", options->networks, "none, user or bridge=NAME; repeatable");
   command->add_option("--user-data", options->user_data, "File for cloud-init");
   command->add_option("--ssh-key", options->ssh_keys, "File with a public key; repeatable");
@@ -180,6 +189,11 @@ Result<Json> InstanceSpec(const InstanceOptions& options) {
   if (!options.host.empty()) spec["host"] = options.host;
   ASSIGN_OR_RETURN(const Json boot, Boot(options));
   if (!boot.empty()) spec["boot"] = boot;
+  if (!options.key_set.empty()) {
+    ASSIGN_OR_RETURN(const KeySetName key_set, ParseKeySetName(options.key_set));
+    spec["keySet"] = key_set.name;
+    if (key_set.version != 0) spec["keySetVersion"] = key_set.version;
+  }
   ASSIGN_OR_RETURN(Json properties, KeyValues(options.properties, "--property"));
   if (!options.secure_boot.empty()) {
     ASSIGN_OR_RETURN(
@@ -213,6 +227,8 @@ std::string DescribeInstance(const Json& instance, WallTime now) {
          Line("image", TextAt(instance, "spec.image")) +
          Line("flavor", TextAt(instance, "spec.flavor")) +
          Line("pool", TextAt(instance, "spec.pool")) +
+         Line("key set", VersionedKeySet(At(instance, "spec"))) +
+         Line("db also", TextAt(instance, "spec.properties.os_secure_boot_signature")) +
          Line("labels", TextAt(instance, "metadata.labels")) +
          Line("uid", TextAt(instance, "metadata.uid")) +
          Line("created", FriendlyAge(TextAt(instance, "metadata.createTime"), now)) +
@@ -241,6 +257,7 @@ void AddInstanceCommands(CLI::App* group, Tool* tool) {
   AddWaitCommand(group, tool);
   AddBootCommands(group, tool);
   AddQuoteCommand(group, tool);
+  AddKeysOfInstanceCommands(group, tool);
   AddAction(group, tool, "start", "Start a stopped one");
   AddAction(group, tool, "stop", "Ask the guest to shut down");
   AddAction(group, tool, "reboot",

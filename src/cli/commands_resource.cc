@@ -142,8 +142,8 @@ Result<void> FinishOperation(Tool* tool, const Json& answer, Follow follow,
 void AddResourceCommands(CLI::App* group, Tool* tool, const Kind& kind) {
   AddList(group, tool, kind);
   auto name = std::make_shared<std::string>();
-  // `host show` has an option of its own; see AddHostCommands.
-  if (kind.name != "host") {
+  // These have a `show` of their own.
+  if (kind.name != "host" && kind.name != "keyset" && kind.name != "rollout") {
     CLI::App* show = group->add_subcommand("show", "Show one");
     show->add_option("NAME", *name, "Its name")->required();
     show->callback(

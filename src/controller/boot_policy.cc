@@ -42,6 +42,7 @@ struct OwnerBoot {
   std::optional<Said<SecureLevel>> level;
   std::optional<Said<std::string>> machine;
   std::optional<Said<std::string>> tpm;
+  std::optional<Said<std::string>> signature;
 };
 
 // "some TPM" agrees with any model, but not with none.
@@ -78,6 +79,7 @@ Result<OwnerBoot> Condense(const BootStatements& statements) {
   ASSIGN_OR_RETURN(boot.level, Agreed(statements.levels));
   ASSIGN_OR_RETURN(boot.machine, Agreed(statements.machines));
   ASSIGN_OR_RETURN(boot.tpm, AgreedTpm(statements.tpm_models));
+  ASSIGN_OR_RETURN(boot.signature, Agreed(statements.signatures));
   RETURN_IF_ERROR(SecureAgreesWithin(boot));
   return boot;
 }
@@ -295,6 +297,22 @@ Result<void> DecideMachine(const Owners& owners, BootPolicy& policy) {
   return Ok();
 }
 
+// Whose loader the instance may start beside what its key set allows.
+Result<void> DecideSignature(const Owners& owners, BootPolicy& policy) {
+  std::vector<Said<std::string>> said;
+  for (const OwnerBoot* owner : {&owners.image, &owners.request}) {
+    if (owner->signature) said.push_back(*owner->signature);
+  }
+  ASSIGN_OR_RETURN(const auto signature, Agreed(said));
+  if (!signature) return Ok();
+  if (policy.requested.mode() == v1::BOOT_MODE_SECURE) {
+    policy.signature = signature->value;
+  } else if (owners.request.signature) {
+    policy.requested.add_warnings(signature->Words() + " says nothing without Secure Boot");
+  }
+  return Ok();
+}
+
 void RequireTraits(BootPolicy& policy) {
   if (policy.requested.type() == v1::BOOT_TYPE_UEFI) {
     policy.required_traits.emplace_back(placement::kTraitUefi);
@@ -326,6 +344,7 @@ Result<BootPolicy> ResolveBoot(const BootInputs& inputs) {
   }
   RETURN_IF_ERROR(DecideMachine(owners, policy));
   RETURN_IF_ERROR(DecideTpm(owners, policy));
+  RETURN_IF_ERROR(DecideSignature(owners, policy));
   RequireTraits(policy);
   return policy;
 }

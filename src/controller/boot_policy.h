@@ -32,6 +32,7 @@ struct BootPolicy {
   std::string machine;          // "q35" or "pc"
   std::string tpm_model;        // "tpm-crb", "tpm-tis" or "none"
   std::vector<std::string> required_traits;
+  std::string signature;  // os_secure_boot_signature, with SECURE; empty: none
 };
 
 // Resolves type, mode, machine and TPM by the precedence of docs/boot-mode.md: the flavor's

@@ -398,7 +398,13 @@ const std::vector<Refusal> kRefused = {
      ""},
     {"Stateless", {}, {{"hw_firmware_stateless", "true"}}, {}, {"without variables"}, ""},
     {"Kernel", {}, {{"kernel_id", "1234"}}, {}, {"kernel outside the disk"}, ""},
-    {"Signature", {}, {{"os_secure_boot_signature", "mykeys"}}, {}, {"signer"}, ""},
+    {"Signature",
+     {},
+     {{"os_secure_boot_signature", "My Keys"}},
+     {},
+     {"os_secure_boot_signature=My Keys"},
+     "base64"},
+    {"SignatureOnFlavor", {}, {}, {{"os_secure_boot_signature", "mykeys"}}, {"flavor"}, "image"},
 };
 
 INSTANTIATE_TEST_SUITE_P(Table, RefusedTest, testing::ValuesIn(kRefused),

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "base/text.h"
+#include "controller/loader_signature.h"
 
 namespace vallum::controller {
 namespace {
@@ -201,7 +202,17 @@ Result<void> ReadDirectBoot(const Reading& in) {
 }
 
 Result<void> ReadSignature(const Reading& in) {
-  return in.Unsupported("a loader's signer of its own");
+  if (in.owner == Owner::kFlavor) {
+    return InvalidInput(in.Setting() + " (" + in.owner_words + ") means nothing on a flavor")
+        .WithFix("set it on the image or in the request");
+  }
+  const std::string value(Trim(in.value));
+  if (const auto parsed = ParseLoaderSignature(value); !parsed.has_value()) {
+    return InvalidInput(in.Setting() + " (" + in.owner_words + "): " + parsed.error().message())
+        .WithFix(parsed.error().fix());
+  }
+  in.out->signatures.push_back(in.Say(value));
+  return Ok();
 }
 
 struct Setting {
@@ -256,6 +267,11 @@ std::string OwnerWords(Owner owner, const std::string& name) {
 }
 
 }  // namespace
+
+bool DecidesBoot(std::string_view key) {
+  const Setting* setting = FindSetting(ToLower(key));
+  return setting != nullptr && setting->decides_boot;
+}
 
 Result<BootStatements> ReadBootSettings(Owner owner, const std::string& owner_name,
                                         const Properties& properties) {

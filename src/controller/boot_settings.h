@@ -3,6 +3,7 @@
 
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/result.h"
@@ -30,6 +31,7 @@ struct BootStatements {
   std::vector<Said<SecureLevel>> levels;
   std::vector<Said<std::string>> machines;    // "q35", "pc"
   std::vector<Said<std::string>> tpm_models;  // "tpm-crb", "tpm-tis", "none"; "any": some TPM
+  std::vector<Said<std::string>> signatures;  // values of os_secure_boot_signature
   std::vector<std::string> warnings;
   bool type_without_mode = false;  // boottype=UEFI and no setting that gives a mode
 };
@@ -39,5 +41,8 @@ struct BootStatements {
 // Pure; thread-safe.
 Result<BootStatements> ReadBootSettings(Owner owner, const std::string& owner_name,
                                         const Properties& properties);
+
+// Whether a property, in whatever case, says with which type or mode to boot.
+bool DecidesBoot(std::string_view key);
 
 }  // namespace vallum::controller

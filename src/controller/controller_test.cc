@@ -291,20 +291,21 @@ TEST_F(ControllerTest, RefusedRequestsNameWhatIsWrong) {
   rig_.MakeReadyImage("debian12", "required");
   v1::Instance instance;
   instance.mutable_metadata()->set_name("web1");
-  EXPECT_EQ(instances().Create(instance, kTester).error().code(), ErrorCode::kInvalidInput);
+  EXPECT_EQ(instances().Create(instance, kTester, kStartsAll).error().code(),
+            ErrorCode::kInvalidInput);
   instance.mutable_spec()->set_image("debian12");
   instance.mutable_spec()->set_flavor("huge");
-  EXPECT_EQ(instances().Create(instance, kTester).error().code(), ErrorCode::kNotFound);
+  EXPECT_EQ(instances().Create(instance, kTester, kStartsAll).error().code(), ErrorCode::kNotFound);
   instance.mutable_spec()->set_flavor("small");
   (*instance.mutable_spec()->mutable_properties())["boottype"] = "BIOS";
-  const auto refused = instances().Create(instance, kTester);
+  const auto refused = instances().Create(instance, kTester, kStartsAll);
   ASSERT_FALSE(refused.has_value());
   EXPECT_THAT(refused.error().message(),
               HasSubstr("os_secure_boot=required (image debian12) conflicts with boottype=BIOS"));
   EXPECT_EQ(Show("web1"), nullptr);
   instance.mutable_spec()->clear_properties();
-  EXPECT_TRUE(instances().Create(instance, kTester).has_value());
-  EXPECT_EQ(instances().Create(instance, kTester).error().code(), ErrorCode::kConflict);
+  EXPECT_TRUE(instances().Create(instance, kTester, kStartsAll).has_value());
+  EXPECT_EQ(instances().Create(instance, kTester, kStartsAll).error().code(), ErrorCode::kConflict);
 }
 
 TEST_F(ControllerTest, ImageThatIsNotReadyStartsNothing) {
@@ -316,21 +317,22 @@ TEST_F(ControllerTest, ImageThatIsNotReadyStartsNothing) {
   instance.mutable_metadata()->set_name("web1");
   instance.mutable_spec()->set_image("debian12");
   instance.mutable_spec()->set_flavor("small");
-  EXPECT_EQ(instances().Create(instance, kTester).error().code(), ErrorCode::kConflict);
+  EXPECT_EQ(instances().Create(instance, kTester, kStartsAll).error().code(), ErrorCode::kConflict);
 }
 
 TEST_F(ControllerTest, OnlyPowerMayBeUpdated) {
   rig_.MakeReadyImage("debian12");
   v1::Instance instance = rig_.Create("web1").instance;
   instance.mutable_spec()->set_power(v1::POWER_STOPPED);
-  const auto stored = instances().Update(instance, 0);
+  const auto stored = instances().Update(instance, 0, kStartsAll, Unbootable::kRefuse);
   ASSERT_TRUE(stored.has_value()) << stored.error().Describe();
   EXPECT_EQ(stored->metadata().generation(), 2);
   instance.mutable_spec()->set_memory_bytes(1);
-  const auto refused = instances().Update(instance, 0);
+  const auto refused = instances().Update(instance, 0, kStartsAll, Unbootable::kRefuse);
   ASSERT_FALSE(refused.has_value());
   EXPECT_THAT(refused.error().message(), HasSubstr("memory_bytes"));
-  EXPECT_EQ(instances().Update(*stored, 1).error().code(), ErrorCode::kConflict);
+  EXPECT_EQ(instances().Update(*stored, 1, kStartsAll, Unbootable::kRefuse).error().code(),
+            ErrorCode::kConflict);
 }
 
 TEST_F(ControllerTest, DeletionIsOverOnlyWhenTheAgentSaysSo) {

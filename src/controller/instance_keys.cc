@@ -8,6 +8,8 @@
 #include "base/text.h"
 #include "controller/key_set_content.h"
 #include "controller/key_set_service.h"
+#include "controller/loader_signature.h"
+#include "controller/resource_store.h"
 
 namespace vallum::controller {
 namespace {
@@ -51,7 +53,71 @@ Result<void> CheckMode(const v1::BootRequested& boot, const std::string& key_set
   return Ok();
 }
 
+// A key set that os_secure_boot_signature names stays what it is now.
+Result<void> PinSignature(const View& view, v1::Instance& instance) {
+  auto& properties = *instance.mutable_spec()->mutable_properties();
+  const LoaderSignature signature = SignatureOf(instance);
+  if (signature.key_set.empty() || signature.version != 0) return Ok();
+  const auto key_set = view.Get<v1::KeySet>(signature.key_set);
+  if (key_set == nullptr || !MaySee(instance.metadata().tenant(), *key_set)) {
+    return NoKeySet(signature.key_set);
+  }
+  properties[kLoaderSignature] =
+      signature.key_set + "@" + std::to_string(key_set->status().version());
+  return Ok();
+}
+
+// The lists that os_secure_boot_signature adds to db.
+Result<std::string> SignatureEntries(const View& view, const v1::Instance& instance) {
+  const LoaderSignature signature = SignatureOf(instance);
+  if (signature.key_set.empty()) return std::string(AsText(signature.list));
+  const auto key_set = view.Get<v1::KeySet>(signature.key_set);
+  if (key_set == nullptr || !MaySee(instance.metadata().tenant(), *key_set)) {
+    return NoKeySet(signature.key_set);
+  }
+  const v1::KeySetContent* content = FindContent(*key_set, signature.version);
+  if (content == nullptr) return NoVersion(*key_set, signature.version);
+  return content->db();
+}
+
+// Built-in sets are judged when an image is imported. That report holds as long as the set is the
+// same and nothing is added to it.
+const v1::BootReport* StoredReport(const View& view, const v1::Instance& instance,
+                                   const v1::Image& image) {
+  if (instance.spec().properties().contains(kLoaderSignature)) return nullptr;
+  const auto key_set = view.Get<v1::KeySet>(KeySetOf(instance));
+  if (key_set == nullptr || !key_set->status().built_in()) return nullptr;
+  const v1::KeySetVersion& newest = *key_set->status().versions().rbegin();
+  if (instance.spec().key_set_version() != newest.version() ||
+      FromTimestamp(image.metadata().create_time()) < FromTimestamp(newest.create_time())) {
+    return nullptr;
+  }
+  for (const v1::BootReport& report : image.status().boot_reports()) {
+    if (report.key_set() == key_set->metadata().name()) return &report;
+  }
+  return nullptr;
+}
+
 }  // namespace
+
+std::string WhyUnbootable(const View& view, const v1::Instance& instance, const Preflight& judge) {
+  if (instance.status().boot().requested().mode() != v1::BOOT_MODE_SECURE) return {};
+  const std::string words = "image " + instance.spec().image() + " will not start under key set " +
+                            instance.spec().key_set() + ": ";
+  const auto image = view.Get<v1::Image>(instance.spec().image());
+  if (image == nullptr) return words + "it is gone, so that its boot chain cannot be judged";
+  if (const v1::BootReport* report = StoredReport(view, instance, *image); report != nullptr) {
+    if (report->bootable() != "no") return {};
+    return words + (report->reasons().empty() ? "its boot chain" : report->reasons(0));
+  }
+  const Result<firmware::KeySet> keys = KeysFor(view, instance);
+  const Result<PreflightVerdict> verdict =
+      keys.has_value() ? judge(*image, *keys) : Result<PreflightVerdict>(keys.error());
+  if (!verdict.has_value()) {
+    return words + "its boot chain cannot be judged: " + verdict.error().Describe();
+  }
+  return verdict->starts ? std::string() : words + verdict->reason;
+}
 
 Result<void> ResolveKeySet(const View& view, const v1::BootRequested& boot,
                            v1::Instance& instance) {
@@ -67,8 +133,8 @@ Result<void> ResolveKeySet(const View& view, const v1::BootRequested& boot,
     return InvalidInput("key_set_version is set, key_set is not").WithFix("name the key set");
   }
   const bool secure = boot.mode() == v1::BOOT_MODE_SECURE;
-  const std::string name = !spec.key_set().empty() ? spec.key_set()
-                                                   : std::string(secure ? kMicrosoftKeys : kNoKeys);
+  const std::string name =
+      !spec.key_set().empty() ? spec.key_set() : std::string(secure ? kMicrosoftKeys : kNoKeys);
   const auto key_set = view.Get<v1::KeySet>(name);
   if (key_set == nullptr || !MaySee(instance.metadata().tenant(), *key_set)) return NoKeySet(name);
   const int32_t version =
@@ -78,7 +144,7 @@ Result<void> ResolveKeySet(const View& view, const v1::BootRequested& boot,
   RETURN_IF_ERROR(CheckMode(boot, name, *content));
   spec.set_key_set(name);
   spec.set_key_set_version(version);
-  return Ok();
+  return PinSignature(view, instance);
 }
 
 Result<v1::KeySetContent> ContentFor(const View& view, const v1::Instance& instance) {
@@ -89,7 +155,10 @@ Result<v1::KeySetContent> ContentFor(const View& view, const v1::Instance& insta
   const int32_t version = instance.spec().key_set_version();
   const v1::KeySetContent* content = FindContent(*key_set, version);
   if (content == nullptr) return NoVersion(*key_set, version);
-  return *content;
+  v1::KeySetContent whole = *content;
+  ASSIGN_OR_RETURN(const std::string more, SignatureEntries(view, instance));
+  whole.mutable_db()->append(more);
+  return whole;
 }
 
 Result<firmware::KeySet> KeysFor(const View& view, const v1::Instance& instance) {

@@ -13,7 +13,10 @@
 
 #include "base/ids.h"
 #include "base/text.h"
+#include "controller/boot_settings.h"
 #include "controller/instance_keys.h"
+#include "controller/key_set_service.h"
+#include "controller/loader_signature.h"
 
 namespace vallum::controller {
 namespace {
@@ -129,18 +132,33 @@ void StorePolicy(const BootPolicy& policy, v1::InstanceSpec& spec) {
   spec.mutable_boot()->set_type(policy.requested.type());
   spec.mutable_boot()->set_mode(policy.requested.mode());
   spec.set_tpm_model(policy.tpm_model);
+  auto& properties = *spec.mutable_properties();
+  for (auto property = properties.begin(); property != properties.end();) {
+    property = ToLower(property->first) == kLoaderSignature ? properties.erase(property)
+                                                            : std::next(property);
+  }
+  if (!policy.signature.empty()) properties[kLoaderSignature] = policy.signature;
 }
 
-// Says before anything hangs what the image's pre-flight found. The key set that hosts enrol is
-// Microsoft's.
-void WarnOfPreflight(const v1::Image& image, v1::BootRequested& requested) {
-  if (requested.mode() != v1::BOOT_MODE_SECURE) return;
-  for (const v1::BootReport& report : image.status().boot_reports()) {
-    if (report.key_set() != "microsoft" || report.bootable() != "no") continue;
-    const std::string reason = report.reasons().empty() ? "its boot chain" : report.reasons(0);
-    requested.add_warnings("image " + image.metadata().name() +
-                           " will not start under key set microsoft: " + reason);
+// Warnings of the pre-flight begin so: with other keys they are made anew.
+std::string PreflightPrefix(const v1::Instance& instance) {
+  return "image " + instance.spec().image() + " will not start under key set ";
+}
+
+void SetWarning(const std::string& warning, v1::Instance& instance) {
+  v1::BootRequested& requested = *instance.mutable_status()->mutable_boot()->mutable_requested();
+  const google::protobuf::RepeatedPtrField<std::string> before = requested.warnings();
+  requested.clear_warnings();
+  for (const std::string& other : before) {
+    if (!other.starts_with(PreflightPrefix(instance))) requested.add_warnings(other);
   }
+  if (!warning.empty()) requested.add_warnings(warning);
+}
+
+// A key set beside the instance's own whose db it has as well; empty: none.
+std::string OtherSigner(const v1::Instance& instance) {
+  const std::string signer = SignatureOf(instance).key_set;
+  return signer == instance.spec().key_set() ? std::string() : signer;
 }
 
 Result<void> CheckFree(const v1::Instance& instance) {
@@ -157,6 +175,9 @@ Result<void> CheckMutable(const v1::Instance& current, const v1::Instance& wante
   allowed.set_force_stop(wanted.spec().force_stop());
   allowed.set_stop_timeout_seconds(wanted.spec().stop_timeout_seconds());
   allowed.set_reboot_count(wanted.spec().reboot_count());
+  allowed.set_key_set(wanted.spec().key_set());
+  allowed.set_key_set_version(wanted.spec().key_set_version());
+  allowed.mutable_boot()->set_mode(wanted.spec().boot().mode());
   std::string difference;
   google::protobuf::util::MessageDifferencer differencer;
   differencer.ReportDifferencesToString(&difference);
@@ -165,7 +186,7 @@ Result<void> CheckMutable(const v1::Instance& current, const v1::Instance& wante
                         std::string(Trim(Printable(difference))))
         .WithFix(
             "delete the instance and create it anew, or change only power, force_stop, "
-            "stop_timeout_seconds and reboot_count");
+            "stop_timeout_seconds, reboot_count, key_set, key_set_version and boot.mode");
   }
   const int64_t more = wanted.spec().reboot_count() - current.spec().reboot_count();
   if (wanted.spec().reboot_count() < 0 || (more != 0 && more != 1)) {
@@ -223,7 +244,8 @@ Result<BootPolicy> InstanceService::Resolve(v1::InstanceSpec& spec) const {
 }
 
 Result<InstanceService::Accepted> InstanceService::Create(v1::Instance instance,
-                                                          const Principal& principal) {
+                                                          const Principal& principal,
+                                                          const Preflight& preflight) {
   const std::string name = instance.metadata().name();
   RETURN_IF_ERROR(ValidateName("instance", name));
   v1::InstanceSpec& spec = *instance.mutable_spec();
@@ -253,7 +275,6 @@ Result<InstanceService::Accepted> InstanceService::Create(v1::Instance instance,
                     ")")
         .WithFix("use the image of a bootable disk");
   }
-  WarnOfPreflight(*image, policy.requested);
   if (policy.machine != "q35") {
     return InvalidInput("hw_machine_type=" + policy.machine + " is not supported")
         .WithFix("use q35, which starts BIOS disks as well");
@@ -267,6 +288,8 @@ Result<InstanceService::Accepted> InstanceService::Create(v1::Instance instance,
   instance.clear_status();
   instance.mutable_status()->set_phase(v1::INSTANCE_PENDING);
   *instance.mutable_status()->mutable_boot()->mutable_requested() = policy.requested;
+  // Says before anything hangs what the pre-flight found.
+  SetWarning(WhyUnbootable(view_, instance, preflight), instance);
   resources_.PrepareCreate(instance);
   v1::Operation operation = operations_.Make("instance.create",
                                              {.kind = Kind::kInstance,
@@ -296,7 +319,8 @@ Result<void> InstanceService::CommitNew(v1::Instance& instance, v1::Operation& o
   // What it uses must be there still, and whoever deletes it must see this use.
   for (const auto& [kind, name] : {std::pair(Kind::kImage, instance.spec().image()),
                                    std::pair(Kind::kPool, instance.spec().pool()),
-                                   std::pair(Kind::kKeySet, instance.spec().key_set())}) {
+                                   std::pair(Kind::kKeySet, instance.spec().key_set()),
+                                   std::pair(Kind::kKeySet, OtherSigner(instance))}) {
     if (name.empty()) continue;  // BIOS: no key set
     const AnyResource used = view_.Find(kind, name);
     if (used == nullptr) return NoSuch(kind, name);
@@ -451,25 +475,107 @@ Result<InstanceService::Accepted> InstanceService::Delete(std::string_view name,
       });
 }
 
-Result<v1::Instance> InstanceService::Update(v1::Instance instance, store::Revision if_match) {
-  const std::string name = instance.metadata().name();
-  const v1::Instance wanted = std::move(instance);
-  ASSIGN_OR_RETURN(
-      v1::Instance stored,
-      resources_.Modify<v1::Instance>(
-          name, [&](v1::Instance& current) -> Result<ResourceStore::Change> {
-            if (if_match != 0 && if_match != current.metadata().revision()) {
-              return Conflict("instance \"" + name + "\" was changed by someone else meanwhile")
-                  .WithFix("read it again and repeat the change on what you read");
-            }
-            RETURN_IF_ERROR(CheckFree(current));
-            RETURN_IF_ERROR(CheckMutable(current, wanted));
-            *current.mutable_spec() = wanted.spec();
-            *current.mutable_metadata()->mutable_labels() = wanted.metadata().labels();
-            return ResourceStore::Change::kWrite;
-          }));
-  RETURN_IF_ERROR(view_.WaitFor(stored.metadata().revision()));
-  return stored;
+Result<void> InstanceService::ChangeMode(const v1::Instance& current, v1::Instance& next) const {
+  const std::string& name = current.metadata().name();
+  const v1::InstancePhase phase = current.status().phase();
+  const bool still = phase == v1::INSTANCE_STOPPED || phase == v1::INSTANCE_CRASHED ||
+                     phase == v1::INSTANCE_FAILED || phase == v1::INSTANCE_PENDING;
+  if (current.spec().power() != v1::POWER_STOPPED || !still) {
+    return Conflict("boot.mode of instance " + name + " cannot change while it is not stopped")
+        .WithFix("`vallum instance stop " + name + " --wait` first");
+  }
+  v1::InstanceSpec& spec = *next.mutable_spec();
+  // At creation they were resolved into what is now to change.
+  auto& properties = *spec.mutable_properties();
+  for (auto property = properties.begin(); property != properties.end();) {
+    property = DecidesBoot(property->first) ? properties.erase(property) : std::next(property);
+  }
+  properties.erase(kLoaderSignature);
+  ASSIGN_OR_RETURN(const BootPolicy policy, Resolve(spec));
+  if (const auto host = view_.Get<v1::Host>(current.status().host()); host != nullptr) {
+    const auto& traits = host->status().capabilities().traits();
+    for (const std::string& trait : policy.required_traits) {
+      if (std::ranges::find(traits, trait) != traits.end()) continue;
+      return Conflict("host " + host->metadata().name() + ", which has the disk of instance " +
+                      name + ", has no " + trait)
+          .WithFix("`vallum host show " + host->metadata().name() + " --explain` says why");
+    }
+  }
+  StorePolicy(policy, spec);
+  *next.mutable_status()->mutable_boot()->mutable_requested() = policy.requested;
+  return Ok();
+}
+
+Result<void> InstanceService::ChangeBoot(const v1::Instance& current, const Preflight& preflight,
+                                         Unbootable unbootable, v1::Instance& next) const {
+  const v1::InstanceSpec& before = current.spec();
+  v1::InstanceSpec& spec = *next.mutable_spec();
+  const bool mode = spec.boot().mode() != before.boot().mode();
+  const bool keys =
+      spec.key_set() != before.key_set() || spec.key_set_version() != before.key_set_version();
+  if (!mode && !keys) return Ok();
+  if (mode) {
+    RETURN_IF_ERROR(ChangeMode(current, next));
+    // A set that goes with one mode goes with no other.
+    if (!keys) {
+      spec.clear_key_set();
+      spec.clear_key_set_version();
+    }
+  }
+  RETURN_IF_ERROR(ResolveKeySet(view_, next.status().boot().requested(), next));
+  const std::string why = WhyUnbootable(view_, next, preflight);
+  if (!why.empty() && unbootable == Unbootable::kRefuse) {
+    return Conflict(why).WithFix("choose other keys, or change it all the same with --force");
+  }
+  SetWarning(why, next);
+  return Ok();
+}
+
+Result<store::Txn> InstanceService::MakeUpdate(const v1::Instance& current,
+                                               const v1::Instance& next) const {
+  const std::string key = KeyOf(Kind::kInstance, next.metadata().name());
+  store::Txn txn;
+  txn.compares = {{.key = key, .mod_revision = current.metadata().revision()}};
+  txn.writes = {store::Write::Put(key, EncodeResource(next))};
+  const bool same_keys = next.spec().key_set() == current.spec().key_set() &&
+                         next.spec().key_set_version() == current.spec().key_set_version() &&
+                         OtherSigner(next) == OtherSigner(current);
+  if (same_keys) return txn;
+  for (const std::string& name : {next.spec().key_set(), OtherSigner(next)}) {
+    if (name.empty()) continue;
+    const AnyResource used = view_.Find(Kind::kKeySet, name);
+    if (used == nullptr) return NoSuch(Kind::kKeySet, name);
+    txn.compares.push_back(
+        {.key = KeyOf(Kind::kKeySet, name), .mod_revision = MetadataOf(*used).revision()});
+    txn.writes.push_back(store::Write::Put(UseKey(Kind::kKeySet, name), next.metadata().uid()));
+  }
+  return txn;
+}
+
+Result<v1::Instance> InstanceService::Update(const v1::Instance& wanted, store::Revision if_match,
+                                             const Preflight& preflight, Unbootable unbootable) {
+  const std::string name = wanted.metadata().name();
+  for (int attempt = 0; attempt < kAttempts; ++attempt) {
+    ASSIGN_OR_RETURN(const v1::Instance current, resources_.Get<v1::Instance>(name));
+    if (if_match != 0 && if_match != current.metadata().revision()) {
+      return Conflict("instance \"" + name + "\" was changed by someone else meanwhile")
+          .WithFix("read it again and repeat the change on what you read");
+    }
+    RETURN_IF_ERROR(CheckFree(current));
+    RETURN_IF_ERROR(CheckMutable(current, wanted));
+    v1::Instance next = current;
+    *next.mutable_spec() = wanted.spec();
+    *next.mutable_metadata()->mutable_labels() = wanted.metadata().labels();
+    RETURN_IF_ERROR(ChangeBoot(current, preflight, unbootable, next));
+    ResourceStore::PrepareUpdate(current, next);
+    ASSIGN_OR_RETURN(const store::Txn txn, MakeUpdate(current, next));
+    ASSIGN_OR_RETURN(const store::TxnResult done, resources_.raw().Commit(txn));
+    RETURN_IF_ERROR(view_.WaitFor(done.revision));
+    if (!done.succeeded) continue;
+    next.mutable_metadata()->set_revision(done.revision);
+    return next;
+  }
+  return Conflict("instance \"" + name + "\" changes too often").WithFix("try again");
 }
 
 Result<v1::ScheduleExplainReply> InstanceService::Explain(const v1::InstanceSpec& spec) const {

@@ -7,6 +7,7 @@
 #include "base/result.h"
 #include "controller/boot_policy.h"
 #include "controller/event_log.h"
+#include "controller/instance_keys.h"
 #include "controller/operations.h"
 #include "controller/principal.h"
 #include "controller/resource_store.h"
@@ -16,6 +17,8 @@
 namespace vallum::controller {
 
 enum class StopKind { kGraceful, kForce };
+// What to do when an image would not start with new keys.
+enum class Unbootable { kRefuse, kWarn };
 
 // What people ask of instances: each call changes the stored spec and makes an Operation in the
 // same Txn; reconcilers do the rest. Does not authorize: the caller has done that. When a call
@@ -32,9 +35,11 @@ class InstanceService {
   };
   // Resolves image, flavor, pool and boot policy; copies the flavor's sizes into spec.
   //   instance: metadata.name, labels and tenant, and spec.
+  //   preflight: warns of an image that will not start.
   // Errors: kInvalidInput (with both settings for boot conflicts), kNotFound (image, flavor, pool,
   // key set), kConflict (name taken; image not ready).
-  Result<Accepted> Create(v1::Instance instance, const Principal& principal);
+  Result<Accepted> Create(v1::Instance instance, const Principal& principal,
+                          const Preflight& preflight);
 
   // if_match: as in ResourceStore::Update. Errors: kNotFound, kConflict (being deleted, If-Match,
   // wrong state), and the store's.
@@ -49,15 +54,25 @@ class InstanceService {
   Result<Accepted> Delete(std::string_view name, const Principal& who,
                           store::Revision if_match = 0);
 
-  // PUT and PATCH: labels and those fields of spec that may change (power, force_stop,
-  // stop_timeout_seconds, reboot_count). Errors: also kInvalidInput, naming the field that may not.
-  Result<v1::Instance> Update(v1::Instance instance, store::Revision if_match);
+  // PUT and PATCH: labels and those fields of spec that may change: power, force_stop,
+  // stop_timeout_seconds, reboot_count; key_set and key_set_version, from the next start or reboot
+  // on; boot.mode of a stopped instance, resolved as at creation.
+  //   preflight: keys under which the image would not start are refused, unless forced; then they
+  //   are a warning.
+  // Errors: also kInvalidInput, naming the field that may not; kConflict (would not start; the host
+  // cannot do it).
+  Result<v1::Instance> Update(const v1::Instance& wanted, store::Revision if_match,
+                              const Preflight& preflight, Unbootable unbootable);
 
   // What would be chosen now, and why not each other host. Errors: as Create.
   Result<v1::ScheduleExplainReply> Explain(const v1::InstanceSpec& spec) const;
 
  private:
   Result<BootPolicy> Resolve(v1::InstanceSpec& spec) const;
+  Result<void> ChangeBoot(const v1::Instance& current, const Preflight& preflight,
+                          Unbootable unbootable, v1::Instance& next) const;
+  Result<void> ChangeMode(const v1::Instance& current, v1::Instance& next) const;
+  Result<store::Txn> MakeUpdate(const v1::Instance& current, const v1::Instance& next) const;
   Result<void> CommitNew(v1::Instance& instance, v1::Operation& operation);
   Result<Accepted> Change(std::string_view name, std::string_view kind, const Principal& who,
                           store::Revision if_match,

@@ -7,8 +7,8 @@
 #include <vector>
 
 #include "base/bytes.h"
-#include "base/digest.h"
 #include "base/error.h"
+#include "firmware/key_set_tools.h"
 #include "firmware/pkcs7.h"
 #include "firmware/sbat.h"
 #include "firmware/signature_list.h"
@@ -67,8 +67,8 @@ Result<KeySet> ParseContent(std::string name, const v1::KeySetContent& content) 
   }
   if (certificates > firmware::kMaxKeySetCertificates) {
     return Exhausted("spec.content has " + std::to_string(certificates) +
-                     " certificates, at most " +
-                     std::to_string(firmware::kMaxKeySetCertificates) + " are used");
+                     " certificates, at most " + std::to_string(firmware::kMaxKeySetCertificates) +
+                     " are used");
   }
   if (!content.sbat_level().empty()) {
     const auto level = firmware::ParseSbatLevel(content.sbat_level());
@@ -92,12 +92,7 @@ v1::KeySetContent EncodeContent(const KeySet& keys) {
   return content;
 }
 
-std::string ContentSha256(const KeySet& keys) {
-  KeySet nameless = keys;
-  nameless.name.clear();
-  nameless.secure_boot = !keys.pk.empty();
-  return ToHex(Sha256(AsBytes(firmware::ToJson(nameless))));
-}
+std::string ContentSha256(const KeySet& keys) { return ToHex(firmware::DigestOf(keys)); }
 
 const v1::KeySetContent* FindContent(const v1::KeySet& key_set, int32_t version) {
   if (version == 0 || version == key_set.status().version()) return &key_set.spec().content();

@@ -12,12 +12,13 @@
 #include "base/error.h"
 #include "base/text.h"
 #include "controller/key_set_content.h"
+#include "controller/loader_signature.h"
 
 namespace vallum::controller {
 namespace {
 
 constexpr int kAttempts = 20;
-constexpr std::string_view kReserved[] = {kNoKeys, kMicrosoftKeys, "debian"};
+constexpr std::string_view kReserved[] = {kNoKeys, kMicrosoftKeys, "debian", "audit"};
 constexpr const char* kFromPackage = "from the packages of the controller's machine";
 
 Error ChangedMeanwhile(const std::string& name) {
@@ -66,6 +67,8 @@ void ForEachUse(const View& view, std::string_view key_set,
   for (const auto& instance : view.All<v1::Instance>()) {
     const std::string words = "instance " + instance->metadata().name();
     if (KeySetOf(*instance) == key_set) use(words, instance->spec().key_set_version());
+    const LoaderSignature signer = SignatureOf(*instance);
+    if (signer.key_set == key_set) use(words, signer.version);
     const v1::BootEffective& effective = instance->status().boot().effective();
     if (effective.key_set() == key_set) use(words, effective.key_set_version());
   }
@@ -123,7 +126,7 @@ int32_t CountInstances(const View& view, std::string_view key_set) {
 Result<void> KeySetService::Create(v1::KeySet& key_set, const std::string& user) {
   const std::string name = key_set.metadata().name();
   if (std::ranges::find(kReserved, name) != std::end(kReserved)) {
-    return InvalidInput("\"" + name + "\" is the name of a key set that comes with the controller")
+    return InvalidInput("\"" + name + "\" is a name that the controller keeps for itself")
         .WithFix("choose another name");
   }
   ASSIGN_OR_RETURN(const firmware::KeySet keys, ParseContent(name, key_set.spec().content()));
@@ -178,8 +181,9 @@ Result<void> KeySetService::Commit(const v1::KeySet& current, store::Revision us
   }
   ResourceStore::PrepareUpdate(current, key_set);
   store::Txn txn;
-  txn.compares = {{.key = KeyOf(Kind::kKeySet, name), .mod_revision = current.metadata().revision()},
-                  {.key = UseKey(Kind::kKeySet, name), .mod_revision = use}};
+  txn.compares = {
+      {.key = KeyOf(Kind::kKeySet, name), .mod_revision = current.metadata().revision()},
+      {.key = UseKey(Kind::kKeySet, name), .mod_revision = use}};
   txn.writes = {store::Write::Put(KeyOf(Kind::kKeySet, name), EncodeResource(key_set))};
   ASSIGN_OR_RETURN(const store::TxnResult done, resources_.raw().Commit(txn));
   if (!done.succeeded) return ChangedMeanwhile(name);
@@ -215,8 +219,8 @@ Result<void> KeySetService::MakeOneBuiltIn(const firmware::KeySet& keys) {
       return Ok();
     } else {
       ASSIGN_OR_RETURN(const store::ReadResult use,
-                       resources_.raw().Read({.range = store::KeyRange::Single(
-                                                  UseKey(Kind::kKeySet, keys.name))}));
+                       resources_.raw().Read(
+                           {.range = store::KeyRange::Single(UseKey(Kind::kKeySet, keys.name))}));
       RETURN_IF_ERROR(view_.WaitFor(use.revision));
       const store::Revision used = use.items.empty() ? 0 : use.items.front().mod_revision;
       done = Commit(*current, used, key_set, keys, "");

@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <functional>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -11,8 +13,10 @@
 #include <vector>
 
 #include "base/bytes.h"
+#include "controller/instance_keys.h"
 #include "controller/key_set_content.h"
 #include "controller/key_set_service.h"
+#include "controller/loader_signature.h"
 #include "controller/rest_json.h"
 #include "controller/rest_rig.h"
 #include "firmware/guid.h"
@@ -21,9 +25,9 @@
 namespace vallum::controller {
 namespace {
 
-using ::testing::HasSubstr;
 using http::Method;
 using nlohmann::json;
+using ::testing::HasSubstr;
 
 // An entry of db or dbx; each number is another one.
 firmware::Signature Digest(uint8_t number) {
@@ -131,7 +135,8 @@ TEST_F(KeySetTest, AnotherContentIsAnotherVersionAndTheOldOneIsKept) {
   for (const int version : {1, 2}) {
     const json one =
         Body(Admin(Method::kGet, "/v1/keysets/prod/versions/" + std::to_string(version)));
-    EXPECT_EQ(one["content"], Document(Keys("prod", static_cast<uint8_t>(version)))["spec"]["content"]);
+    EXPECT_EQ(one["content"],
+              Document(Keys("prod", static_cast<uint8_t>(version)))["spec"]["content"]);
   }
   EXPECT_EQ(Admin(Method::kGet, "/v1/keysets/prod/versions/3").status, 404);
 }
@@ -271,6 +276,226 @@ TEST_F(KeySetTest, AgentIsSentTheContentOfTheInstancesVersion) {
     EXPECT_FALSE(next->has_key_set());
     break;
   }
+}
+
+// ---- os_secure_boot_signature ----
+
+TEST_F(KeySetTest, SignatureOfTheImageGoesIntoTheDbOfItsInstancesOnly) {
+  rig_.MakeReadyImage("debian12");
+  const auto agent = rig_.ConnectedAgent("node1");
+  const std::string digest(64, 'a');
+  json spec = Secure("microsoft");
+  spec["properties"] = {{"OS_Secure_Boot_Signature", digest}};
+  Ask("web1", spec);
+  const std::optional<v1::DesiredInstance> desired = agent->NextInstance();
+  ASSERT_TRUE(desired.has_value());
+  const auto sent = ParseContent("microsoft", desired->key_set());
+  ASSERT_TRUE(sent.has_value()) << sent.error().Describe();
+  ASSERT_EQ(sent->db.size(), 2U);
+  EXPECT_EQ(ToHex(sent->db.back().data), digest);
+  EXPECT_EQ(Instance("web1")->spec().properties().at("os_secure_boot_signature"), digest);
+  Ask("web2", Secure("microsoft"));
+  EXPECT_EQ(KeysFor(rig_.controller().view(), *Instance("web2"))->db.size(), 1U);
+}
+
+TEST_F(KeySetTest, SignatureByTheNameOfAKeySetIsItsDbAsOfNowAndKeepsItsVersion) {
+  rig_.MakeReadyImage("debian12");
+  firmware::KeySet loaders = Keys("loaders");
+  loaders.db = {Digest(9)};
+  ASSERT_EQ(Post(loaders).status, 201);
+  json spec = Secure("microsoft");
+  spec["properties"] = {{"os_secure_boot_signature", "loaders"}};
+  Ask("web1", spec);
+  for (uint8_t version = 2; version <= kKeptVersions + 5; ++version) {
+    loaders.db = {Digest(static_cast<uint8_t>(100 + version))};
+    ASSERT_EQ(Put(loaders).status, 200);
+  }
+  const auto keys = KeysFor(rig_.controller().view(), *Instance("web1"));
+  ASSERT_TRUE(keys.has_value()) << keys.error().Describe();
+  ASSERT_EQ(keys->db.size(), 2U);
+  EXPECT_EQ(keys->db.back(), Digest(9));
+  EXPECT_EQ(Admin(Method::kDelete, "/v1/keysets/loaders").status, 409);
+}
+
+TEST_F(KeySetTest, SignatureSaysNothingWithoutSecureBoot) {
+  rig_.MakeReadyImage("debian12");
+  Ask("web1", {{"properties", {{"os_secure_boot_signature", std::string(64, 'a')}}}});
+  EXPECT_TRUE(Instance("web1")->spec().properties().empty());
+  EXPECT_THAT(Instance("web1")->status().boot().requested().warnings(0),
+              HasSubstr("without Secure Boot"));
+}
+
+TEST(LoaderSignature, ValuesThatAreNoneAreRefused) {
+  const std::vector<std::string> values = {
+      "", "My Keys", "prod@", "prod@0", "prod@x", "!", ToBase64(AsBytes(std::string(80, 'x')))};
+  for (const std::string& value : values) {
+    const auto parsed = ParseLoaderSignature(value);
+    ASSERT_FALSE(parsed.has_value()) << value;
+    EXPECT_NE(parsed.error().fix(), "") << value;
+  }
+  EXPECT_EQ(ParseLoaderSignature("prod@3")->version, 3);
+  EXPECT_EQ(ParseLoaderSignature(std::string(64, 'F'))->list,
+            firmware::EncodeSignatureList(firmware::MakeSignature(
+                firmware::SignatureType::kSha256, firmware::Guid{}, Bytes(32, std::byte{0xff}))));
+}
+
+// ---- changes ----
+
+// Says no under keys that have this digest in dbx.
+Preflight RefusesWith(uint8_t number) {
+  return [=](const v1::Image& /*image*/, const firmware::KeySet& keys) {
+    const bool no = std::ranges::count(keys.dbx, Digest(number)) > 0;
+    return Result<PreflightVerdict>(
+        PreflightVerdict{.starts = !no, .reason = no ? "its shim is in dbx" : ""});
+  };
+}
+
+class ChangeTest : public KeySetTest {
+ protected:
+  ChangeTest() {
+    rig_.MakeReadyImage("debian12");
+    EXPECT_EQ(Post(Keys("prod", 1)).status, 201);
+    EXPECT_EQ(Put(Keys("prod", 2)).status, 200);
+  }
+  void Make(const json& spec) {
+    v1::Instance instance;
+    json body = {{"metadata", {{"name", "web1"}}},
+                 {"spec", {{"image", "debian12"}, {"flavor", "small"}}}};
+    body["spec"].update(spec);
+    ASSERT_TRUE(FromJson(body.dump(), instance).has_value());
+    const auto made =
+        rig_.controller().instances().Create(std::move(instance), kTester, RefusesWith(2));
+    ASSERT_TRUE(made.has_value()) << made.error().Describe();
+  }
+  Result<v1::Instance> Change(const std::function<void(v1::InstanceSpec&)>& change,
+                              Unbootable unbootable = Unbootable::kRefuse) {
+    v1::Instance wanted = *Instance("web1");
+    change(*wanted.mutable_spec());
+    return rig_.controller().instances().Update(wanted, 0, RefusesWith(2), unbootable);
+  }
+  Result<v1::Instance> SetKeys(const std::string& name, int32_t version,
+                               Unbootable unbootable = Unbootable::kRefuse) {
+    return Change(
+        [&](v1::InstanceSpec& spec) {
+          spec.set_key_set(name);
+          spec.set_key_set_version(version);
+        },
+        unbootable);
+  }
+  // As an instance that was stopped, or that runs.
+  void SetPhase(v1::InstancePhase phase, const std::string& host = "") {
+    const auto stored = rig_.controller().resources().Modify<v1::Instance>(
+        "web1", [&](v1::Instance& instance) -> Result<ResourceStore::Change> {
+          instance.mutable_status()->set_phase(phase);
+          instance.mutable_status()->set_host(host);
+          instance.mutable_spec()->set_power(phase == v1::INSTANCE_STOPPED ? v1::POWER_STOPPED
+                                                                           : v1::POWER_RUNNING);
+          return ResourceStore::Change::kWrite;
+        });
+    ASSERT_TRUE(stored.has_value());
+    ASSERT_TRUE(rig_.controller().view().WaitFor(stored->metadata().revision()).has_value());
+  }
+  Result<v1::Instance> SetMode(v1::BootMode mode) {
+    return Change([&](v1::InstanceSpec& spec) { spec.mutable_boot()->set_mode(mode); });
+  }
+};
+
+TEST_F(ChangeTest, WarningAtCreationIsOfTheInstancesOwnKeys) {
+  Make(Secure("prod", 2));
+  const auto& warnings = Instance("web1")->status().boot().requested().warnings();
+  ASSERT_EQ(warnings.size(), 1);
+  EXPECT_THAT(warnings[0], HasSubstr("under key set prod: its shim is in dbx"));
+}
+
+TEST_F(ChangeTest, KeysUnderWhichTheImageWouldNotStartAreRefusedUnlessForced) {
+  Make(Secure("prod", 1));
+  const auto refused = SetKeys("prod", 2);
+  ASSERT_FALSE(refused.has_value());
+  EXPECT_EQ(refused.error().code(), ErrorCode::kConflict);
+  EXPECT_THAT(refused.error().message(), HasSubstr("its shim is in dbx"));
+  EXPECT_EQ(Instance("web1")->spec().key_set_version(), 1);
+
+  const auto forced = SetKeys("prod", 2, Unbootable::kWarn);
+  ASSERT_TRUE(forced.has_value()) << forced.error().Describe();
+  EXPECT_EQ(forced->spec().key_set_version(), 2);
+  EXPECT_EQ(forced->status().boot().requested().warnings_size(), 1);
+  EXPECT_GT(forced->metadata().generation(), 1);
+
+  // Back: nothing is to be warned of any more.
+  const auto back = SetKeys("prod", 1);
+  ASSERT_TRUE(back.has_value()) << back.error().Describe();
+  EXPECT_EQ(back->status().boot().requested().warnings_size(), 0);
+}
+
+TEST_F(ChangeTest, AnotherKeySetIsANewUseOfIt) {
+  Make(Secure("microsoft"));
+  ASSERT_TRUE(SetKeys("prod", 1).has_value());
+  EXPECT_EQ(Admin(Method::kDelete, "/v1/keysets/prod").status, 409);
+  EXPECT_EQ(SetKeys("prod", 9).error().code(), ErrorCode::kNotFound);
+  EXPECT_EQ(SetKeys("none", 0).error().code(), ErrorCode::kInvalidInput);
+}
+
+TEST_F(ChangeTest, PatchWithoutAVersionIsTheNewest) {
+  Make(Secure("microsoft"));
+  const http::Response answer =
+      Admin(Method::kPatch, "/v1/instances/web1?force=true", R"({"spec":{"keySet":"prod"}})");
+  EXPECT_EQ(answer.status, 200) << answer.body;
+  EXPECT_EQ(Body(answer)["spec"]["keySetVersion"], 2);
+  // The image of this test has no content: what cannot be judged needs force.
+  EXPECT_EQ(
+      Admin(Method::kPatch, "/v1/instances/web1", R"({"spec":{"keySet":"prod","keySetVersion":1}})")
+          .status,
+      409);
+}
+
+TEST_F(ChangeTest, ModeOfAStoppedInstanceChangesWithItsDefaultKeys) {
+  Make(Secure("prod", 1));
+  SetPhase(v1::INSTANCE_STOPPED);
+  const auto legacy = SetMode(v1::BOOT_MODE_LEGACY);
+  ASSERT_TRUE(legacy.has_value()) << legacy.error().Describe();
+  EXPECT_EQ(legacy->spec().key_set(), "none");
+  EXPECT_EQ(legacy->status().boot().requested().mode(), v1::BOOT_MODE_LEGACY);
+  const auto secure = SetMode(v1::BOOT_MODE_SECURE);
+  ASSERT_TRUE(secure.has_value()) << secure.error().Describe();
+  EXPECT_EQ(secure->spec().key_set(), "microsoft");
+  EXPECT_EQ(secure->status().boot().requested().mode(), v1::BOOT_MODE_SECURE);
+}
+
+TEST_F(ChangeTest, AliasesOfTheCreationDoNotHoldTheModeBack) {
+  json spec = {{"properties", {{"bootmode", "SECURE"}, {"boottype", "UEFI"}}}};
+  Make(spec);
+  SetPhase(v1::INSTANCE_STOPPED);
+  const auto legacy = SetMode(v1::BOOT_MODE_LEGACY);
+  ASSERT_TRUE(legacy.has_value()) << legacy.error().Describe();
+  EXPECT_TRUE(legacy->spec().properties().empty());
+}
+
+TEST_F(ChangeTest, ModeOfARunningInstanceDoesNotChange) {
+  Make(Secure("prod", 1));
+  SetPhase(v1::INSTANCE_RUNNING);
+  EXPECT_EQ(SetMode(v1::BOOT_MODE_LEGACY).error().code(), ErrorCode::kConflict);
+}
+
+TEST_F(ChangeTest, RequirementOfTheImageStillWins) {
+  rig_.MakeReadyImage("strict", "required");
+  Make({{"image", "strict"}});
+  SetPhase(v1::INSTANCE_STOPPED);
+  const auto refused = SetMode(v1::BOOT_MODE_LEGACY);
+  ASSERT_FALSE(refused.has_value());
+  EXPECT_THAT(refused.error().message(), HasSubstr("os_secure_boot=required"));
+}
+
+TEST_F(ChangeTest, HostThatCannotDoItIsNamed) {
+  const auto agent = rig_.NewAgent("plain");
+  ASSERT_TRUE(agent->Enroll(rig_.JoinSecret("plain")).ok());
+  v1::Hello hello = FakeAgent::MakeHello();
+  hello.mutable_capabilities()->clear_traits();
+  ASSERT_TRUE(agent->Connect(hello).has_value());
+  Make(json::object());
+  SetPhase(v1::INSTANCE_STOPPED, "plain");
+  const auto refused = SetMode(v1::BOOT_MODE_SECURE);
+  ASSERT_FALSE(refused.has_value());
+  EXPECT_THAT(refused.error().message(), HasSubstr("host plain"));
 }
 
 }  // namespace

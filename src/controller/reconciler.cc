@@ -62,12 +62,22 @@ void Reconciler::Impl::Stop() {
 }
 
 void Reconciler::Impl::OnChange(const Change& change) {
+<<<<<<< HEAD
   if (change.kind != Kind::kInstance && change.kind != Kind::kHost && change.kind != Kind::kPool) {
     return;
   }
   Note([&](Notes& notes) {
     if (change.kind == Kind::kPool) {
       notes.pools.insert(change.name);
+=======
+  if (change.kind != Kind::kInstance && change.kind != Kind::kHost &&
+      change.kind != Kind::kRollout) {
+    return;
+  }
+  Note([&](Notes& notes) {
+    if (change.kind == Kind::kRollout) {
+      notes.rollouts = true;
+>>>>>>> 3e3c343 (controller: change keys of instances, roll key sets out)
       return;
     }
     if (change.kind == Kind::kHost) {
@@ -147,6 +157,7 @@ void Reconciler::Impl::Work(Notes notes) {
       retry_hosts_.insert(host);
     }
   }
+  if (notes.tick || notes.rollouts || !notes.instances.empty()) ReconcileRollouts();
   if (notes.tick || !notes.hosts.empty()) {
     notes.instances.insert(pending_.begin(), pending_.end());
   }

@@ -151,6 +151,7 @@ class Rest::Impl {
     for (ApiRoute& route : InstanceRoutes(context_)) routes.push_back(std::move(route));
     for (ApiRoute& route : BootRoutes(context_)) routes.push_back(std::move(route));
     for (ApiRoute& route : KeySetRoutes(context_)) routes.push_back(std::move(route));
+    for (ApiRoute& route : RolloutRoutes(context_)) routes.push_back(std::move(route));
     routes.push_back({Method::kGet, "/metrics", "Prometheus metrics", nullptr, nullptr, 200,
                       [this](const Request&, const Principal& principal) -> Result<Response> {
                         RETURN_IF_ERROR(Authorize(principal, Verb::kRead, Kind::kHost, {}));

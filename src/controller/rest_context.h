@@ -5,16 +5,19 @@
 
 #include <functional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/result.h"
 #include "controller/controller.h"
+#include "controller/instance_keys.h"
 #include "controller/principal.h"
 #include "controller/resource_kind.h"
 #include "firmware/key_set.h"
 #include "http/message.h"
 #include "images/confined_converter.h"
 #include "images/confined_inspector.h"
+#include "images/preflight.h"
 
 namespace vallum::controller {
 
@@ -55,8 +58,32 @@ std::vector<ApiRoute> InstanceRoutes(RestContext& context);
 // What an instance booted, and its baseline.
 std::vector<ApiRoute> BootRoutes(RestContext& context);
 
-// Questions about the keys under which images start.
+// Questions about the keys under which images start, and the versions of key sets.
 std::vector<ApiRoute> KeySetRoutes(RestContext& context);
+std::vector<ApiRoute> RolloutRoutes(RestContext& context);
+
+// Judges the content of an image again, under other key sets: one report for each.
+Result<std::vector<images::KeySetReport>> JudgeImage(const RestContext& context,
+                                                     const v1::Image& image,
+                                                     const std::vector<firmware::KeySet>& key_sets);
+// One version of a key set under which an image is started, and by whom.
+struct KeyUse {
+  std::string name;
+  int32_t version = 0;
+  firmware::KeySet keys;
+  std::vector<std::string> instances;  // with Secure Boot
+};
+// The sets that come with the controller, and those of the instances that are made from the image.
+// Errors: kNotFound (a key set is gone).
+Result<std::vector<KeyUse>> UsesOfImage(const RestContext& context, const v1::Image& image);
+Result<http::Response> AuditKeySets(RestContext& context, const http::Request& request,
+                                    const Principal& principal);
+
+// Inspects the content of an image under some keys, in a process of its own. The context outlives
+// it.
+Preflight PreflightOf(const RestContext& context);
+// ?NAME=true or nothing. Errors: kInvalidInput.
+Result<bool> ParseFlag(const http::Request& request, std::string_view name);
 
 // 200 with the resource and its ETag.
 Result<http::Response> ResourceResponse(int status, const google::protobuf::Message& resource);

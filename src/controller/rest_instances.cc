@@ -12,6 +12,7 @@
 #include "base/text.h"
 #include "controller/controller.h"
 #include "controller/instance_service.h"
+#include "controller/key_set_content.h"
 #include "controller/principal.h"
 #include "controller/rest_context.h"
 #include "controller/rest_json.h"
@@ -36,8 +37,9 @@ Result<Response> Create(RestContext& context, const Request& request, const Prin
       Authorize(principal, Verb::kCreate, Kind::kInstance, instance.metadata().tenant()));
   RETURN_IF_ERROR(ValidateResource(Kind::kInstance, instance));
   instance.clear_status();
-  ASSIGN_OR_RETURN(const InstanceService::Accepted accepted,
-                   context.controller.instances().Create(std::move(instance), principal));
+  ASSIGN_OR_RETURN(
+      const InstanceService::Accepted accepted,
+      context.controller.instances().Create(std::move(instance), principal, PreflightOf(context)));
   return AcceptedResponse(accepted.operation);
 }
 
@@ -51,15 +53,40 @@ Result<std::string> Target(RestContext& context, const Request& request, const P
   return name;
 }
 
+// What changed, for the event.
+std::string ChangeWords(const v1::Instance& before, const v1::Instance& after) {
+  if (before.spec().key_set() == after.spec().key_set() &&
+      before.spec().key_set_version() == after.spec().key_set_version()) {
+    return "labels or spec changed";
+  }
+  return "key set " + VersionWords(after.spec().key_set(), after.spec().key_set_version()) +
+         " from its next start or reboot on";
+}
+
+// Another key set without a version is its newest, not the number that the former one had.
+void ForgetVersion(const std::string& patch, v1::Instance& updated) {
+  const nlohmann::json parsed = nlohmann::json::parse(patch, nullptr, /*allow_exceptions=*/false);
+  if (!parsed.is_object() || !parsed.contains("spec") || !parsed["spec"].is_object()) return;
+  const nlohmann::json& spec = parsed["spec"];
+  const auto has = [&](const char* camel, const char* snake) {
+    return spec.contains(camel) || spec.contains(snake);
+  };
+  if (has("keySet", "key_set") && !has("keySetVersion", "key_set_version")) {
+    updated.mutable_spec()->clear_key_set_version();
+  }
+}
+
 Result<Response> Replace(RestContext& context, const Request& request, const Principal& principal) {
   ASSIGN_OR_RETURN(const std::string name, Target(context, request, principal, Verb::kUpdate));
   ASSIGN_OR_RETURN(const int64_t if_match, ParseIfMatch(request.headers));
+  ASSIGN_OR_RETURN(const bool force, ParseFlag(request, "force"));
   const auto current = context.controller.view().Get<v1::Instance>(name);
   if (current == nullptr) return NotFound("there is no instance " + name);
   v1::Instance updated;
   if (request.method == http::Method::kPatch) {
     updated = *current;
     RETURN_IF_ERROR(ApplyMergePatch(request.body, updated));
+    ForgetVersion(request.body, updated);
   } else {
     RETURN_IF_ERROR(FromJson(request.body, updated));
   }
@@ -69,13 +96,14 @@ Result<Response> Replace(RestContext& context, const Request& request, const Pri
   }
   RETURN_IF_ERROR(ValidateResource(Kind::kInstance, updated));
   const int64_t compare = if_match != 0 ? if_match : current->metadata().revision();
-  ASSIGN_OR_RETURN(const v1::Instance stored,
-                   context.controller.instances().Update(std::move(updated), compare));
+  ASSIGN_OR_RETURN(const v1::Instance stored, context.controller.instances().Update(
+                                                  updated, compare, PreflightOf(context),
+                                                  force ? Unbootable::kWarn : Unbootable::kRefuse));
   (void)context.controller.events().Append({.kind = "instance.update",
                                             .severity = "info",
                                             .object = "instances/" + name,
                                             .user = principal.name,
-                                            .message = "labels or spec changed",
+                                            .message = ChangeWords(*current, stored),
                                             .tenant = stored.metadata().tenant()});
   return ResourceResponse(200, stored);
 }
@@ -191,6 +219,13 @@ ApiHandler Bind(RestContext& context,
 
 }  // namespace
 
+Result<bool> ParseFlag(const http::Request& request, std::string_view name) {
+  const std::optional<std::string> value = request.Query(name);
+  if (!value.has_value() || *value == "false") return false;
+  if (*value == "true") return true;
+  return InvalidInput(std::string(name) + "=" + Printable(*value, 40) + " is not true or false");
+}
+
 Result<Response> AcceptedResponse(const v1::Operation& operation) {
   ASSIGN_OR_RETURN(Response response, ResourceResponse(202, operation));
   response.headers.Set("Location", "/v1/operations/" + operation.metadata().name());
@@ -208,8 +243,10 @@ std::vector<ApiRoute> InstanceRoutes(RestContext& context) {
        202, Bind(context, Create)},
       {Method::kPut, one, "Replace labels and the changeable part of spec", instance, instance, 200,
        Bind(context, Replace)},
-      {Method::kPatch, one, "Merge-patch labels and the changeable part of spec", instance,
-       instance, 200, Bind(context, Replace)},
+      {Method::kPatch, one,
+       "Merge-patch labels and the changeable part of spec; ?force=true for keys under which the "
+       "image does not start",
+       instance, instance, 200, Bind(context, Replace)},
       {Method::kDelete, one, "Delete an instance and its disks", nullptr, operation, 202,
        Act(context, Verb::kDelete, &InstanceService::Delete)},
       {Method::kPost, one + "/start", "Start", nullptr, operation, 202,

@@ -44,7 +44,7 @@ constexpr KindRules kRules[] = {
     {Kind::kInstance, false, false, false}, {Kind::kOperation, false, false, false},
     {Kind::kEvent, false, false, false},    {Kind::kToken, false, false, true},
     {Kind::kKeySet, true, true, true},      {Kind::kSnapshot, false, false, false},
-    {Kind::kRollout, false, false, false},
+    {Kind::kRollout, false, false, true},
 };
 
 Result<Response> List(RestContext& context, Kind kind, const Request& request,

@@ -419,13 +419,20 @@ class CheckUpdateTest : public RestTest {
 TEST_F(CheckUpdateTest, DigestOfTheLoaderAffectsTheImageAndItsSecureInstances) {
   StartWithKeys();
   ImportDisk();
-  for (const auto& [name, mode] :
-       {std::pair{"secured", "BOOT_MODE_SECURE"}, {"unsecured", "BOOT_MODE_LEGACY"}}) {
-    const http::Response made =
-        Admin(Method::kPost, "/v1/instances",
-              json{{"metadata", {{"name", name}}},
-                   {"spec", {{"image", "disk"}, {"flavor", "tiny"}, {"boot", {{"mode", mode}}}}}}
-                  .dump());
+  const std::string lists = ToBase64(firmware::EncodeSignatureLists({entry_}));
+  const json content = {{"pk", lists}, {"kek", lists}, {"db", lists}};
+  const json mine = {{"metadata", {{"name", "mine"}}}, {"spec", {{"content", content}}}};
+  ASSERT_EQ(Admin(Method::kPost, "/v1/keysets", mine.dump()).status, 201);
+  // `other` has keys under which the image never started.
+  const std::pair<std::string, json> specs[] = {
+      {"secured", {{"boot", {{"mode", "BOOT_MODE_SECURE"}}}, {"keySet", "mine"}}},
+      {"other", {{"boot", {{"mode", "BOOT_MODE_SECURE"}}}, {"keySet", "microsoft"}}},
+      {"unsecured", {{"boot", {{"mode", "BOOT_MODE_LEGACY"}}}}}};
+  for (const auto& [name, more] : specs) {
+    json spec = {{"image", "disk"}, {"flavor", "tiny"}};
+    spec.update(more);
+    const json body = {{"metadata", {{"name", name}}}, {"spec", spec}};
+    const http::Response made = Admin(Method::kPost, "/v1/instances", body.dump());
     ASSERT_EQ(made.status, 202) << made.body;
   }
   const http::Response response = Check(firmware::EncodeSignatureLists({entry_}));

@@ -155,6 +155,10 @@ Result<void> CheckUnused(const View& view, Kind kind, const google::protobuf::Me
     const std::string user = UserOfKeySet(view, name);
     return user.empty() ? Ok() : Result<void>(InUse(kind, name, user));
   }
+  if (kind == Kind::kRollout && IsUnderWay(static_cast<const v1::Rollout&>(resource))) {
+    return Conflict("rollout " + name + " is under way")
+        .WithFix("`vallum rollout stop " + name + "` first");
+  }
   for (const auto& instance : view.All<v1::Instance>()) {
     const std::string by = "instance " + instance->metadata().name();
     const std::string pool = instance->spec().pool().empty() ? "default" : instance->spec().pool();

@@ -82,6 +82,11 @@ class Rig {
   std::unique_ptr<Controller> controller_;
 };
 
+// The pre-flight of a controller that finds nothing wrong with any image.
+inline const Preflight kStartsAll = [](const v1::Image& /*image*/,
+                                       const firmware::KeySet& /*keys*/) {
+  return Result<PreflightVerdict>(PreflightVerdict{});
+};
 inline const Principal kTester{.name = "tester", .role = v1::ROLE_ADMIN, .tenant = {}};
 
 }  // namespace vallum::controller

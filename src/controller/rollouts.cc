@@ -1,0 +1,375 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "controller/rollouts.h"
+
+#include <algorithm>
+#include <map>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "base/error.h"
+#include "base/ids.h"
+#include "base/text.h"
+#include "controller/key_set_content.h"
+#include "controller/key_set_service.h"
+
+namespace vallum::controller {
+namespace {
+
+using Find = std::function<std::shared_ptr<const v1::Instance>(const std::string&)>;
+using Instances = std::vector<std::shared_ptr<const v1::Instance>>;
+
+constexpr size_t kMaxInstances = 2000;
+
+bool Is(const v1::RolloutInstance& one, std::string_view state) { return one.state() == state; }
+
+bool HasKeys(const v1::Instance& instance, const std::string& key_set, int32_t version) {
+  return KeySetOf(instance) == key_set && instance.spec().key_set_version() == version;
+}
+
+std::string Verdict(const v1::BootMeasured& measured) {
+  std::string word = v1::BootVerdict_Name(measured.verdict());
+  word = word.substr(word.find('_') + 1);
+  if (!measured.reasons().empty()) word += ": " + measured.reasons(0);
+  return word;
+}
+
+void Mark(v1::RolloutInstance& one, const char* state, std::string detail) {
+  one.set_state(state);
+  one.set_detail(std::move(detail));
+}
+
+// What became of an instance that has the version: its boot, or when it will have one.
+void JudgeBoot(const v1::RolloutSpec& spec, const v1::Instance& instance,
+               v1::RolloutInstance& one) {
+  const v1::InstanceStatus& status = instance.status();
+  const v1::BootEffective& effective = status.boot().effective();
+  const v1::BootMeasured& measured = status.boot().measured();
+  const bool started =
+      effective.key_set() == spec.key_set() && effective.key_set_version() == spec.version();
+  const bool bad =
+      measured.verdict() == v1::BOOT_DIVERGED || measured.verdict() == v1::BOOT_REFUSED;
+  if (started && bad) return Mark(one, "bad", "its boot is " + Verdict(measured));
+  if (Is(one, "verified")) return;
+  if (status.phase() == v1::INSTANCE_FAILED) {
+    return Mark(one, "bad", "it could not start: " + status.reason());
+  }
+  if (!started) {
+    const bool runs = status.phase() == v1::INSTANCE_RUNNING;
+    return Mark(one, "set",
+                runs ? "takes effect at its next reboot" : "takes effect when it starts");
+  }
+  if (measured.verdict() == v1::BOOT_VERIFIED) return Mark(one, "verified", "");
+  if (status.phase() == v1::INSTANCE_CRASHED) {
+    return Mark(one, "bad", "it crashed before its boot was verified: " + status.last_exit());
+  }
+  Mark(one, "set",
+       measured.verdict() == v1::BOOT_UNMEASURED
+           ? "started with it; its boot is not measured"
+           : "started with it; waits for the verdict on its boot");
+}
+
+void Look(const v1::RolloutSpec& spec, const Find& find, v1::RolloutInstance& one) {
+  if (Is(one, "skipped")) return;
+  const auto instance = find(one.instance());
+  if (instance == nullptr || instance->metadata().has_delete_time()) {
+    return Mark(one, "skipped", "the instance was deleted");
+  }
+  const bool has_it = HasKeys(*instance, spec.key_set(), spec.version());
+  const bool has_old = HasKeys(*instance, one.from_key_set(), one.from_version());
+  if (!has_it && !(Is(one, "waiting") && has_old)) {
+    return Mark(one, "skipped",
+                "somebody gave it key set " +
+                    VersionWords(KeySetOf(*instance), instance->spec().key_set_version()));
+  }
+  if (Is(one, "waiting")) {
+    if (instance->status().phase() == v1::INSTANCE_FAILED) {
+      return Mark(one, "skipped", "it could not start with the version that it has");
+    }
+    if (!has_it) return;
+  }
+  JudgeBoot(spec, *instance, one);
+}
+
+KeySetChange Forward(const v1::RolloutSpec& spec, const v1::RolloutInstance& one) {
+  return {.instance = one.instance(),
+          .from_key_set = one.from_key_set(),
+          .from_version = one.from_version(),
+          .key_set = spec.key_set(),
+          .version = spec.version()};
+}
+
+KeySetChange Back(const v1::RolloutSpec& spec, const v1::RolloutInstance& one) {
+  return {.instance = one.instance(),
+          .from_key_set = spec.key_set(),
+          .from_version = spec.version(),
+          .key_set = one.from_key_set(),
+          .version = one.from_version()};
+}
+
+void Return(const v1::RolloutSpec& spec, RolloutStep& step) {
+  step.status.set_state(v1::ROLLOUT_RETURNED);
+  for (v1::RolloutInstance& one : *step.status.mutable_instances()) {
+    const std::string former =
+        "back at key set " + VersionWords(one.from_key_set(), one.from_version());
+    if (Is(one, "bad")) {
+      if (step.status.reason().empty()) {
+        step.status.set_reason("instance " + one.instance() + ": " + one.detail());
+      }
+      one.set_detail(one.detail() + "; " + former);
+    } else if (Is(one, "set") || Is(one, "verified")) {
+      Mark(one, "returned", former);
+    } else {
+      continue;
+    }
+    step.changes.push_back(Back(spec, one));
+  }
+}
+
+// Whether nothing more is to be waited for.
+bool IsSettled(const v1::RolloutInstance& one, const Find& find) {
+  if (Is(one, "verified") || Is(one, "skipped")) return true;
+  const auto instance = find(one.instance());
+  return !one.canary() && Is(one, "set") && instance != nullptr &&
+         instance->spec().tpm_model() == "none";
+}
+
+}  // namespace
+
+RolloutStep AdvanceRollout(const v1::Rollout& rollout, const Find& find) {
+  RolloutStep step{.status = rollout.status(), .changes = {}};
+  if (!IsUnderWay(rollout)) return step;
+  auto& all = *step.status.mutable_instances();
+  for (v1::RolloutInstance& one : all) Look(rollout.spec(), find, one);
+  if (std::ranges::any_of(all, [](const auto& one) { return Is(one, "bad"); })) {
+    Return(rollout.spec(), step);
+    return step;
+  }
+  const auto canary_with = [&](std::string_view state) {
+    return std::ranges::any_of(all, [&](const auto& o) { return o.canary() && Is(o, state); });
+  };
+  if (step.status.state() == v1::ROLLOUT_CANARY && !canary_with("waiting") && !canary_with("set")) {
+    if (!canary_with("verified")) {
+      step.status.set_state(v1::ROLLOUT_STOPPED);
+      step.status.set_reason("no canary is left, so nothing was verified");
+      return step;
+    }
+    step.status.set_state(v1::ROLLOUT_ROLLING);
+  }
+  for (v1::RolloutInstance& one : all) {
+    if (!Is(one, "waiting")) continue;
+    if (step.status.state() == v1::ROLLOUT_CANARY && !one.canary()) continue;
+    step.changes.push_back(Forward(rollout.spec(), one));
+    Mark(one, "set", "takes effect at its next start or reboot");
+  }
+  if (std::ranges::all_of(all, [&](const auto& one) { return IsSettled(one, find); })) {
+    step.status.set_state(v1::ROLLOUT_DONE);
+  }
+  return step;
+}
+
+namespace {
+
+// Those that are asked for; all that use the key set when none is named.
+Result<Instances> Choose(const View& view, const v1::RolloutSpec& spec) {
+  Instances chosen;
+  for (const std::string& name : spec.instances()) {
+    const auto instance = view.Get<v1::Instance>(name);
+    if (instance == nullptr || instance->metadata().has_delete_time()) {
+      return NotFound("instance \"" + Printable(name, 63) + "\" does not exist")
+          .WithFix("`vallum instance list` shows what there is");
+    }
+    const bool twice = std::ranges::any_of(
+        chosen, [&](const auto& other) { return other->metadata().name() == name; });
+    if (!twice) chosen.push_back(instance);
+  }
+  if (spec.instances().empty()) {
+    for (const auto& instance : view.All<v1::Instance>()) {
+      if (KeySetOf(*instance) == spec.key_set() && !instance->metadata().has_delete_time()) {
+        chosen.push_back(instance);
+      }
+    }
+    // Those that run say soonest how it goes.
+    std::ranges::stable_partition(chosen, [](const auto& instance) {
+      return instance->status().phase() == v1::INSTANCE_RUNNING;
+    });
+  }
+  if (chosen.size() > kMaxInstances) {
+    return Exhausted(std::to_string(chosen.size()) + " instances, at most " +
+                     std::to_string(kMaxInstances) + " are in one roll-out")
+        .WithFix("name some of them with --instances");
+  }
+  return chosen;
+}
+
+Result<void> CheckFree(const View& view, const Instances& chosen) {
+  for (const auto& other : view.All<v1::Rollout>()) {
+    if (!IsUnderWay(*other)) continue;
+    for (const v1::RolloutInstance& one : other->status().instances()) {
+      if (Is(one, "skipped")) continue;
+      const bool both = std::ranges::any_of(
+          chosen, [&](const auto& mine) { return mine->metadata().name() == one.instance(); });
+      if (both) {
+        return Conflict("instance " + one.instance() + " is in roll-out " +
+                        other->metadata().name() + ", which is under way")
+            .WithFix("wait for it, or `vallum rollout stop " + other->metadata().name() + "`");
+      }
+    }
+  }
+  return Ok();
+}
+
+// Judges each image once under each keys that its instances get.
+class Judge {
+ public:
+  Judge(const View& view, const Preflight& preflight) : view_(view), preflight_(preflight) {}
+
+  // Why the instance would not start; empty: it would, or verifies nothing.
+  //   instance: with the new key set.
+  Result<std::string> WhyNot(const v1::Instance& instance) {
+    if (instance.status().boot().requested().mode() != v1::BOOT_MODE_SECURE) return std::string();
+    ASSIGN_OR_RETURN(const firmware::KeySet keys, KeysFor(view_, instance));
+    const std::string id = instance.spec().image() + " " + ContentSha256(keys);
+    if (const auto known = known_.find(id); known != known_.end()) return known->second;
+    const auto image = view_.Get<v1::Image>(instance.spec().image());
+    std::string reason;
+    if (image == nullptr) {
+      reason = "its image is gone, so that its boot chain cannot be judged";
+    } else {
+      const Result<PreflightVerdict> verdict = preflight_(*image, keys);
+      reason = !verdict.has_value()
+                   ? "its boot chain cannot be judged: " + verdict.error().message()
+               : verdict->starts ? ""
+                                 : "it would stop booting: " + verdict->reason;
+    }
+    known_.emplace(id, reason);
+    return reason;
+  }
+
+ private:
+  const View& view_;
+  const Preflight& preflight_;
+  std::map<std::string, std::string> known_;
+};
+
+Result<v1::RolloutInstance> PlanOne(const View& view, const v1::RolloutSpec& spec,
+                                    const v1::Instance& instance, Judge& judge) {
+  v1::RolloutInstance one;
+  one.set_instance(instance.metadata().name());
+  one.set_from_key_set(KeySetOf(instance));
+  one.set_from_version(instance.spec().key_set_version());
+  v1::Instance wanted = instance;
+  wanted.mutable_spec()->set_key_set(spec.key_set());
+  wanted.mutable_spec()->set_key_set_version(spec.version());
+  RETURN_IF_ERROR(ResolveKeySet(view, instance.status().boot().requested(), wanted))
+      .context("instance " + instance.metadata().name());
+  if (HasKeys(instance, spec.key_set(), spec.version())) {
+    Mark(one, "skipped", "it has this version already");
+    return one;
+  }
+  if (instance.status().phase() == v1::INSTANCE_FAILED) {
+    Mark(one, "skipped", "it could not start with the version that it has");
+    return one;
+  }
+  ASSIGN_OR_RETURN(const std::string why_not, judge.WhyNot(wanted));
+  const bool skip = !why_not.empty() && !spec.include_unbootable();
+  Mark(one, skip ? "skipped" : "waiting", why_not);
+  return one;
+}
+
+Result<void> ChooseCanaries(const View& view, v1::Rollout& rollout) {
+  int32_t wanted = rollout.spec().canaries();
+  rollout.mutable_status()->set_state(wanted > 0 ? v1::ROLLOUT_CANARY : v1::ROLLOUT_ROLLING);
+  if (wanted == 0) return Ok();
+  int32_t chosen = 0;
+  for (v1::RolloutInstance& one : *rollout.mutable_status()->mutable_instances()) {
+    const auto instance = view.Get<v1::Instance>(one.instance());
+    // Without a vTPM there is never a verdict to wait for.
+    if (!Is(one, "waiting") || instance == nullptr || instance->spec().tpm_model() == "none") {
+      continue;
+    }
+    if (chosen == wanted) break;
+    one.set_canary(true);
+    ++chosen;
+  }
+  if (chosen > 0) return Ok();
+  return InvalidInput("spec.canaries=" + std::to_string(wanted) +
+                      ": no instance of the roll-out has a vTPM, so no boot can be verified")
+      .WithFix("use --canaries 0 to set all at once");
+}
+
+}  // namespace
+
+Result<void> PlanRollout(const View& view, const Preflight& preflight, v1::Rollout& rollout) {
+  v1::RolloutSpec& spec = *rollout.mutable_spec();
+  rollout.clear_status();
+  if (spec.canaries() < 0) return InvalidInput("spec.canaries cannot be negative");
+  const auto key_set = view.Get<v1::KeySet>(spec.key_set());
+  if (key_set == nullptr) {
+    return NotFound("keyset \"" + Printable(spec.key_set(), 63) + "\" does not exist")
+        .WithFix("`vallum keyset list` shows what there is");
+  }
+  if (spec.version() == 0) spec.set_version(key_set->status().version());
+  if (FindContent(*key_set, spec.version()) == nullptr) {
+    return NotFound("keyset " + spec.key_set() + " has no version " +
+                    std::to_string(spec.version()))
+        .WithFix("`vallum keyset show " + spec.key_set() + "` lists the versions");
+  }
+  ASSIGN_OR_RETURN(const Instances chosen, Choose(view, spec));
+  RETURN_IF_ERROR(CheckFree(view, chosen));
+  Judge judge(view, preflight);
+  for (const auto& instance : chosen) {
+    ASSIGN_OR_RETURN(*rollout.mutable_status()->add_instances(),
+                     PlanOne(view, spec, *instance, judge));
+  }
+  const auto& all = rollout.status().instances();
+  if (std::ranges::none_of(all, [](const auto& one) { return Is(one, "waiting"); })) {
+    rollout.mutable_status()->set_state(v1::ROLLOUT_DONE);
+    rollout.mutable_status()->set_reason("no instance is left to be set");
+    return Ok();
+  }
+  return ChooseCanaries(view, rollout);
+}
+
+Result<void> CreateRollout(ResourceStore& resources, const View& view, v1::Rollout& rollout) {
+  const std::string name = rollout.metadata().name();
+  RETURN_IF_ERROR(ValidateName("rollout", name));
+  const std::string& key_set = rollout.spec().key_set();
+  const AnyResource used = view.Find(Kind::kKeySet, key_set);
+  if (used == nullptr) return NotFound("keyset " + key_set + " was deleted meanwhile");
+  resources.PrepareCreate(rollout);
+  store::Txn txn;
+  txn.compares = {
+      {.key = KeyOf(Kind::kRollout, name), .mod_revision = 0},
+      {.key = KeyOf(Kind::kKeySet, key_set), .mod_revision = MetadataOf(*used).revision()}};
+  txn.writes = {store::Write::Put(KeyOf(Kind::kRollout, name), EncodeResource(rollout)),
+                store::Write::Put(UseKey(Kind::kKeySet, key_set), rollout.metadata().uid())};
+  ASSIGN_OR_RETURN(const store::TxnResult done, resources.raw().Commit(txn));
+  RETURN_IF_ERROR(view.WaitFor(done.revision));
+  if (!done.succeeded) {
+    return Conflict(view.Find(Kind::kRollout, name) != nullptr
+                        ? "rollout \"" + name + "\" exists already"
+                        : "keyset " + key_set + " changed meanwhile")
+        .WithFix("try again, with another name if that one is taken");
+  }
+  rollout.mutable_metadata()->set_revision(done.revision);
+  return Ok();
+}
+
+Result<v1::Rollout> StopRollout(ResourceStore& resources, const View& view, const std::string& name,
+                                const std::string& user) {
+  ASSIGN_OR_RETURN(v1::Rollout stopped,
+                   resources.Modify<v1::Rollout>(
+                       name, [&](v1::Rollout& current) -> Result<ResourceStore::Change> {
+                         if (!IsUnderWay(current)) {
+                           return Conflict("rollout " + name + " has ended already");
+                         }
+                         current.mutable_status()->set_state(v1::ROLLOUT_STOPPED);
+                         current.mutable_status()->set_reason("stopped by " + user);
+                         return ResourceStore::Change::kWrite;
+                       }));
+  RETURN_IF_ERROR(view.WaitFor(stopped.metadata().revision()));
+  return stopped;
+}
+
+}  // namespace vallum::controller
