@@ -14,6 +14,8 @@ namespace vallum::agent {
 namespace {
 
 constexpr std::chrono::hours kRenewalCheck{12};
+// What reading the disk of an instance may take; usually a tenth of a second.
+constexpr std::chrono::seconds kForecastLimit{10};
 
 // The inspector is installed beside the agent's other programs.
 std::string InspectorBeside(const std::string& vtpm_program) {
@@ -102,8 +104,11 @@ Result<void> Agent::StartServices() {
   inspector.program = InspectorBeside(config_.vtpm_program);
   images_ = std::make_unique<ImageCache>(*blobs_, blob_dir, *channel_,
                                          images::ConfinedInspector(inspector), readers);
+  inspector.timeout = kForecastLimit;
+  inspector_.emplace(inspector);
   instances_ = std::make_unique<InstanceManager>(
-      InstanceServices{config_, facts_, *images_, users_.get(), board_, clock_, *channel_});
+      InstanceServices{config_, facts_, *images_, users_.get(), board_, clock_, *channel_,
+                       *inspector_});
   const size_t adopted = instances_->Uids().size();
   if (adopted > 0) {
     log_(LogLevel::kInfo, "taking over " + std::to_string(adopted) + " instances");

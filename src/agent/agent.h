@@ -5,6 +5,7 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <stop_token>
 #include <string>
 #include <thread>
@@ -22,6 +23,7 @@
 #include "agent/user_allocator.h"
 #include "base/clock.h"
 #include "base/result.h"
+#include "images/confined_inspector.h"
 #include "store/blob_store.h"
 #include "store/file.h"
 
@@ -81,6 +83,7 @@ class Agent final : public SessionHandler {
   std::unique_ptr<store::BlobStore> blobs_;
   std::unique_ptr<UserAllocator> users_;
   std::unique_ptr<ImageCache> images_;
+  std::optional<images::ConfinedInspector> inspector_;  // of the disks of instances
   std::unique_ptr<InstanceManager> instances_;
   std::unique_ptr<ConsoleRelay> consoles_;
   std::unique_ptr<QuoteDesk> quotes_;

@@ -18,6 +18,7 @@
 #include "agent/state_files.h"
 #include "agent/test_support.h"
 #include "tls/certificate.h"
+#include "firmware/signature_list.h"
 
 namespace vallum::agent {
 namespace {
@@ -313,6 +314,94 @@ TEST_F(AgentTest, GuestStartsWithoutACertificateAndGetsItLater) {
   ASSERT_TRUE(again);
   EXPECT_EQ(again->status().vtpm().ek_certificate(), with->status().vtpm().ek_certificate());
   EXPECT_EQ(gateway_.vtpm_certificates(), 1);
+}
+
+std::string Lists(int seed) {
+  return std::string(AsText(firmware::EncodeSignatureLists(
+      {firmware::MakeSignature(firmware::SignatureType::kSha256, firmware::kGlobalVariableGuid,
+                               Bytes(32, static_cast<std::byte>(seed)))})));
+}
+
+TEST_F(AgentTest, FirmwareMeasuresTheKeysOfTheControllerAndTheEvidenceIsKept) {
+  auto desired = Instance(kUid, v1::BOOT_TYPE_UEFI, v1::BOOT_MODE_SECURE);
+  v1::KeySetContent& keys = *desired.mutable_key_set();
+  keys.set_pk(Lists(1));
+  keys.set_kek(Lists(2));
+  keys.set_db(Lists(3));
+  keys.set_dbx(Lists(4));
+  desired.set_key_set_name("prod");
+  desired.set_key_set_version(2);
+  gateway_.Want(desired);
+  StartAgent();
+  const auto report = gateway_.WaitFor(kUid, [](const v1::InstanceReport& seen) {
+    const v1::BootMeasured& now = seen.status().boot().measured();
+    return seen.status().phase() == v1::INSTANCE_FAILED ||
+           (now.secure_boot() == v1::SECURE_BOOT_ON && !now.pcrs().empty());
+  });
+  ASSERT_TRUE(report);
+  if (report->status().phase() == v1::INSTANCE_FAILED) {
+    GTEST_SKIP() << "no Secure Boot on this host: " << report->status().reason();
+  }
+  EXPECT_EQ(report->status().boot().effective().key_set(), "prod");
+  EXPECT_EQ(report->status().boot().effective().key_set_version(), 2);
+  EXPECT_NE(report->status().boot().measured().verdict(), v1::BOOT_DIVERGED);
+  const auto complete = [](const v1::BootEvidence& seen) {
+    return seen.events_size() > 10 && !seen.prediction_problem().empty();
+  };
+  const auto evidence = gateway_.WaitForEvidence(kUid, complete);
+  ASSERT_TRUE(evidence);
+  EXPECT_EQ(evidence->keys().db(), keys.db());
+  EXPECT_EQ(evidence->keys().dbx(), keys.dbx());
+  EXPECT_NE(evidence->prediction_problem().find("no GPT"), std::string::npos);
+
+  gateway_.ForgetEvidence();
+  gateway_.DropSession();
+  EXPECT_TRUE(gateway_.WaitForEvidence(kUid, complete)) << "told again after each connect";
+  KillAgent();
+  gateway_.ForgetEvidence();
+  StartAgent();
+  const auto adopted = gateway_.WaitForEvidence(kUid, complete);
+  ASSERT_TRUE(adopted);
+  EXPECT_EQ(adopted->prediction_problem(), evidence->prediction_problem());
+  EXPECT_EQ(adopted->tpm_resets(), 1);
+
+  // Other keys take effect with the next boot, which begins as the controller asks.
+  desired.set_generation(2);
+  desired.set_key_set_version(3);
+  keys.set_dbx(Lists(5));
+  desired.mutable_spec()->set_reboot_count(1);
+  gateway_.Want(desired);
+  const auto again = gateway_.WaitFor(kUid, [](const v1::InstanceReport& seen) {
+    return seen.status().boot().effective().key_set_version() == 3 &&
+           seen.status().phase() == v1::INSTANCE_RUNNING;
+  });
+  ASSERT_TRUE(again);
+  EXPECT_NE(again->status().reason().find("version 3"), std::string::npos);
+  EXPECT_FALSE(again->status().notes().empty());
+  EXPECT_TRUE(gateway_.WaitForEvidence(
+      kUid, [&](const v1::BootEvidence& seen) { return seen.keys().dbx() == keys.dbx(); }));
+}
+
+TEST_F(AgentTest, IsolationFollowsWhatIsAskedAndSurvivesTheAgent) {
+  auto desired = Instance(kUid, v1::BOOT_TYPE_BIOS, v1::BOOT_MODE_LEGACY);
+  desired.mutable_spec()->add_networks()->set_type("user");
+  desired.set_isolate(true);
+  gateway_.Want(desired);
+  StartAgent();
+  const auto isolated = [](bool down) {
+    return [down](const v1::InstanceReport& seen) {
+      return seen.status().phase() == v1::INSTANCE_RUNNING && seen.status().isolated() == down;
+    };
+  };
+  ASSERT_TRUE(gateway_.WaitFor(kUid, isolated(true)));
+  desired.set_isolate(false);
+  gateway_.Want(desired);
+  ASSERT_TRUE(gateway_.WaitFor(kUid, isolated(false)));
+  KillAgent();
+  desired.set_isolate(true);
+  gateway_.Want(desired);
+  StartAgent();
+  EXPECT_TRUE(gateway_.WaitFor(kUid, isolated(true)));
 }
 
 TEST_F(AgentTest, HostWithoutSecureFirmwareRefusesSecureAndSaysWhy) {

@@ -1,18 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "agent/boot_judge.h"
 
+#include <algorithm>
 #include <utility>
-#include <variant>
 
+#include "agent/boot_words.h"
+#include "agent/messages.h"
 #include "base/text.h"
 #include "measure/event_digest.h"
 
 namespace vallum::agent {
 namespace {
 
-constexpr uint32_t kPcrBootManager = 5;
-constexpr uint32_t kPcrSecureBoot = 7;
+constexpr PcrIndex kBootManagerPcr = PcrIndex::Of<5>();
+constexpr PcrIndex kSecureBootPcr = PcrIndex::Of<7>();
+constexpr PcrIndex kMokPcr = PcrIndex::Of<14>();
 constexpr HashAlgorithm kBank = HashAlgorithm::kSha256;
+constexpr size_t kReasonLimit = 500;
 // TCG PC Client Platform Firmware Profile 1.05, section 3.3.4.6: measured into PCR 5 by the
 // firmware itself, when the loader calls ExitBootServices and once that succeeded.
 constexpr std::string_view kExitInvoked = "Exit Boot Services Invocation";
@@ -30,140 +34,272 @@ v1::SecureBootState ToProto(measure::SecureBootState state) {
   return v1::SECURE_BOOT_UNKNOWN;
 }
 
-// Reasons why the TPM's own PCRs are not what the record replays to.
-std::vector<std::string> CompareWithTpm(const BootEvidence& evidence) {
-  std::vector<std::string> reasons;
-  for (const auto& [pcr, value] : evidence.tpm_values) {
-    if (pcr.value() > kPcrSecureBoot) {
-      continue;  // of what the guest's own programs extend, no record is kept here
-    }
-    const Bytes& replayed = evidence.replay.values[pcr.value()];
-    if (value != replayed) {
-      reasons.push_back("PCR " + std::to_string(pcr.value()) + " of the vTPM is " + ToHex(value) +
-                        ", but the recorded extends give " + ToHex(replayed));
-    }
-  }
-  return reasons;
-}
+// Firmware, loaders and what they are allowed by; the rest is the kernel's and what it is told.
+bool IsEarly(PcrIndex pcr) { return pcr <= kSecureBootPcr || pcr == kMokPcr; }
 
-void AddPcrs(const BootEvidence& evidence, v1::BootMeasured& out) {
-  for (const auto& [pcr, value] : evidence.tpm_values) {
-    v1::PcrValue& entry = *out.add_pcrs();
-    entry.set_index(static_cast<int32_t>(pcr.value()));
-    entry.set_bank("sha256");
-    entry.set_digest(ToHex(value));
-  }
-}
+// Collects what contradicts and makes the verdict of it.
+class Judge {
+ public:
+  Judge(const BootFacts& facts, v1::BootMeasured& out)
+      : facts_(facts), reading_(facts), out_(out) {}
 
-// Judges PCR 7. Returns what contradicts; notes are worth knowing, but no contradiction.
-std::vector<std::string> JudgePcr7(const BootEvidence& evidence, v1::BootMeasured& out,
-                                   std::vector<std::string>& notes) {
-  std::vector<std::string> reasons;
-  if (evidence.progress.pcr7.empty()) {
-    return reasons;
-  }
-  if (evidence.store == nullptr) {
-    reasons.push_back("PCR 7 cannot be recomputed: " + evidence.store_problem);
-    return reasons;
-  }
-  const auto explained =
-      measure::ComputePcr7(*evidence.store, evidence.binaries, evidence.progress.pcr7);
-  if (!explained) {
-    reasons.push_back("PCR 7 cannot be recomputed: " + explained.error().Describe());
-    return reasons;
-  }
-  out.set_secure_boot(ToProto(explained->secure_boot));
-  out.set_pcr7_measured(ToHex(explained->measured_digest));
-  out.set_pcr7_computed(ToHex(explained->computed_digest));
-  if (!explained->matches) {
-    reasons = explained->reasons;
-    if (reasons.empty()) {
-      reasons.emplace_back("PCR 7 is not what the variable store and the image's loaders give");
+  void Run() {
+    out_.set_verdict(v1::BOOT_PENDING);
+    out_.set_early(v1::BOOT_PENDING);
+    out_.set_late(v1::BOOT_PENDING);
+    out_.set_secure_boot(v1::SECURE_BOOT_UNKNOWN);
+    out_.set_extends(facts_.progress.extends);
+    out_.set_tpm_resets(facts_.progress.tpm_resets);
+    AddPcrs();
+    for (v1::BootStage& stage : ReadStages(facts_, reading_)) {
+      *out_.add_stages() = std::move(stage);
     }
-    return reasons;
+    JudgeEvents();
+    JudgePcr7();
+    if (facts_.refusal && !facts_.progress.left_firmware) {
+      out_.set_verdict(v1::BOOT_REFUSED);
+      out_.set_early(v1::BOOT_REFUSED);
+      out_.clear_first_difference();
+      return SetReasons(ExplainRefusal(*facts_.refusal, facts_.forecast));
+    }
+    if (Decidable()) {
+      JudgeKeys();
+      CompareWithTpm();
+      for (const std::string& gap : facts_.replay.gaps) {
+        Early("the record of the vTPM has a gap: " + gap);
+      }
+      for (const std::string& gap : facts_.gaps) {
+        Early("the record of the boot has a gap: " + gap);
+      }
+    }
+    Conclude();
   }
-  notes = explained->reasons;
-  if (evidence.mode == v1::BOOT_MODE_SECURE &&
-      explained->secure_boot != measure::SecureBootState::kOn) {
-    reasons.emplace_back(
-        "boot mode SECURE was asked for, but the firmware measured Secure Boot as " +
-        std::string(measure::SecureBootStateName(explained->secure_boot)));
-  }
-  return reasons;
-}
 
-void SetReasons(v1::BootMeasured& out, const std::vector<std::string>& reasons) {
-  constexpr size_t kReasonLimit = 500;
-  out.clear_reasons();
-  for (const std::string& reason : reasons) {
-    out.add_reasons(Printable(reason, kReasonLimit));
+ private:
+  // Before this the order of PCR 7 is not complete.
+  bool Decidable() const {
+    return facts_.progress.configuration_done || facts_.progress.left_firmware;
   }
-}
+  void Early(std::string reason) { early_.push_back(std::move(reason)); }
+
+  void AddPcrs() {
+    for (const auto& [pcr, value] : facts_.tpm_values) {
+      v1::PcrValue& entry = *out_.add_pcrs();
+      entry.set_index(static_cast<int32_t>(pcr.value()));
+      entry.set_bank("sha256");
+      entry.set_digest(ToHex(value));
+    }
+  }
+
+  void JudgeEvents() {
+    for (const measure::PredictionDifference& difference : reading_.differences()) {
+      const std::string name = reading_.NameOf(difference.pcr, difference.measured);
+      std::string words = difference.Describe();
+      if (!name.empty()) {
+        words += "; what was measured is " + name;
+      }
+      (IsEarly(difference.pcr) ? early_ : late_).push_back(std::move(words));
+      if (out_.has_first_difference()) {
+        continue;
+      }
+      v1::BootDifference& first = *out_.mutable_first_difference();
+      first.set_pcr(static_cast<int32_t>(difference.pcr.value()));
+      first.set_event(static_cast<int32_t>(difference.event));
+      first.set_measured(ToHex(difference.measured));
+      first.set_expected(ToHex(difference.expected));
+      first.set_expected_what(Printable(difference.expected_what, kReasonLimit));
+      first.set_measured_what(Printable(name, kReasonLimit));
+      first.set_expected_from("prediction");
+    }
+  }
+
+  // Where the prediction of PCR 7 is exact it decides, since it also knows which authority each
+  // program needs. Otherwise each extend must be explained by the store and the loaders. Both read
+  // the authorities from measure/authorities.h.
+  bool PredictsPcr7() const {
+    if (facts_.forecast == nullptr || !facts_.forecast->prediction) {
+      return false;
+    }
+    const measure::PcrPrediction* pcr7 = facts_.forecast->prediction->Find(kSecureBootPcr);
+    return pcr7 != nullptr && pcr7->state == measure::PcrKnowledge::kExact;
+  }
+
+  void JudgePcr7() {
+    if (facts_.progress.pcr7.empty()) {
+      if (Decidable()) {
+        Early("the firmware measured nothing into PCR 7");
+      }
+      return;
+    }
+    if (facts_.store == nullptr) {
+      return Early("PCR 7 cannot be recomputed: " + facts_.store_problem);
+    }
+    const auto explained =
+        measure::ComputePcr7(*facts_.store, facts_.binaries, facts_.progress.pcr7);
+    if (!explained) {
+      return Early("PCR 7 cannot be recomputed: " + explained.error().Describe());
+    }
+    out_.set_secure_boot(ToProto(explained->secure_boot));
+    out_.set_pcr7_measured(ToHex(explained->measured_digest));
+    out_.set_pcr7_computed(ToHex(explained->computed_digest));
+    if (!Decidable()) {
+      return;
+    }
+    if (explained->matches) {
+      notes_.insert(notes_.end(), explained->reasons.begin(), explained->reasons.end());
+    } else if (!PredictsPcr7()) {
+      AddUnexplained(*explained);
+    }
+    if (facts_.mode == v1::BOOT_MODE_SECURE &&
+        explained->secure_boot != measure::SecureBootState::kOn) {
+      Early("boot mode SECURE was asked for, but the firmware measured Secure Boot as " +
+            std::string(measure::SecureBootStateName(explained->secure_boot)));
+    }
+  }
+
+  void AddUnexplained(const measure::Pcr7Explanation& explained) {
+    early_.insert(early_.end(), explained.reasons.begin(), explained.reasons.end());
+    if (explained.reasons.empty()) {
+      Early("PCR 7 is not what the variable store and the image's loaders give");
+    }
+    const auto found = std::ranges::find(explained.events, measure::Pcr7EventKind::kUnexplained,
+                                         &measure::Pcr7Event::kind);
+    if (found == explained.events.end() || out_.has_first_difference()) {
+      return;
+    }
+    v1::BootDifference& first = *out_.mutable_first_difference();
+    first.set_pcr(static_cast<int32_t>(kSecureBootPcr.value()));
+    first.set_event(static_cast<int32_t>(found - explained.events.begin()) + 1);
+    first.set_measured(ToHex(found->measured));
+    first.set_expected_what("what the variable store and the loaders admit");
+    first.set_measured_what(
+        Printable(reading_.NameOf(kSecureBootPcr, found->measured), kReasonLimit));
+    first.set_expected_from(facts_.assigned == nullptr ? "variable store" : facts_.assigned->label);
+  }
+
+  void JudgeKeys() {
+    if (facts_.assigned == nullptr || facts_.store == nullptr) {
+      return;
+    }
+    auto compared = CompareKeys(*facts_.store, *facts_.assigned);
+    if (!compared) {
+      return Early("the keys cannot be compared: " + compared.error().Describe());
+    }
+    // Without Secure Boot the keys decide nothing, and the guest may enrol its own.
+    const bool decides = facts_.mode == v1::BOOT_MODE_SECURE;
+    for (std::string& words : compared->contradictions) {
+      (decides ? early_ : notes_).push_back(std::move(words));
+    }
+    notes_.insert(notes_.end(), compared->notes.begin(), compared->notes.end());
+  }
+
+  // Whether the TPM's own PCRs are what the record replays to. Of what the guest's own programs
+  // extend, no complete record is kept here.
+  void CompareWithTpm() {
+    for (const auto& [pcr, value] : facts_.tpm_values) {
+      const Bytes& replayed = facts_.replay.values[pcr.value()];
+      if (pcr <= kSecureBootPcr && value != replayed) {
+        Early("PCR " + std::to_string(pcr.value()) + " of the vTPM is " + ToHex(value) +
+              ", but the recorded extends give " + ToHex(replayed));
+      }
+    }
+  }
+
+  bool KernelStarted() const {
+    return facts_.progress.left_firmware ||
+           std::ranges::any_of(out_.stages(), [](const v1::BootStage& stage) {
+             return stage.name() == images::LinkRoleName(images::LinkRole::kKernel);
+           });
+  }
+
+  void Conclude() {
+    const bool forecast = facts_.forecast != nullptr;
+    const bool whole = facts_.progress.left_firmware && !facts_.tpm_values.empty() && forecast;
+    if (!early_.empty()) {
+      out_.set_early(v1::BOOT_DIVERGED);
+    } else if (forecast && Decidable() && KernelStarted()) {
+      out_.set_early(v1::BOOT_VERIFIED);
+    }
+    if (!late_.empty()) {
+      out_.set_late(v1::BOOT_DIVERGED);
+    } else if (whole) {
+      out_.set_late(v1::BOOT_VERIFIED);
+    }
+    if (early_.empty() && late_.empty()) {
+      out_.set_verdict(whole ? v1::BOOT_VERIFIED : v1::BOOT_PENDING);
+      return SetReasons(notes_);
+    }
+    out_.set_verdict(v1::BOOT_DIVERGED);
+    early_.insert(early_.end(), late_.begin(), late_.end());
+    SetReasons(early_);
+  }
+
+  void SetReasons(const std::vector<std::string>& reasons) {
+    for (const std::string& reason : reasons) {
+      out_.add_reasons(Printable(reason, kReasonLimit));
+    }
+  }
+
+  const BootFacts& facts_;
+  const BootReading reading_;
+  v1::BootMeasured& out_;
+  std::vector<std::string> early_;
+  std::vector<std::string> late_;
+  std::vector<std::string> notes_;  // worth knowing, but no contradiction
+};
 
 }  // namespace
 
-BootProgress ReadProgress(const measure::ExtendLog& log) {
+bool IsHandOver(const MeasuredExtend& event) {
+  static const Bytes kInvoked = measure::ActionDigest(kBank, kExitInvoked);
+  static const Bytes kSucceeded = measure::ActionDigest(kBank, kExitSucceeded);
+  return event.pcr == kBootManagerPcr && (event.digest == kInvoked || event.digest == kSucceeded);
+}
+
+BootProgress ReadProgress(std::span<const MeasuredExtend> events) {
   BootProgress progress;
-  for (const measure::ExtendRecord& record : log.records()) {
-    if (std::holds_alternative<measure::TpmReset>(record.body)) {
-      ++progress.tpm_resets;
-    }
-  }
   const Bytes separator = measure::SeparatorDigest(kBank);
-  const Bytes invoked = measure::ActionDigest(kBank, kExitInvoked);
-  const Bytes succeeded = measure::ActionDigest(kBank, kExitSucceeded);
-  for (const measure::PcrExtend& extend : measure::ExtendsOfLastBoot(log, kBank)) {
-    ++progress.extends;
-    if (extend.pcr.value() == kPcrSecureBoot) {
-      progress.pcr7.push_back(extend.digest);
-      progress.configuration_done |= extend.digest == separator;
-    } else if (extend.pcr.value() == kPcrBootManager) {
-      progress.left_firmware |= extend.digest == invoked || extend.digest == succeeded;
+  for (const MeasuredExtend& event : events) {
+    if (event.pcr == kSecureBootPcr) {
+      progress.pcr7.push_back(event.digest);
+      progress.configuration_done |= event.digest == separator;
     }
+    progress.left_firmware |= IsHandOver(event);
   }
   return progress;
 }
 
-v1::BootMeasured JudgeBoot(const BootEvidence& evidence) {
+v1::BootMeasured JudgeBoot(const BootFacts& facts) {
   v1::BootMeasured out;
-  out.set_verdict(v1::BOOT_PENDING);
-  out.set_secure_boot(v1::SECURE_BOOT_UNKNOWN);
-  out.set_extends(evidence.progress.extends);
-  out.set_tpm_resets(evidence.progress.tpm_resets);
-  AddPcrs(evidence, out);
-  std::vector<std::string> notes;
-  std::vector<std::string> reasons = JudgePcr7(evidence, out, notes);
-  if (evidence.refusal && !evidence.progress.left_firmware) {
-    out.set_verdict(v1::BOOT_REFUSED);
-    const bool by_shim = evidence.refusal->by == RefusedBy::kShim;
-    const std::string who = by_shim ? "shim refused the loader that comes after it"
-                                    : "the firmware refused " + evidence.refusal->boot_option;
-    SetReasons(out, {who + ": " + evidence.refusal->cause});
-    return out;
-  }
-  const bool decidable = evidence.progress.configuration_done || evidence.progress.left_firmware;
-  if (!decidable) {
-    return out;  // the order of PCR 7 is not complete yet
-  }
-  if (evidence.progress.pcr7.empty()) {
-    reasons.emplace_back("the firmware measured nothing into PCR 7");
-  }
-  for (std::string& reason : CompareWithTpm(evidence)) {
-    reasons.push_back(std::move(reason));
-  }
-  for (const std::string& gap : evidence.replay.gaps) {
-    reasons.push_back("the record of the vTPM has a gap: " + gap);
-  }
-  if (!reasons.empty()) {
-    out.set_verdict(v1::BOOT_DIVERGED);
-    SetReasons(out, reasons);
-    return out;
-  }
-  if (evidence.progress.left_firmware && !evidence.tpm_values.empty()) {
-    out.set_verdict(v1::BOOT_VERIFIED);
-  }
-  SetReasons(out, notes);
+  Judge(facts, out).Run();
   return out;
+}
+
+v1::BootEvidence MakeEvidence(const BootFacts& facts) {
+  const BootReading reading(facts);
+  v1::BootEvidence evidence;
+  evidence.set_tpm_resets(facts.progress.tpm_resets);
+  evidence.set_left_firmware(facts.progress.left_firmware);
+  for (size_t i = 0; i < facts.events.size(); ++i) {
+    const MeasuredExtend& event = facts.events[i];
+    v1::MeasuredEvent& out = *evidence.add_events();
+    out.set_pcr(static_cast<int32_t>(event.pcr.value()));
+    out.set_digest(std::string(AsText(event.digest)));
+    out.set_what(Printable(reading.extends()[i].what));
+    *out.mutable_time() = ToTimestamp(event.time);
+  }
+  for (const auto* gaps : {&facts.replay.gaps, &facts.gaps}) {
+    for (const std::string& gap : *gaps) {
+      evidence.add_gaps(Printable(gap, kReasonLimit));
+    }
+  }
+  if (facts.store != nullptr) {
+    *evidence.mutable_keys() = ToContent(*facts.store);
+  }
+  if (facts.forecast != nullptr) {
+    AddToEvidence(*facts.forecast, evidence);
+  }
+  return evidence;
 }
 
 v1::BootMeasured UnmeasuredBoot(const v1::BootEffective& effective) {
@@ -175,24 +311,6 @@ v1::BootMeasured UnmeasuredBoot(const v1::BootEffective& effective) {
   out.add_reasons(bios ? "boot type BIOS: there is no chain to measure"
                        : "the instance has no vTPM (tpm_model=none)");
   return out;
-}
-
-std::vector<measure::BootBinary> ToMeasureBinaries(const v1::DesiredInstance& desired) {
-  std::vector<measure::BootBinary> binaries;
-  for (const v1::BootBinary& binary : desired.boot_binaries()) {
-    measure::BootBinary out;
-    out.path = binary.path();
-    if (auto digest = FromHex(binary.authenticode_sha256()); digest && digest->size() == 32) {
-      out.authenticode_sha256 = *std::move(digest);
-    }
-    for (const std::string& certificate : binary.signer_certificates()) {
-      out.signer_certificates.push_back(ToBytes(AsBytes(certificate)));
-    }
-    out.vendor_cert_section = ToBytes(AsBytes(binary.vendor_cert()));
-    out.sbat_level_section = ToBytes(AsBytes(binary.sbat_level()));
-    binaries.push_back(std::move(out));
-  }
-  return binaries;
 }
 
 }  // namespace vallum::agent

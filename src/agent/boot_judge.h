@@ -2,20 +2,29 @@
 #pragma once
 
 #include <map>
-#include <memory>
 #include <optional>
 #include <span>
 #include <string>
 #include <vector>
 
+#include "agent/boot_forecast.h"
+#include "agent/boot_keys.h"
 #include "agent/refusal_scanner.h"
 #include "base/bytes.h"
+#include "base/clock.h"
 #include "firmware/variable_store.h"
 #include "measure/extend_log.h"
 #include "measure/secure_boot_pcr.h"
 #include "vallum/v1/agent.pb.h"
 
 namespace vallum::agent {
+
+// One extend of a boot, SHA-256 bank.
+struct MeasuredExtend {
+  PcrIndex pcr;
+  Bytes digest;
+  WallTime time;
+};
 
 // How far a boot came, read from what the firmware measured.
 struct BootProgress {
@@ -27,34 +36,45 @@ struct BootProgress {
   // that the serial line says is its word any more.
   bool left_firmware = false;
 };
-BootProgress ReadProgress(const measure::ExtendLog& log);
+BootProgress ReadProgress(std::span<const MeasuredExtend> events);
+// What the firmware measures into PCR 5 when the loader calls ExitBootServices and that succeeded.
+bool IsHandOver(const MeasuredExtend& event);
 
 // What a verdict is made from; the caller owns everything.
-struct BootEvidence {
+struct BootFacts {
   BootProgress progress;
-  measure::PcrReplay replay;                 // of the SHA-256 bank
+  std::span<const MeasuredExtend> events;  // of PCR 0 to 9 and 11 to 14, in order
+  // Why events may be missing though the boot was not over.
+  std::vector<std::string> gaps;
+  measure::PcrReplay replay;                 // of PCR 0 to 7, SHA-256 bank
   v1::BootMode mode = v1::BOOT_MODE_LEGACY;  // as started
   // Of the start of this boot; nullptr: could not be read, because of store_problem.
   const firmware::VariableStore* store = nullptr;
   std::string store_problem;
+  // What the instance was started with; nullptr: nothing is known of its keys.
+  const AssignedKeys* assigned = nullptr;
+  // nullptr: not made yet, so that nothing can be VERIFIED.
+  const BootForecast* forecast = nullptr;
+  // What the image's loaders are, for a boot whose disk could not be read.
   std::span<const measure::BootBinary> binaries;
   std::optional<FirmwareRefusal> refusal;
   // PCRs as the TPM itself gave them when nothing was going on; empty: not read.
   std::map<PcrIndex, Bytes> tpm_values;
 };
 
-// The verdict on one boot. VERIFIED: the operating system runs, PCR 7 is what the variable store
-// and the image's loaders give, the TPM agrees with the record, and Secure Boot was as asked for.
-// REFUSED: the firmware rejected a loader and no operating system runs. DIVERGED: anything that
-// contradicts, as soon as it is seen. PENDING: none of these yet. measured_at is not set.
+// The verdict on one boot. VERIFIED: the operating system runs, what was measured is what was
+// predicted as far as that goes, PCR 7 is explained by the variable store and the loaders, the TPM
+// agrees with the record, and keys and Secure Boot were as asked for. REFUSED: firmware or shim
+// rejected a program and no operating system runs. DIVERGED: anything that contradicts, as soon as
+// it is seen. PENDING: none of these yet. measured_at is not set.
 // Pure; thread-safe.
-v1::BootMeasured JudgeBoot(const BootEvidence& evidence);
+v1::BootMeasured JudgeBoot(const BootFacts& facts);
+
+// What the boot measured and what was predicted, whole, with words for what is known.
+// Pure; thread-safe.
+v1::BootEvidence MakeEvidence(const BootFacts& facts);
 
 // The verdict on an instance that has nothing to judge. Pure.
 v1::BootMeasured UnmeasuredBoot(const v1::BootEffective& effective);
-
-// What the controller knows of the image's loaders, in the form that PCR 7 is recomputed from.
-// Digests that do not parse are left empty.
-std::vector<measure::BootBinary> ToMeasureBinaries(const v1::DesiredInstance& desired);
 
 }  // namespace vallum::agent

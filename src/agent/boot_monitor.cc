@@ -1,19 +1,34 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "agent/boot_monitor.h"
 
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <charconv>
 #include <condition_variable>
+#include <system_error>
 #include <utility>
 #include <variant>
 
 #include "agent/messages.h"
 #include "agent/state_files.h"
+#include "vm/process_files.h"
 
 namespace vallum::agent {
 namespace {
 
 constexpr HashAlgorithm kBank = HashAlgorithm::kSha256;
+constexpr std::string_view kEvidenceKind = "boot-evidence";
 constexpr uint32_t kLastFirmwarePcr = 7;
+constexpr uint32_t kImaPcr = 10;
+constexpr uint32_t kLastEvidencePcr = 14;
 constexpr size_t kRecordLimit = 16384;
+constexpr size_t kEventLimit = 4096;
+// No operating system runs so soon after a reset, so that the disk is still as the firmware finds
+// it.
+constexpr std::chrono::seconds kForecastDelay{1};
 constexpr std::chrono::milliseconds kCallTimeout{5000};
 // Bounds how long the destructor waits.
 constexpr std::chrono::milliseconds kWait{500};
@@ -40,11 +55,32 @@ bool IsSameBoot(const v1::BootMeasured& a, const v1::BootMeasured& b) {
 
 }  // namespace
 
-BootMonitor::BootMonitor(BootMonitorOptions options, const Clock& clock, Callback callback)
-    : options_(std::move(options)), clock_(clock), callback_(std::move(callback)) {
-  evidence_.mode = options_.mode;
-  evidence_.binaries = options_.binaries;
-  evidence_.store_problem = "the instance's variable store was not read";
+std::optional<StoredEvidence> LoadEvidence(const std::filesystem::path& path) {
+  const auto payload = ReadStateFile(path, kEvidenceKind);
+  if (!payload) {
+    return std::nullopt;
+  }
+  StoredEvidence stored;
+  const auto [end, failure] =
+      std::from_chars(payload->data(), payload->data() + payload->size(), stored.sequence);
+  const auto used = static_cast<size_t>(end - payload->data());
+  if (failure != std::errc() || used == payload->size() || (*payload)[used] != '\n' ||
+      !stored.evidence.ParseFromString(payload->substr(used + 1))) {
+    return std::nullopt;
+  }
+  return stored;
+}
+
+BootMonitor::BootMonitor(BootMonitorOptions options, const Clock& clock, Callbacks callbacks,
+                         std::future<BootForecast> first)
+    : options_(std::move(options)),
+      clock_(clock),
+      callbacks_(std::move(callbacks)),
+      coming_(std::move(first)) {
+  facts_.mode = options_.mode;
+  facts_.binaries = options_.binaries;
+  facts_.assigned = options_.assigned ? &*options_.assigned : nullptr;
+  facts_.store_problem = "the instance's variable store was not read";
   thread_ = std::jthread([this](const std::stop_token& stop) { Run(stop); });
 }
 
@@ -55,9 +91,33 @@ BootMonitor::~BootMonitor() {
 
 void BootMonitor::OnSerial(ByteView output) {
   const std::lock_guard lock(mutex_);
-  if (auto refusal = scanner_.Feed(output); refusal && !evidence_.refusal) {
-    evidence_.refusal = std::move(refusal);
+  TakeOutput(serial_scanner_, output);
+}
+
+void BootMonitor::TakeOutput(RefusalScanner& scanner, ByteView output) {
+  if (auto refusal = scanner.Feed(output); refusal && !facts_.refusal) {
+    facts_.refusal = std::move(refusal);
     Publish();
+  }
+}
+
+// Empty with firmware that was built without debugging. What comes before the hand-over is the
+// firmware's; later it is the guest's, which may write any amount: one piece each time is enough.
+void BootMonitor::TakeFirmwareLog() {
+  if (options_.firmware_log.empty() || !log_scanner_.armed()) {
+    return;
+  }
+  auto file = vm::OpenFile(options_.firmware_log, O_RDONLY);
+  if (!file) {
+    return;
+  }
+  std::array<std::byte, size_t{64} << 10U> piece;
+  const ssize_t got =
+      pread(file->get(), piece.data(), piece.size(), static_cast<off_t>(log_offset_));
+  if (got > 0) {
+    log_offset_ += static_cast<uint64_t>(got);
+    const std::lock_guard lock(mutex_);
+    TakeOutput(log_scanner_, ByteView(piece).first(static_cast<size_t>(got)));
   }
 }
 
@@ -81,14 +141,15 @@ Result<void> BootMonitor::Follow(vtpm::ControlClient& client, const std::stop_to
     if (TakeRecords(batch)) {
       pcrs_stale_ = true;
     }
+    TakeForecast();
+    TakeFirmwareLog();
     const bool all_taken = last_sequence_ >= batch.last_sequence;
     const auto now = clock_.Monotonic();
     bool wanted = false;
     {
       const std::lock_guard lock(mutex_);
-      const bool waits_for_values =
-          evidence_.progress.left_firmware && evidence_.tpm_values.empty();
-      wanted = waits_for_values || (pcrs_stale_ && evidence_.progress.configuration_done &&
+      const bool waits_for_values = facts_.progress.left_firmware && facts_.tpm_values.empty();
+      wanted = waits_for_values || (pcrs_stale_ && facts_.progress.configuration_done &&
                                     now - pcrs_read_at_ >= kPcrInterval);
     }
     if (all_taken && wanted) {
@@ -104,81 +165,174 @@ bool BootMonitor::TakeRecords(const vtpm::RecordBatch& batch) {
     return false;
   }
   const std::lock_guard lock(mutex_);
-  bool matters = false;
+  Matters matters = Matters::kNo;
   if (last_sequence_ != 0 && batch.first_sequence > last_sequence_ + 1) {
     log_.Append(clock_.Now(), measure::OpaqueChange{"records were dropped before they were read"});
-    matters = true;
+    matters = Matters::kToVerdict;
   }
   for (const measure::ExtendRecord& record : batch.records) {
-    matters |= TakeRecord(record);
+    matters = std::max(matters, TakeRecord(record));
     last_sequence_ = record.sequence;
   }
   pcrs_stale_ = true;
-  if (matters) {
-    const bool had_left = evidence_.progress.left_firmware;
-    evidence_.progress = ReadProgress(log_);
-    evidence_.replay = log_.Replay(kBank);
-    evidence_.tpm_values.clear();
-    if (evidence_.progress.left_firmware && !had_left) {
-      scanner_.Disarm();
-    }
-    if (!store_ && !evidence_.progress.pcr7.empty()) {
-      SnapshotVariables();
-    }
-    Publish();
-  }
-  return matters;
-}
-
-bool BootMonitor::TakeRecord(const measure::ExtendRecord& record) {
-  if (const auto* extend = std::get_if<measure::PcrExtend>(&record.body)) {
-    if (extend->bank != kBank) {
-      return false;
-    }
-    ++extends_;
-    if (extend->pcr.value() > kLastFirmwarePcr || log_.records().size() > kRecordLimit) {
-      return false;
-    }
-    if (log_.records().size() == kRecordLimit) {
-      log_.Append(record.time, measure::OpaqueChange{"more than 16384 extends of PCR 0 to 7"});
-      return true;
-    }
-  } else if (std::holds_alternative<measure::TpmReset>(record.body)) {
-    StartNewBoot();
-  } else if (std::holds_alternative<measure::LogNote>(record.body)) {
+  if (matters == Matters::kNo) {
     return false;
   }
-  log_.Append(record.time, record.body);
-  return true;
+  const bool had_left = facts_.progress.left_firmware;
+  facts_.events = events_;
+  facts_.progress = ReadProgress(events_);
+  if (facts_.progress.left_firmware && !had_left) {
+    serial_scanner_.Disarm();
+    log_scanner_.Disarm();
+  }
+  bool read_variables = false;
+  if (matters == Matters::kToVerdict) {
+    facts_.replay = log_.Replay(kBank);
+    facts_.tpm_values.clear();
+    if (!store_ && !facts_.progress.pcr7.empty()) {
+      SnapshotVariables();
+      read_variables = true;
+    }
+  }
+  Publish();
+  if (read_variables) {
+    Store(evidence_);
+  }
+  return matters == Matters::kToVerdict;
 }
 
-void BootMonitor::StartNewBoot() {
+BootMonitor::Matters BootMonitor::TakeRecord(const measure::ExtendRecord& record) {
+  if (record.time < options_.started_at) {
+    return Matters::kNo;  // of an earlier run
+  }
+  if (const auto* extend = std::get_if<measure::PcrExtend>(&record.body)) {
+    return TakeExtend(record, *extend);
+  }
+  if (std::holds_alternative<measure::LogNote>(record.body)) {
+    return Matters::kNo;
+  }
+  if (std::holds_alternative<measure::TpmReset>(record.body)) {
+    StartNewBoot(record);
+  }
+  log_.Append(record.time, record.body);
+  return Matters::kToVerdict;
+}
+
+BootMonitor::Matters BootMonitor::TakeExtend(const measure::ExtendRecord& record,
+                                             const measure::PcrExtend& extend) {
+  if (extend.bank != kBank) {
+    return Matters::kNo;
+  }
+  ++extends_;
+  const uint32_t pcr = extend.pcr.value();
+  if (pcr > kLastFirmwarePcr) {
+    if (pcr == kImaPcr || pcr > kLastEvidencePcr) {
+      return Matters::kNo;
+    }
+    if (events_.size() < kEventLimit) {
+      events_.push_back({extend.pcr, extend.digest, record.time});
+      return Matters::kToEvidence;
+    }
+    // What the operating system extends has no end, and need not be kept.
+    if (std::none_of(events_.begin(), events_.end(), IsHandOver) && facts_.gaps.empty()) {
+      facts_.gaps.push_back("more than " + std::to_string(kEventLimit) + " extends");
+      return Matters::kToVerdict;
+    }
+    return Matters::kNo;
+  }
+  if (log_.records().size() > kRecordLimit) {
+    return Matters::kNo;
+  }
+  if (log_.records().size() == kRecordLimit) {
+    log_.Append(record.time, measure::OpaqueChange{"more than 16384 extends of PCR 0 to 7"});
+    return Matters::kToVerdict;
+  }
+  events_.push_back({extend.pcr, extend.digest, record.time});
+  log_.Append(record.time, record.body);
+  return Matters::kToVerdict;
+}
+
+void BootMonitor::StartNewBoot(const measure::ExtendRecord& reset) {
   ++resets_;
   extends_ = 0;
+  boot_sequence_ = reset.sequence;
   log_.DropOldBoots();
+  events_.clear();
+  facts_.gaps.clear();
   store_.reset();
-  evidence_.store = nullptr;
+  facts_.store = nullptr;
+  stored_keys_.reset();
   // A refusal that was said before the first record was read belongs to this boot.
   if (resets_ > 1) {
-    evidence_.refusal.reset();
-    scanner_.Reset();
+    facts_.refusal.reset();
+    serial_scanner_.Reset();
+    log_scanner_.Reset();
   }
+  forecast_.reset();
+  facts_.forecast = nullptr;
+  if (options_.stored && options_.stored->sequence == reset.sequence) {
+    resets_ = options_.stored->evidence.tpm_resets();
+    if (options_.stored->evidence.has_keys()) {
+      stored_keys_ = options_.stored->evidence.keys();
+    }
+    UseForecast(FromEvidence(options_.stored->evidence));
+  } else if (coming_.valid()) {
+    if (coming_for_ == 0) {
+      coming_for_ = reset.sequence;  // begun before the guest ran
+    }
+  } else if (clock_.Now() - reset.time > kForecastDelay) {
+    BootForecast missed;
+    missed.problem = "nobody watched when this boot began, so that its disk was not read";
+    UseForecast(std::move(missed));
+  } else {
+    BeginForecast();
+  }
+}
+
+void BootMonitor::BeginForecast() {
+  coming_for_ = boot_sequence_;
+  coming_ = std::async(std::launch::async, options_.forecast);
+}
+
+void BootMonitor::UseForecast(BootForecast forecast) {
+  forecast_ = std::move(forecast);
+  facts_.forecast = &*forecast_;
+  // What the disk holds now, if it could be read.
+  disk_binaries_ = ToMeasureBinaries(forecast_->binaries);
+  facts_.binaries = disk_binaries_.empty() ? options_.binaries : disk_binaries_;
+}
+
+void BootMonitor::TakeForecast() {
+  if (!coming_.valid() || coming_.wait_for(std::chrono::seconds(0)) != std::future_status::ready) {
+    return;
+  }
+  const std::lock_guard lock(mutex_);
+  if (coming_for_ == 0) {
+    return;  // the guest's first record has not come yet
+  }
+  BootForecast forecast = coming_.get();
+  if (coming_for_ != boot_sequence_) {
+    return BeginForecast();  // the guest was reset meanwhile
+  }
+  UseForecast(std::move(forecast));
+  Publish();
+  Store(evidence_);
 }
 
 void BootMonitor::SnapshotVariables() {
   auto content = ReadWholeFile(options_.variables_path,
                                ByteCount::Bytes(firmware::VariableStore::kMaxImageSize));
   if (!content) {
-    evidence_.store_problem = content.error().Describe();
+    facts_.store_problem = content.error().Describe();
     return;
   }
   auto parsed = firmware::VariableStore::Parse(*content);
   if (!parsed) {
-    evidence_.store_problem = parsed.error().Describe();
+    facts_.store_problem = parsed.error().Describe();
     return;
   }
   store_ = *std::move(parsed);
-  evidence_.store = &*store_;
+  facts_.store = &*store_;
 }
 
 Result<void> BootMonitor::ReadPcrs(vtpm::ControlClient& client) {
@@ -194,15 +348,16 @@ Result<void> BootMonitor::ReadPcrs(vtpm::ControlClient& client) {
   }
   pcrs_stale_ = false;
   const std::lock_guard lock(mutex_);
-  evidence_.tpm_values = *std::move(values);
+  facts_.tpm_values = *std::move(values);
   Publish();
   return Ok();
 }
 
 void BootMonitor::Publish() {
-  evidence_.progress.tpm_resets = resets_;
-  evidence_.progress.extends = extends_;
-  v1::BootMeasured judged = JudgeBoot(evidence_);
+  facts_.progress.tpm_resets = resets_;
+  facts_.progress.extends = extends_;
+  PublishEvidence();
+  v1::BootMeasured judged = JudgeBoot(facts_);
   if (IsFinal(options_.previous.verdict()) && IsSameBoot(options_.previous, judged)) {
     const auto pcrs = judged.pcrs();
     judged = options_.previous;
@@ -213,7 +368,7 @@ void BootMonitor::Publish() {
   // After adoption the record is read again from its start: what was known stays until it is
   // reached again.
   if (IsFinal(options_.previous.verdict()) && judged.verdict() == v1::BOOT_PENDING &&
-      judged.tpm_resets() <= options_.previous.tpm_resets() && !evidence_.progress.left_firmware) {
+      judged.tpm_resets() <= options_.previous.tpm_resets() && !facts_.progress.left_firmware) {
     return;
   }
   // A later extend makes the TPM's values to be read again, within moments: a verdict that was
@@ -234,7 +389,31 @@ void BootMonitor::Publish() {
   }
   *judged.mutable_measured_at() = ToTimestamp(clock_.Now());
   published_ = judged;
-  callback_(judged);
+  callbacks_.measured(judged);
+  if (IsFinal(judged.verdict())) {
+    Store(evidence_);
+  }
+}
+
+void BootMonitor::PublishEvidence() {
+  v1::BootEvidence evidence = MakeEvidence(facts_);
+  if (stored_keys_) {
+    *evidence.mutable_keys() = *stored_keys_;
+  }
+  if (SameMessage(evidence, evidence_)) {
+    return;
+  }
+  evidence_ = std::move(evidence);
+  if (!evidence_.events().empty()) {
+    callbacks_.evidence(evidence_);
+  }
+}
+
+// Without it the next agent goes on without a prediction and says so.
+void BootMonitor::Store(const v1::BootEvidence& evidence) const {
+  static_cast<void>(
+      WriteStateFile(options_.evidence_path, kEvidenceKind,
+                     std::to_string(boot_sequence_) + "\n" + evidence.SerializeAsString()));
 }
 
 }  // namespace vallum::agent

@@ -91,7 +91,6 @@ void AddFirmwareTraits(const HostFacts& facts, std::set<std::string>& traits,
     traits.insert(kTraitUefi);
   }
   query.secure_boot = firmware::SecureBootSupport::kRequired;
-  query.keys = firmware::KeyEnrolment::kEnrolled;
   const bool secure_firmware = TryFirmware(facts, query, "firmware-secure-boot", out);
   const bool smm = facts.probes.BestAccelerator(vm::VariableProtection::kSmm).has_value();
   if (smm) {

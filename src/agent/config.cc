@@ -67,6 +67,8 @@ InstancePaths MakeInstancePaths(const AgentConfig& config, const std::string& ui
                        .desired = directory / "instance.pb",
                        .status = directory / "status.pb",
                        .origin = directory / "vars-origin",
+                       .evidence = directory / "boot-evidence",
+                       .key_set = directory / "key-set",
                        .boot = directory / "boot-id",
                        .root_disk = directory / "root.qcow2",
                        .variables = directory / "vars.fd",

@@ -40,6 +40,8 @@ struct InstancePaths {
   std::filesystem::path desired;    // instance.pb
   std::filesystem::path status;     // status.pb
   std::filesystem::path origin;     // what vars.fd was made from
+  std::filesystem::path evidence;   // of the current boot
+  std::filesystem::path key_set;    // that the guest was started with
   std::filesystem::path boot;       // what the running guest was started with
   std::filesystem::path root_disk;
   std::filesystem::path variables;

@@ -15,6 +15,7 @@
 #include "agent/refusal_scanner.h"
 #include "agent/report_board.h"
 #include "agent/test_support.h"
+#include "firmware/signature_list.h"
 #include "measure/event_digest.h"
 
 namespace vallum::agent {
@@ -148,6 +149,24 @@ TEST(RefusalScanner, SaysNothingOnceTheGuestSpeaksForItself) {
   EXPECT_TRUE(scanner.Feed(AsBytes(kRefusal)));
 }
 
+TEST(RefusalScanner, ShimThatRefusesItselfIsFound) {
+  for (const char* line :
+       {"Something has gone seriously wrong: SBAT self-check failed: Security Policy Violation\n",
+        "Verifying shim SBAT data failed: Security Policy Violation\r\n"}) {
+    RefusalScanner scanner;
+    const auto found = scanner.Feed(AsBytes(line));
+    ASSERT_TRUE(found) << line;
+    EXPECT_EQ(found->by, RefusedBy::kShimOfItself);
+  }
+}
+
+TEST(RefusalScanner, GrubsWordOfAKernelThatShimRefusesIsFound) {
+  RefusalScanner scanner;
+  const auto found = scanner.Feed(AsBytes("error: bad shim signature.\n"));
+  ASSERT_TRUE(found);
+  EXPECT_EQ(found->by, RefusedBy::kShim);
+}
+
 TEST(RefusalScanner, EndlessLineIsBounded) {
   RefusalScanner scanner;
   const std::string megabyte(size_t{1} << 20U, 'x');
@@ -279,6 +298,62 @@ TEST(LaunchPlan, SecureIsNeverDowngraded) {
   EXPECT_FALSE(PlanLaunch(without_tpm, FullHost()));
 }
 
+v1::DesiredInstance WithKeySet(v1::BootMode mode, int version) {
+  v1::DesiredInstance desired = Bootable(v1::BOOT_TYPE_UEFI, mode);
+  desired.mutable_key_set();
+  desired.set_key_set_name("prod");
+  desired.set_key_set_version(version);
+  return desired;
+}
+
+TEST(LaunchPlan, KeysOfTheControllersNeedNoEnrolledTemplate) {
+  HostFacts facts = FullHost();
+  facts.firmware[0].descriptor.features = {"secure-boot", "requires-smm"};
+  const auto with_keys = PlanLaunch(WithKeySet(v1::BOOT_MODE_SECURE, 2), facts);
+  ASSERT_TRUE(with_keys) << with_keys.error().Describe();
+  EXPECT_TRUE(with_keys->effective.smm());
+  EXPECT_EQ(with_keys->effective.key_set(), "prod");
+  EXPECT_EQ(with_keys->effective.key_set_version(), 2);
+  EXPECT_EQ(with_keys->effective.key_set_sha256().size(), 64U);
+  EXPECT_FALSE(PlanLaunch(Bootable(v1::BOOT_TYPE_UEFI, v1::BOOT_MODE_SECURE), facts));
+}
+
+TEST(LaunchPlan, EachVersionModeAndContentAsksForAnotherVariableStore) {
+  const auto plan = PlanLaunch(WithKeySet(v1::BOOT_MODE_SECURE, 1), FullHost());
+  ASSERT_TRUE(plan);
+  EXPECT_FALSE(VariablesOutdated(WithKeySet(v1::BOOT_MODE_SECURE, 1), plan->effective));
+  EXPECT_TRUE(VariablesOutdated(WithKeySet(v1::BOOT_MODE_SECURE, 2), plan->effective));
+  auto other = WithKeySet(v1::BOOT_MODE_SECURE, 1);
+  other.mutable_key_set()->set_dbx(
+      std::string(AsText(firmware::EncodeSignatureLists({firmware::MakeSignature(
+          firmware::SignatureType::kSha256, firmware::kGlobalVariableGuid, Bytes(32))}))));
+  EXPECT_TRUE(VariablesOutdated(other, plan->effective));
+  const auto other_plan = PlanLaunch(other, FullHost());
+  const auto legacy = PlanLaunch(WithKeySet(v1::BOOT_MODE_LEGACY, 1), FullHost());
+  ASSERT_TRUE(other_plan && legacy);
+  EXPECT_NE(VariableOrigin(*plan), VariableOrigin(*other_plan));
+  EXPECT_NE(VariableOrigin(*plan), VariableOrigin(*legacy));
+}
+
+TEST(LaunchPlan, KeySetThatTheControllerLostIsRefused) {
+  auto desired = WithKeySet(v1::BOOT_MODE_SECURE, 1);
+  desired.clear_key_set();
+  const auto plan = PlanLaunch(desired, FullHost());
+  ASSERT_FALSE(plan);
+  EXPECT_NE(plan.error().Describe().find("key set prod version 1"), std::string::npos);
+}
+
+TEST(LaunchPlan, IsolatedInstanceStartsWithItsLinksDown) {
+  auto desired = Bootable(v1::BOOT_TYPE_BIOS, v1::BOOT_MODE_LEGACY);
+  const auto plan = PlanLaunch(desired, FullHost());
+  ASSERT_TRUE(plan);
+  const AgentConfig config = MakeConfig("/tmp/x");
+  desired.set_isolate(true);
+  const auto spec = MakeVmSpec(config, desired, plan->effective, {"/blob", std::nullopt});
+  ASSERT_TRUE(spec) << spec.error().Describe();
+  EXPECT_EQ(spec->links, vm::LinkState::kDown);
+}
+
 TEST(LaunchPlan, ChangedModeAsksForAnotherVariableStore) {
   const auto secure = PlanLaunch(Bootable(v1::BOOT_TYPE_UEFI, v1::BOOT_MODE_SECURE), FullHost());
   const auto legacy = PlanLaunch(Bootable(v1::BOOT_TYPE_UEFI, v1::BOOT_MODE_LEGACY), FullHost());
@@ -355,7 +430,7 @@ TEST(ReportBoard, OnlyTheLatestReportOfAnInstanceIsKept) {
   }
   const auto report = board.TakeNext(past);
   ASSERT_TRUE(report);
-  EXPECT_EQ(report->status().phase(), v1::INSTANCE_RUNNING);
+  EXPECT_EQ(report->report().status().phase(), v1::INSTANCE_RUNNING);
   EXPECT_FALSE(board.TakeNext(past));
   board.Put(Report("a", v1::INSTANCE_RUNNING));
   EXPECT_FALSE(board.TakeNext(past)) << "nothing changed";
@@ -372,62 +447,54 @@ TEST(ReportBoard, GoneInstanceIsToldOnceAndForgotten) {
   EXPECT_TRUE(board.TakeAll().empty());
 }
 
-measure::ExtendLog Boot(bool left_firmware) {
-  measure::ExtendLog log;
-  const auto bank = HashAlgorithm::kSha256;
-  log.Append(WallTime(), measure::TpmReset{});
-  log.Append(WallTime(), measure::TpmStartup{measure::StartupType::kClear, 0});
-  log.Append(WallTime(),
-             measure::PcrExtend{PcrIndex::Of<7>(), bank, measure::SeparatorDigest(bank)});
-  if (left_firmware) {
-    log.Append(WallTime(),
-               measure::PcrExtend{PcrIndex::Of<5>(), bank,
-                                  measure::ActionDigest(bank, "Exit Boot Services Invocation")});
+v1::BootEvidence Evidence(int events) {
+  v1::BootEvidence evidence;
+  for (int i = 0; i < events; ++i) {
+    evidence.add_events()->set_pcr(4);
   }
-  return log;
+  return evidence;
 }
 
-TEST(BootJudge, ProgressIsReadFromTheRecord) {
-  const BootProgress early = ReadProgress(Boot(false));
-  EXPECT_TRUE(early.configuration_done);
-  EXPECT_FALSE(early.left_firmware);
-  EXPECT_EQ(early.tpm_resets, 1);
-  EXPECT_TRUE(ReadProgress(Boot(true)).left_firmware);
+TEST(ReportBoard, EvidenceIsToldOnceASecondAndWholeWhenItGrew) {
+  ReportBoard board;
+  const auto past = std::chrono::steady_clock::now();
+  board.PutEvidence("a", Evidence(1));
+  const auto first = board.TakeNext(past);
+  ASSERT_TRUE(first && first->has_evidence());
+  EXPECT_EQ(first->evidence().uid(), "a");
+  EXPECT_EQ(first->evidence().evidence().events_size(), 1);
+  board.PutEvidence("a", Evidence(2));
+  board.PutEvidence("a", Evidence(3));
+  EXPECT_FALSE(board.TakeNext(past)) << "not twice within a second";
+  const auto next = board.TakeNext(past + ReportBoard::kEvidenceInterval * 60);
+  ASSERT_TRUE(next && next->has_evidence());
+  EXPECT_EQ(next->evidence().evidence().events_size(), 3);
 }
 
-TEST(BootJudge, RefusalCountsOnlyWhileTheFirmwareSpeaks) {
-  BootEvidence evidence;
-  evidence.refusal = FirmwareRefusal{RefusedBy::kFirmware, "Boot0001", "Access Denied"};
-  evidence.progress = ReadProgress(Boot(false));
-  const v1::BootMeasured refused = JudgeBoot(evidence);
-  EXPECT_EQ(refused.verdict(), v1::BOOT_REFUSED);
-  ASSERT_EQ(refused.reasons_size(), 1);
-  EXPECT_NE(refused.reasons(0).find("Boot0001"), std::string::npos);
-  evidence.progress = ReadProgress(Boot(true));
-  EXPECT_NE(JudgeBoot(evidence).verdict(), v1::BOOT_REFUSED);
+TEST(ReportBoard, UnchangedEvidenceIsNotToldAgainButAfterHello) {
+  ReportBoard board;
+  const auto past = std::chrono::steady_clock::now();
+  board.PutEvidence("a", Evidence(1));
+  ASSERT_TRUE(board.TakeNext(past));
+  board.PutEvidence("a", Evidence(1));
+  board.PutEvidence("b", Evidence(1));
+  const auto other = board.TakeNext(past);
+  ASSERT_TRUE(other);
+  EXPECT_EQ(other->evidence().uid(), "b");
+  EXPECT_TRUE(board.TakeAll().empty());
+  const auto again = board.TakeNext(past + ReportBoard::kEvidenceInterval * 60);
+  ASSERT_TRUE(again && again->has_evidence());
 }
 
-TEST(BootJudge, WithoutAReadableVariableStoreNothingIsVerified) {
-  BootEvidence evidence;
-  evidence.progress = ReadProgress(Boot(true));
-  evidence.store_problem = "vars.fd is damaged";
-  const v1::BootMeasured judged = JudgeBoot(evidence);
-  EXPECT_EQ(judged.verdict(), v1::BOOT_DIVERGED);
-  ASSERT_GT(judged.reasons_size(), 0);
-  EXPECT_NE(judged.reasons(0).find("vars.fd is damaged"), std::string::npos);
-}
-
-TEST(BootJudge, NothingMeasuredYetIsPending) {
-  EXPECT_EQ(JudgeBoot(BootEvidence{}).verdict(), v1::BOOT_PENDING);
-}
-
-TEST(BootJudge, BiosAndMissingTpmAreUnmeasured) {
-  v1::BootEffective effective;
-  effective.set_type(v1::BOOT_TYPE_BIOS);
-  EXPECT_EQ(UnmeasuredBoot(effective).verdict(), v1::BOOT_UNMEASURED);
-  EXPECT_EQ(UnmeasuredBoot(effective).secure_boot(), v1::SECURE_BOOT_OFF);
-  effective.set_type(v1::BOOT_TYPE_UEFI);
-  EXPECT_EQ(UnmeasuredBoot(effective).secure_boot(), v1::SECURE_BOOT_UNKNOWN);
+TEST(ReportBoard, EvidenceOfAnInstanceThatIsGoneIsForgotten) {
+  ReportBoard board;
+  board.PutEvidence("a", Evidence(1));
+  v1::InstanceReport gone;
+  gone.set_uid("a");
+  gone.set_gone(true);
+  board.Put(gone);
+  EXPECT_EQ(board.TakeAll().size(), 1U);
+  EXPECT_FALSE(board.TakeNext(std::chrono::steady_clock::now()));
 }
 
 }  // namespace

@@ -153,6 +153,25 @@ std::optional<v1::InstanceReport> FakeGateway::WaitFor(
   return reports_[uid];
 }
 
+std::optional<v1::BootEvidence> FakeGateway::WaitForEvidence(
+    const std::string& uid, const std::function<bool(const v1::BootEvidence&)>& fits) {
+  std::unique_lock lock(mutex_);
+  const auto there = [&] {
+    const auto found = evidence_.find(uid);
+    return found != evidence_.end() && fits(found->second);
+  };
+  if (!changed_.wait_for(lock, kPatience, there)) {
+    std::fprintf(stderr, "last evidence: %s\n", evidence_[uid].ShortDebugString().c_str());
+    return std::nullopt;
+  }
+  return evidence_[uid];
+}
+
+void FakeGateway::ForgetEvidence() {
+  const std::lock_guard lock(mutex_);
+  evidence_.clear();
+}
+
 bool FakeGateway::WaitForHellos(int count) {
   std::unique_lock lock(mutex_);
   return changed_.wait_for(lock, kPatience, [&] { return hellos_ >= count; });
@@ -262,6 +281,10 @@ grpc::Status FakeGateway::Session(grpc::ServerContext* context, Stream* stream) 
     const std::lock_guard lock(mutex_);
     if (message.has_report()) {
       Take(message.report());
+    }
+    if (message.has_evidence()) {
+      evidence_[message.evidence().uid()] = message.evidence().evidence();
+      changed_.notify_all();
     }
     if (message.has_capabilities()) {
       capabilities_ = message.capabilities();

@@ -58,6 +58,10 @@ class FakeGateway final : public v1::AgentGateway::Service {
   // Waits for a report that fits; the last one, or nothing after a minute.
   std::optional<v1::InstanceReport> WaitFor(
       const std::string& uid, const std::function<bool(const v1::InstanceReport&)>& fits);
+  // The same of evidence.
+  std::optional<v1::BootEvidence> WaitForEvidence(
+      const std::string& uid, const std::function<bool(const v1::BootEvidence&)>& fits);
+  void ForgetEvidence();
   bool WaitForHellos(int count);
   bool WaitForConsole(const std::string& session);
 
@@ -95,6 +99,7 @@ class FakeGateway final : public v1::AgentGateway::Service {
   Stream* stream_ = nullptr;
   std::map<std::string, v1::DesiredInstance> desired_;
   std::map<std::string, v1::InstanceReport> reports_;
+  std::map<std::string, v1::BootEvidence> evidence_;
   std::map<std::string, std::string> blobs_;
   std::vector<int64_t> offsets_;
   std::vector<std::string> consoles_;

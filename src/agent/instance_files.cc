@@ -8,6 +8,7 @@
 #include <cstdio>
 #include <utility>
 
+#include "agent/instance_variables.h"
 #include "agent/state_files.h"
 #include "base/text.h"
 #include "formats/qcow2.h"
@@ -18,9 +19,8 @@ namespace {
 
 constexpr std::string_view kDesiredKind = "instance";
 constexpr std::string_view kStatusKind = "status";
-constexpr std::string_view kOriginKind = "variable-origin";
+constexpr std::string_view kKeySetKind = "key-set";
 constexpr std::string_view kBootKind = "boot-id";
-constexpr ByteCount kTemplateLimit = ByteCount::MiB(16);
 
 bool Exists(const std::filesystem::path& path) {
   struct stat info{};
@@ -60,35 +60,6 @@ Result<void> MakeOverlay(const InstancePaths& paths, const v1::DesiredInstance& 
     RETURN_IF_ERROR(WriteFileAtomically(paths.root_disk, overlay, 0600));
   }
   return GiveTo(paths.root_disk, user);
-}
-
-Result<std::string> MakeVariables(const InstancePaths& paths, const LaunchPlan& plan,
-                                  const std::optional<vm::RunAs>& user) {
-  std::string rebuilt;
-  if (plan.variable_template.empty()) {
-    return rebuilt;
-  }
-  const std::string origin = VariableOrigin(plan);
-  const bool had_store = Exists(paths.variables);
-  auto before = ReadStateFile(paths.origin, kOriginKind);
-  if (!had_store || !before || *before != origin) {
-    if (had_store) {
-      rebuilt = "the UEFI variable store was rebuilt: it was made for '" +
-                (before ? Printable(*before) : std::string("something unknown")) +
-                "' and the instance now starts with '" + origin + "'";
-    }
-    std::error_code failure;
-    const auto target = std::filesystem::canonical(plan.variable_template, failure);
-    if (failure) {
-      return ErrnoError(failure.value(), "read " + plan.variable_template);
-    }
-    ASSIGN_OR_RETURN(const Bytes content, ReadWholeFile(target, kTemplateLimit));
-    // The store first: a crash in between rebuilds it once more from the same template.
-    RETURN_IF_ERROR(WriteFileAtomically(paths.variables, content, 0600));
-    RETURN_IF_ERROR(WriteStateFile(paths.origin, kOriginKind, origin));
-  }
-  RETURN_IF_ERROR(GiveTo(paths.variables, user));
-  return rebuilt;
 }
 
 Result<void> MakeSeed(const InstancePaths& paths, const v1::DesiredInstance& desired,
@@ -154,8 +125,36 @@ Result<void> StoreBootId(const InstancePaths& paths) {
   return LoadBootId(paths) == id ? Ok() : WriteStateFile(paths.boot, kBootKind, id);
 }
 
-Result<std::string> PrepareFiles(const InstancePaths& paths, const v1::DesiredInstance& desired,
-                                 const LaunchPlan& plan, const std::optional<vm::RunAs>& user) {
+std::optional<AssignedKeys> LoadAssignedKeys(const InstancePaths& paths) {
+  std::string problem;
+  const auto stored = LoadMessage<v1::DesiredInstance>(paths.key_set, kKeySetKind, problem);
+  if (!stored) {
+    return std::nullopt;
+  }
+  auto keys = ToKeySet(*stored);
+  if (!keys) {
+    return std::nullopt;
+  }
+  return AssignedKeys{KeySetLabel(stored->key_set_name(), stored->key_set_version()),
+                      *std::move(keys)};
+}
+
+Result<void> StoreAssignedKeys(const InstancePaths& paths, const v1::DesiredInstance& desired) {
+  if (!desired.has_key_set()) {
+    return RemoveTree(paths.key_set);
+  }
+  v1::DesiredInstance keys;
+  *keys.mutable_key_set() = desired.key_set();
+  keys.set_key_set_name(desired.key_set_name());
+  keys.set_key_set_version(desired.key_set_version());
+  keys.mutable_boot()->set_mode(desired.boot().mode());
+  return WriteStateFile(paths.key_set, kKeySetKind, keys.SerializeAsString());
+}
+
+Result<std::vector<std::string>> PrepareFiles(const InstancePaths& paths,
+                                              const v1::DesiredInstance& desired,
+                                              const LaunchPlan& plan, WallTime now,
+                                              const std::optional<vm::RunAs>& user) {
   RETURN_IF_ERROR(MakeDirectory(paths.directory, 0711));
   RETURN_IF_ERROR(MakeDirectory(paths.run_dir.parent_path(), 0711));
   if (plan.effective.tpm_model() != "none") {
@@ -164,7 +163,13 @@ Result<std::string> PrepareFiles(const InstancePaths& paths, const v1::DesiredIn
   }
   RETURN_IF_ERROR(MakeOverlay(paths, desired, user)).context("making the root disk");
   RETURN_IF_ERROR(MakeSeed(paths, desired, user)).context("making the seed");
-  return MakeVariables(paths, plan, user);
+  ASSIGN_OR_RETURN(std::vector<std::string> notes, PrepareVariables(paths, desired, plan, now));
+  if (!plan.variable_template.empty()) {
+    RETURN_IF_ERROR(GiveTo(paths.variables, user));
+  }
+  RETURN_IF_ERROR(StoreAssignedKeys(paths, desired));
+  RETURN_IF_ERROR(RemoveTree(paths.evidence));  // of another boot
+  return notes;
 }
 
 Result<void> RemoveFiles(const InstancePaths& paths) {

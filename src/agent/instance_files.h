@@ -3,9 +3,12 @@
 
 #include <optional>
 #include <string>
+#include <vector>
 
+#include "agent/boot_keys.h"
 #include "agent/config.h"
 #include "agent/launch_plan.h"
+#include "base/clock.h"
 #include "base/result.h"
 #include "vallum/v1/agent.pb.h"
 
@@ -30,12 +33,16 @@ Result<void> StoreBootId(const InstancePaths& paths);
 // Of the host's kernel, now.
 std::string CurrentBootId();
 
+// The keys that the running guest was started with; nothing when the controller sent none.
+std::optional<AssignedKeys> LoadAssignedKeys(const InstancePaths& paths);
+
 // Makes what a start needs and is not there yet: directories, the empty overlay, the variable
-// store, the seed. Files that the guest writes are given to its user. A variable store made for
-// another key set or mode is replaced.
-// Returns sentences on what was rebuilt, for the user; usually empty.
-Result<std::string> PrepareFiles(const InstancePaths& paths, const v1::DesiredInstance& desired,
-                                 const LaunchPlan& plan, const std::optional<vm::RunAs>& user);
+// store (see instance_variables.h), the seed. Files that the guest writes are given to its user.
+// Returns sentences on what was kept and rebuilt, for the user; usually none.
+Result<std::vector<std::string>> PrepareFiles(const InstancePaths& paths,
+                                              const v1::DesiredInstance& desired,
+                                              const LaunchPlan& plan, WallTime now,
+                                              const std::optional<vm::RunAs>& user);
 
 // Removes every trace of an instance's files.
 Result<void> RemoveFiles(const InstancePaths& paths);

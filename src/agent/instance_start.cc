@@ -24,6 +24,16 @@ bool WasAlive(v1::InstancePhase phase) {
          phase == v1::INSTANCE_DELETING;
 }
 
+bool IsMeasured(const v1::BootEffective& effective) {
+  return effective.type() == v1::BOOT_TYPE_UEFI && effective.tpm_model() != "none";
+}
+
+// The image under the root disk.
+std::string BaseOf(const vm::VmSpec& spec) {
+  return spec.disks.empty() || !spec.disks.front().base ? std::string()
+                                                        : spec.disks.front().base->path;
+}
+
 }  // namespace
 
 Result<std::optional<vm::RunAs>> InstanceWorker::User(const v1::BootEffective& effective) {
@@ -74,7 +84,9 @@ Result<void> InstanceWorker::TryAdopt(const v1::DesiredInstance& desired,
   ASSIGN_OR_RETURN(const vm::VmSpec spec, SpecOfRunning(desired, before.boot().effective()));
   auto runner = vm::InstanceRunner::Adopt(spec, MakeCallback());
   if (runner) {
-    Attach(*std::move(runner), desired);
+    Attach(*std::move(runner), desired, {});
+    // Not known: an earlier agent may have ended in the middle of it.
+    isolated_.reset();
     return Ok();
   }
   if (runner.error().code() != ErrorCode::kNotFound &&
@@ -157,7 +169,8 @@ Result<void> InstanceWorker::Start(const v1::DesiredInstance& desired,
   ASSIGN_OR_RETURN(const LaunchPlan plan, PlanLaunch(desired, services_.facts));
   ASSIGN_OR_RETURN(LaunchFiles files, FetchImage(desired, stop));
   ASSIGN_OR_RETURN(files.user, User(plan.effective));
-  ASSIGN_OR_RETURN(const std::string rebuilt, PrepareFiles(paths_, desired, plan, files.user));
+  ASSIGN_OR_RETURN(const std::vector<std::string> rebuilt,
+                   PrepareFiles(paths_, desired, plan, services_.clock.Now(), files.user));
   ASSIGN_OR_RETURN(vm::VmSpec spec, MakeVmSpec(services_.config, desired, plan.effective, files));
   RETURN_IF_ERROR(StoreBootId(paths_));
   Update(Durability::kStored, [&](v1::InstanceStatus& status) {
@@ -169,20 +182,34 @@ Result<void> InstanceWorker::Start(const v1::DesiredInstance& desired,
   RETURN_IF_ERROR(vm::InstanceRunner::CleanUp(spec));
   // While QEMU starts, the vTPM gets its certificate.
   KeepVtpm(spec);
+  const WallTime started_at = services_.clock.Now();
+  // Beside QEMU's own start, so that it costs no time: the guest needs much longer until anything
+  // of its own runs that could write the disk, and if it did, that is seen.
+  std::future<BootForecast> forecast;
+  if (IsMeasured(plan.effective)) {
+    forecast = std::async(std::launch::async,
+                          [this, source = MakeForecastSource(desired, files.image_path)] {
+                            return MakeForecast(services_.inspector, source);
+                          });
+  }
   ASSIGN_OR_RETURN(auto runner, vm::InstanceRunner::Start(std::move(spec), MakeCallback()));
   failures_ = 0;
   Update(Durability::kStored, [&](v1::InstanceStatus& status) {
     status.set_phase(v1::INSTANCE_RUNNING);
-    status.set_reason(rebuilt);
+    status.set_reason(Printable(Join(rebuilt, "; "), kReasonLimit));
     status.clear_last_exit();
     status.mutable_notes()->Assign(runner->notes().begin(), runner->notes().end());
+    for (const std::string& note : rebuilt) {
+      status.add_notes(Printable(note, kReasonLimit));
+    }
+    status.set_isolated(desired.isolate());
     status.clear_progress_percent();
     status.clear_progress_message();
-    *status.mutable_started_at() = ToTimestamp(services_.clock.Now());
+    *status.mutable_started_at() = ToTimestamp(started_at);
     status.set_observed_generation(desired.generation());
     status.set_observed_reboot_count(desired.spec().reboot_count());
   });
-  Attach(std::move(runner), desired);
+  Attach(std::move(runner), desired, std::move(forecast));
   return Ok();
 }
 
@@ -224,37 +251,65 @@ void InstanceWorker::KeepVtpm(const vm::VmSpec& spec) {
       });
 }
 
+ForecastSource InstanceWorker::MakeForecastSource(const v1::DesiredInstance& desired,
+                                                  const std::string& image_path) const {
+  return {.overlay = paths_.root_disk,
+          .base = image_path,
+          .base_format = desired.image_format(),
+          .variables = paths_.variables};
+}
+
+void InstanceWorker::Publish(const v1::BootMeasured& measured) {
+  const bool keep = measured.verdict() != v1::BOOT_PENDING;
+  Update(keep ? Durability::kStored : Durability::kReportOnly, [&](v1::InstanceStatus& status) {
+    *status.mutable_boot()->mutable_measured() = measured;
+  });
+}
+
 void InstanceWorker::Attach(std::unique_ptr<vm::InstanceRunner> runner,
-                            const v1::DesiredInstance& desired) {
+                            const v1::DesiredInstance& desired,
+                            std::future<BootForecast> forecast) {
   runner_ = std::move(runner);
+  isolated_ = desired.isolate();
+  restart_ = false;
   const vm::VmPaths paths = vm::MakeVmPaths(runner_->spec());
   const v1::InstanceStatus now = status();
   const v1::BootEffective& effective = now.boot().effective();
-  const auto publish = [this](const v1::BootMeasured& measured) {
-    const bool keep = measured.verdict() != v1::BOOT_PENDING;
-    Update(keep ? Durability::kStored : Durability::kReportOnly, [&](v1::InstanceStatus& status) {
-      *status.mutable_boot()->mutable_measured() = measured;
-    });
-  };
-  const bool measured = effective.type() == v1::BOOT_TYPE_UEFI && effective.tpm_model() != "none";
-  if (measured) {
+  if (IsMeasured(effective)) {
     BootMonitorOptions options;
     options.control_socket = paths.vtpm_control_socket;
     options.variables_path = paths_.variables.string();
+    options.firmware_log = paths.firmware_log;
+    options.evidence_path = paths_.evidence;
     options.mode = effective.mode();
-    options.binaries = ToMeasureBinaries(desired);
+    options.assigned = LoadAssignedKeys(paths_);
+    options.binaries = ToMeasureBinaries(desired.boot_binaries());
+    options.started_at = FromTimestamp(now.started_at());
     options.previous = now.boot().measured();
+    options.stored = LoadEvidence(paths_.evidence);
+    // Of a later boot. What QEMU still holds of the disk must be in its file to be read.
+    options.forecast = [this, running = runner_.get(),
+                        source = MakeForecastSource(desired, BaseOf(runner_->spec()))] {
+      static_cast<void>(running->Flush("root"));
+      return MakeForecast(services_.inspector, source);
+    };
     if (!now.boot().has_measured()) {
       v1::BootMeasured pending;
       pending.set_verdict(v1::BOOT_PENDING);
       pending.set_secure_boot(v1::SECURE_BOOT_UNKNOWN);
-      publish(pending);
+      Publish(pending);
     }
-    monitor_ = std::make_unique<BootMonitor>(std::move(options), services_.clock, publish);
+    monitor_ = std::make_unique<BootMonitor>(
+        std::move(options), services_.clock,
+        BootMonitor::Callbacks{[this](const v1::BootMeasured& measured) { Publish(measured); },
+                               [this](const v1::BootEvidence& evidence) {
+                                 services_.board.PutEvidence(uid_, evidence);
+                               }},
+        std::move(forecast));
   } else if (!now.boot().has_measured()) {
     v1::BootMeasured unmeasured = UnmeasuredBoot(effective);
     *unmeasured.mutable_measured_at() = ToTimestamp(services_.clock.Now());
-    publish(unmeasured);
+    Publish(unmeasured);
   }
   BootMonitor* const monitor = monitor_.get();
   auto hub = SerialHub::Connect(paths.serial_socket, paths.serial_log, [monitor](ByteView output) {
@@ -330,6 +385,28 @@ void InstanceWorker::Stop(const v1::DesiredInstance& desired, Step step,
   if (!exit) {
     retry_at_ = std::chrono::steady_clock::now() + ReconnectDelay(++failures_, 0);
   }
+}
+
+// Its processes too: QEMU reads the variable store when it starts, and only then.
+void InstanceWorker::Restart(const v1::DesiredInstance& desired, const std::stop_token& stop) {
+  restart_ = false;
+  if (runner_ != nullptr) {
+    if (const auto ended = runner_->ForceStop(); !ended) {
+      return StartFailed(desired, ended.error());
+    }
+    Detach();
+  }
+  if (auto started = Start(desired, stop); !started && !stop.stop_requested()) {
+    StartFailed(desired, started.error());
+  }
+}
+
+Result<void> InstanceWorker::SetIsolation(const v1::DesiredInstance& desired) {
+  const bool down = desired.isolate();
+  RETURN_IF_ERROR(runner_->SetLinks(down ? vm::LinkState::kDown : vm::LinkState::kUp));
+  isolated_ = down;
+  Update(Durability::kStored, [&](v1::InstanceStatus& status) { status.set_isolated(down); });
+  return Ok();
 }
 
 void InstanceWorker::Remove(const v1::DesiredInstance& desired) {

@@ -163,8 +163,12 @@ void InstanceWorker::HandleEvent(const vm::InstanceEvent& event) {
     return;  // of a run that is over and accounted for
   }
   switch (event.kind) {
-    case vm::EventKind::kRunning:
     case vm::EventKind::kReset:
+      if (const auto wanted = desired(); wanted) {
+        restart_ = NeedsNewVariables(*wanted);
+      }
+      [[fallthrough]];
+    case vm::EventKind::kRunning:
       Update(Durability::kStored, [](v1::InstanceStatus& status) {
         if (status.phase() != v1::INSTANCE_RUNNING) {
           status.set_phase(v1::INSTANCE_RUNNING);
@@ -209,6 +213,7 @@ void InstanceWorker::Ended(const vm::ExitReport& exit) {
   Update(Durability::kStored, [&](v1::InstanceStatus& status) {
     status.set_last_exit(words);
     status.clear_started_at();
+    status.set_isolated(false);
     ClearReasonOf(status);
     if (exit.cause == vm::ExitCause::kCrashed) {
       status.set_phase(v1::INSTANCE_CRASHED);
@@ -261,6 +266,16 @@ bool InstanceWorker::Advance(const std::stop_token& stop) {
     return EndUnadopted(*wanted);
   }
   const Step step = DecideStep(*wanted, status(), CurrentPresence());
+  if (runner_ != nullptr && isolated_ != wanted->isolate() && step != Step::kRemove) {
+    if (auto set = SetIsolation(*wanted); !set) {
+      SetRetry(set.error());
+      return false;
+    }
+  }
+  if (restart_ && step == Step::kNothing) {
+    Restart(*wanted, stop);
+    return true;
+  }
   if (step == Step::kNothing) {
     Settle(*wanted);
     return false;
@@ -279,6 +294,15 @@ bool InstanceWorker::Advance(const std::stop_token& stop) {
   }
   DoStep(step, *wanted, stop);
   return true;
+}
+
+bool InstanceWorker::NeedsNewVariables(const v1::DesiredInstance& desired) const {
+  return VariablesOutdated(desired, status().boot().effective());
+}
+
+void InstanceWorker::SetRetry(const Error& error) {
+  Update(Durability::kReportOnly, [&](v1::InstanceStatus& status) { SetReason(status, error); });
+  retry_at_ = std::chrono::steady_clock::now() + ReconnectDelay(++failures_, 0);
 }
 
 void InstanceWorker::Settle(const v1::DesiredInstance& desired) {
@@ -329,6 +353,10 @@ void InstanceWorker::DoStep(Step step, const v1::DesiredInstance& desired,
       Stop(desired, step, stop);
       return;
     case Step::kReboot:
+      if (NeedsNewVariables(desired)) {
+        Restart(desired, stop);
+        return;
+      }
       done = runner_->Reboot(std::chrono::milliseconds(0));
       break;
     case Step::kPause:

@@ -6,6 +6,7 @@
 #include <condition_variable>
 #include <deque>
 #include <functional>
+#include <future>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -26,6 +27,7 @@
 #include "agent/user_allocator.h"
 #include "agent/vtpm_keeper.h"
 #include "base/clock.h"
+#include "images/confined_inspector.h"
 #include "vm/instance_runner.h"
 
 namespace vallum::agent {
@@ -39,6 +41,7 @@ struct InstanceServices {
   ReportBoard& board;
   const Clock& clock;
   const ChannelSlot& channel;  // to the controller
+  const images::ConfinedInspector& inspector;
 };
 
 // Makes one instance what it shall be, step by step, and reports what it is. Owns the thread that
@@ -83,7 +86,17 @@ class InstanceWorker {
   Result<LaunchFiles> FetchImage(const v1::DesiredInstance& desired, const std::stop_token& stop);
   Result<std::optional<vm::RunAs>> User(const v1::BootEffective& effective);
   void StartFailed(const v1::DesiredInstance& desired, const Error& error);
-  void Attach(std::unique_ptr<vm::InstanceRunner> runner, const v1::DesiredInstance& desired);
+  //   forecast: of the first boot; invalid when the guest runs already.
+  void Attach(std::unique_ptr<vm::InstanceRunner> runner, const v1::DesiredInstance& desired,
+              std::future<BootForecast> forecast);
+  ForecastSource MakeForecastSource(const v1::DesiredInstance& desired,
+                                    const std::string& image_path) const;
+  void Publish(const v1::BootMeasured& measured);
+  // Ends the guest by force and starts it again, with what it shall have from now on.
+  void Restart(const v1::DesiredInstance& desired, const std::stop_token& stop);
+  // Whether a boot that begins now needs other keys than the guest was started with.
+  bool NeedsNewVariables(const v1::DesiredInstance& desired) const;
+  Result<void> SetIsolation(const v1::DesiredInstance& desired);
   void Detach();
   void KeepVtpm(const vm::VmSpec& spec);
   void Stop(const v1::DesiredInstance& desired, Step step, const std::stop_token& stop);
@@ -93,6 +106,8 @@ class InstanceWorker {
   void HandleEvent(const vm::InstanceEvent& event);
   void TakeEvents();
   Presence CurrentPresence() const;
+  // Says what failed and tries again later.
+  void SetRetry(const Error& error);
   vm::EventCallback MakeCallback();
   void Wait(const std::stop_token& stop);
   void Update(Durability durability, const Change& change);
@@ -125,8 +140,10 @@ class InstanceWorker {
   std::unique_ptr<VtpmKeeper> keeper_;
   std::chrono::steady_clock::time_point retry_at_ = std::chrono::steady_clock::time_point::max();
   int failures_ = 0;
-  bool adopt_again_ = false;  // something may run that could not be taken over yet
-  std::string damage_;        // of the state files, kept from the start
+  std::optional<bool> isolated_;  // what the network links were last set to; empty: not known
+  bool restart_ = false;          // the guest was reset, and its new boot needs other keys
+  bool adopt_again_ = false;      // something may run that could not be taken over yet
+  std::string damage_;            // of the state files, kept from the start
 
   std::atomic<bool> gone_ = false;
   std::jthread thread_;

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "agent/vtpm_keeper.h"
+#include "agent/boot_keys.h"
 #include "base/digest.h"
 #include "base/text.h"
 
@@ -56,13 +57,21 @@ Result<firmware::FirmwareQuery> MakeQuery(const v1::DesiredInstance& desired,
       return InvalidInput("the boot type of the instance is not resolved")
           .WithFix("the controller must set it to BIOS or UEFI");
   }
+  if (query.type == firmware::FirmwareType::kUefi && !desired.has_key_set() &&
+      !desired.key_set_name().empty()) {
+    return NotFound("the controller has no keys for " +
+                    KeySetLabel(desired.key_set_name(), desired.key_set_version()))
+        .WithFix("give the instance a key set that exists");
+  }
   if (desired.boot().mode() == v1::BOOT_MODE_SECURE) {
     if (query.type == firmware::FirmwareType::kBios) {
       return InvalidInput("boot type BIOS conflicts with boot mode SECURE")
           .WithFix("use boot type UEFI with mode SECURE, or mode LEGACY");
     }
     query.secure_boot = firmware::SecureBootSupport::kRequired;
-    query.keys = firmware::KeyEnrolment::kEnrolled;
+    // Keys that the controller sent are enrolled here; the template gives the layout alone.
+    query.keys =
+        desired.has_key_set() ? firmware::KeyEnrolment::kAny : firmware::KeyEnrolment::kEnrolled;
   }
   return query;
 }
@@ -106,7 +115,14 @@ Result<LaunchPlan> PlanLaunch(const v1::DesiredInstance& desired, const HostFact
   effective.set_descriptor_path(chosen->source);
   // A build that needs SMM does not run without it, whatever the mode is.
   effective.set_smm(secure || chosen->HasFeature("requires-smm"));
-  effective.set_key_set(chosen->HasFeature("enrolled-keys") ? "microsoft" : "none");
+  if (uefi && desired.has_key_set()) {
+    effective.set_key_set(desired.key_set_name());
+    effective.set_key_set_version(desired.key_set_version());
+    ASSIGN_OR_RETURN(firmware::KeySet keys, ToKeySet(desired));
+    effective.set_key_set_sha256(KeySetDigest(std::move(keys)));
+  } else {
+    effective.set_key_set(chosen->HasFeature("enrolled-keys") ? "microsoft" : "none");
+  }
   effective.set_machine(query.machine);
   effective.set_tpm_model(tpm);
   effective.set_accelerator(accelerator == vm::Accelerator::kKvm ? "kvm" : "tcg");
@@ -117,9 +133,24 @@ Result<LaunchPlan> PlanLaunch(const v1::DesiredInstance& desired, const HostFact
 }
 
 std::string VariableOrigin(const LaunchPlan& plan) {
-  const bool secure = plan.effective.mode() == v1::BOOT_MODE_SECURE;
-  return std::string(secure ? "SECURE" : "LEGACY") + " " + plan.effective.key_set() + " " +
-         plan.variable_template;
+  const v1::BootEffective& effective = plan.effective;
+  const std::string mode = effective.mode() == v1::BOOT_MODE_SECURE ? "SECURE" : "LEGACY";
+  if (effective.key_set_sha256().empty()) {
+    return mode + " " + effective.key_set() + " " + plan.variable_template;
+  }
+  return mode + " " + KeySetLabel(effective.key_set(), effective.key_set_version()) + " " +
+         effective.key_set_sha256();
+}
+
+bool VariablesOutdated(const v1::DesiredInstance& desired, const v1::BootEffective& effective) {
+  if (effective.type() != v1::BOOT_TYPE_UEFI || !desired.has_key_set()) {
+    return false;
+  }
+  // One that does not parse is refused at the next start; a guest that runs is not ended for it.
+  auto keys = ToKeySet(desired);
+  return keys && (desired.key_set_name() != effective.key_set() ||
+                  desired.key_set_version() != effective.key_set_version() ||
+                  KeySetDigest(*std::move(keys)) != effective.key_set_sha256());
 }
 
 std::string DeriveMac(const std::string& uid, int index) {
@@ -246,6 +277,7 @@ Result<vm::VmSpec> MakeVmSpec(const AgentConfig& config, const v1::DesiredInstan
   ASSIGN_OR_RETURN(vm::Disk root, MakeRootDisk(paths, desired, files));
   spec.disks.push_back(std::move(root));
   ASSIGN_OR_RETURN(spec.nics, MakeNics(desired));
+  spec.links = desired.isolate() ? vm::LinkState::kDown : vm::LinkState::kUp;
   spec.seed_iso = paths.seed.string();
   if (effective.tpm_model() != "none") {
     spec.vtpm = vm::Vtpm{

@@ -16,7 +16,9 @@ namespace vallum::agent {
 // How an instance is to be started on this host.
 struct LaunchPlan {
   v1::BootEffective effective;
-  std::string variable_template;  // what vars.fd is copied from; "" with BIOS
+  // What vars.fd is copied from, or, with keys of the controller's, has the layout of; "" with
+  // BIOS.
+  std::string variable_template;
 };
 
 // Chooses firmware, accelerator and TPM for an instance. What was asked for is met as it is or
@@ -25,8 +27,12 @@ struct LaunchPlan {
 // each with reason and fix. Pure; thread-safe.
 Result<LaunchPlan> PlanLaunch(const v1::DesiredInstance& desired, const HostFacts& facts);
 
-// Identity of the variable store that a plan needs: a vars.fd made for another one is never used.
+// Identity of the variable store that a plan needs: a vars.fd made for another one is never used as
+// it is.
 std::string VariableOrigin(const LaunchPlan& plan);
+
+// Whether a guest that was started so has other keys than it shall have from its next boot on.
+bool VariablesOutdated(const v1::DesiredInstance& desired, const v1::BootEffective& effective);
 
 struct LaunchFiles {
   std::string image_path;         // the base image's blob

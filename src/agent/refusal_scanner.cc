@@ -19,8 +19,22 @@ constexpr std::array<std::string_view, 2> kBeginnings = {"BdsDxe: failed to load
 constexpr std::array<std::string_view, 2> kCauses = {"Security Violation", "Access Denied"};
 // shim, shim.c: console_error(L"Verification failed", efi_status), which prints "%s: (0x%x) %r".
 constexpr std::string_view kShimBeginning = "Verification failed: (0x";
+// The same of itself, since 15.3 and since 15.8: "Something has gone seriously wrong: SBAT
+// self-check failed: %r", "Verifying shim SBAT data failed: %r".
+constexpr std::array<std::string_view, 2> kShimItself = {"SBAT self-check failed",
+                                                         "Verifying shim SBAT data failed"};
+// GRUB, grub-core/kern/efi/sb.c: what its kernel says when shim's protocol refuses a file.
+constexpr std::string_view kGrubBeginning = "error: bad shim signature";
 
 std::optional<FirmwareRefusal> MatchShim(std::string_view line) {
+  for (const std::string_view itself : kShimItself) {
+    if (line.find(itself) != std::string_view::npos) {
+      return FirmwareRefusal{RefusedBy::kShimOfItself, {}, "its SBAT self-check failed"};
+    }
+  }
+  if (line.find(kGrubBeginning) != std::string_view::npos) {
+    return FirmwareRefusal{RefusedBy::kShim, {}, "bad shim signature, says GRUB"};
+  }
   const size_t start = line.find(kShimBeginning);
   if (start == std::string_view::npos) {
     return std::nullopt;

@@ -9,7 +9,11 @@
 namespace vallum::agent {
 
 // Who refused to start what.
-enum class RefusedBy { kFirmware, kShim };
+enum class RefusedBy {
+  kFirmware,
+  kShim,
+  kShimOfItself,  // shim's own generation is revoked
+};
 
 // A loader that was refused.
 struct FirmwareRefusal {
@@ -22,7 +26,8 @@ struct FirmwareRefusal {
 
 // Finds the line by which EDK2's boot manager says that it refused a loader, in a stream of serial
 // output: "BdsDxe: failed to load Boot0001 ... : Access Denied"; and shim's box that says the same
-// of the loader after it: "Verification failed: (0x1A) Security Violation". Terminal escapes are
+// of the loader after it: "Verification failed: (0x1A) Security Violation", or of itself: "SBAT
+// self-check failed"; and GRUB's "bad shim signature". Terminal escapes are
 // dropped, those that move the cursor end a line, a line may arrive in any pieces, and is kept up
 // to 1 KiB only. Not thread-safe.
 class RefusalScanner {

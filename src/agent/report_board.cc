@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "agent/report_board.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "agent/messages.h"
@@ -19,6 +20,27 @@ void ReportBoard::Put(v1::InstanceReport report) {
   changed_.notify_all();
 }
 
+void ReportBoard::PutEvidence(const std::string& uid, v1::BootEvidence evidence) {
+  const std::lock_guard lock(mutex_);
+  const auto [entry, added] = evidence_.try_emplace(uid);
+  if (!added && SameMessage(entry->second.latest, evidence)) {
+    return;
+  }
+  entry->second.latest = std::move(evidence);
+  entry->second.pending = true;
+  changed_.notify_all();
+}
+
+std::pair<const std::string, ReportBoard::Evidence>* ReportBoard::FirstPending() {
+  std::pair<const std::string, Evidence>* first = nullptr;
+  for (auto& entry : evidence_) {
+    if (entry.second.pending && (first == nullptr || entry.second.due < first->second.due)) {
+      first = &entry;
+    }
+  }
+  return first;
+}
+
 v1::InstanceReport ReportBoard::TakeLocked(std::string uid) {
   pending_.erase(uid);
   const auto found = reports_.find(uid);
@@ -27,6 +49,7 @@ v1::InstanceReport ReportBoard::TakeLocked(std::string uid) {
     // Nothing is left to remember: if the word gets lost, the controller asks again for the removal
     // and gets the same answer.
     reports_.erase(found);
+    evidence_.erase(uid);
   }
   return report;
 }
@@ -43,17 +66,37 @@ std::vector<v1::InstanceReport> ReportBoard::TakeAll() {
   for (const std::string& uid : uids) {
     all.push_back(TakeLocked(uid));
   }
+  for (auto& [uid, evidence] : evidence_) {
+    evidence.pending = true;
+  }
   return all;
 }
 
-std::optional<v1::InstanceReport> ReportBoard::TakeNext(
+std::optional<v1::AgentMessage> ReportBoard::TakeNext(
     std::chrono::steady_clock::time_point deadline) {
   std::unique_lock lock(mutex_);
-  changed_.wait_until(lock, deadline, [this] { return woken_ || !pending_.empty(); });
-  if (std::exchange(woken_, false) || pending_.empty()) {
-    return std::nullopt;
+  v1::AgentMessage message;
+  while (!std::exchange(woken_, false)) {
+    const auto now = std::chrono::steady_clock::now();
+    auto* const evidence = FirstPending();
+    if (!pending_.empty()) {
+      *message.mutable_report() = TakeLocked(*pending_.begin());
+      return message;
+    }
+    if (evidence != nullptr && evidence->second.due <= now) {
+      evidence->second.pending = false;
+      evidence->second.due = now + kEvidenceInterval;
+      message.mutable_evidence()->set_uid(evidence->first);
+      *message.mutable_evidence()->mutable_evidence() = evidence->second.latest;
+      return message;
+    }
+    if (now >= deadline) {
+      break;
+    }
+    changed_.wait_until(lock,
+                        evidence == nullptr ? deadline : std::min(deadline, evidence->second.due));
   }
-  return TakeLocked(*pending_.begin());
+  return std::nullopt;
 }
 
 void ReportBoard::Wake() {

@@ -107,8 +107,8 @@ void Session::WriteLoop(Attempt& attempt) {
       *message.mutable_heartbeat() = handler_.MakeHeartbeat();
     } else if (capabilities_changed_.exchange(false)) {
       *message.mutable_capabilities() = handler_.Capabilities();
-    } else if (auto report = board_.TakeNext(next_beat); report) {
-      *message.mutable_report() = *std::move(report);
+    } else if (auto next = board_.TakeNext(next_beat); next) {
+      message = *std::move(next);
     } else {
       continue;
     }

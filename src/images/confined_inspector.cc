@@ -62,6 +62,26 @@ Result<InspectedImage> ConfinedInspector::Inspect(int image, DeclaredFormat decl
   return InspectedImage(std::move(inspection), digest);
 }
 
+Result<Inspection> ConfinedInspector::InspectInstanceDisk(int overlay, int base,
+                                                          DeclaredFormat base_format,
+                                                          const InspectionRequest& request) const {
+  const std::string document = RequestToJson(request);
+  const ConfinedCommand command{.program = options_.program,
+                                .arguments = {"boot", std::string(DeclaredFormatName(base_format))},
+                                .work = "inspection",
+                                .image = overlay,
+                                .request = document,
+                                .timeout = options_.timeout,
+                                .base = base};
+  std::string report;
+  RETURN_IF_ERROR(RunConfined(command, [&](ByteView bytes) -> Result<void> {
+    report.append(AsText(bytes));
+    if (report.size() > kMaxReport) return InvalidInput("the inspector's report has no end");
+    return Ok();
+  }));
+  return ReportFromJson(report);
+}
+
 Result<void> ConfinedInspector::InspectFront(ByteView front, uint64_t size,
                                              DeclaredFormat declared) const {
   const int file = memfd_create("vallum-front", MFD_CLOEXEC);

@@ -37,6 +37,12 @@ class ConfinedInspector {
   Result<InspectedImage> Inspect(int image, DeclaredFormat declared, const Sha256Digest& digest,
                                  const InspectionRequest& request = {}) const;
 
+  // InspectInstanceDisk() in such a child. Whoever writes the overlay may go on with it meanwhile.
+  //   overlay, base: readable, seekable; stay the caller's.
+  // Errors: as Inspect.
+  Result<Inspection> InspectInstanceDisk(int overlay, int base, DeclaredFormat base_format,
+                                         const InspectionRequest& request) const;
+
   // InspectFront() in such a child. Errors: as Inspect.
   //   front: the beginning of an upload. size: of all of it, 0 when it is not known.
   Result<void> InspectFront(ByteView front, uint64_t size, DeclaredFormat declared) const;

@@ -4,6 +4,9 @@
 //
 //   inspect FORMAT: a report goes to standard output. Descriptor 4 is a request, maybe empty.
 //
+//   boot FORMAT: an instance's disk, a qcow2 overlay over the image of that format behind
+//   descriptor 6. A report goes to standard output. Descriptor 4 is a request.
+//
 //   front FORMAT SIZE: the image is the beginning of one of that size (0: not known). A report goes
 //   to standard output if it is refused already.
 //
@@ -89,18 +92,35 @@ Result<uint64_t> ParseSize(std::string_view text) {
   return size;
 }
 
+// Whatever OpenSSL opens or starts when it is first used, it does now: without configuration, and
+// with the digest that inspection needs.
+void PrepareCryptography() {
+  OPENSSL_init_crypto(OPENSSL_INIT_NO_LOAD_CONFIG | OPENSSL_INIT_NO_ATEXIT, nullptr);
+  static_cast<void>(Sha256(AsBytes("")));
+}
+
 Result<Inspection> InspectCommand(std::string_view format) {
   ASSIGN_OR_RETURN(const DeclaredFormat declared, ParseDeclaredFormat(format));
   ASSIGN_OR_RETURN(const FdReader image, FdReader::Open(kImageDescriptor));
   ASSIGN_OR_RETURN(const std::string request, ReadRequest());
-  // Whatever OpenSSL opens or starts when it is first used, it does now: without configuration,
-  // and with the digest that inspection needs.
-  OPENSSL_init_crypto(OPENSSL_INIT_NO_LOAD_CONFIG | OPENSSL_INIT_NO_ATEXIT, nullptr);
-  static_cast<void>(Sha256(AsBytes("")));
+  PrepareCryptography();
   constexpr std::array kOutputs = {STDOUT_FILENO};
   RETURN_IF_ERROR(ConfineSelf({.image = kImageDescriptor, .outputs = kOutputs}));
   ASSIGN_OR_RETURN(const InspectionRequest wanted, RequestFromJson(request));
   return Inspect(image, declared, wanted);
+}
+
+Result<Inspection> BootCommand(std::string_view base_format) {
+  ASSIGN_OR_RETURN(const DeclaredFormat format, ParseDeclaredFormat(base_format));
+  ASSIGN_OR_RETURN(const FdReader overlay, FdReader::Open(kImageDescriptor));
+  ASSIGN_OR_RETURN(const FdReader base, FdReader::Open(kBaseDescriptor));
+  ASSIGN_OR_RETURN(const std::string request, ReadRequest());
+  PrepareCryptography();
+  constexpr std::array kOutputs = {STDOUT_FILENO};
+  RETURN_IF_ERROR(
+      ConfineSelf({.image = kImageDescriptor, .outputs = kOutputs, .base = kBaseDescriptor}));
+  ASSIGN_OR_RETURN(const InspectionRequest wanted, RequestFromJson(request));
+  return InspectInstanceDisk(overlay, base, format, wanted);
 }
 
 Result<void> FrontCommand(std::string_view format, std::string_view size_text) {
@@ -160,6 +180,9 @@ Result<void> Run(std::span<char*> args) {
   if (args.size() == 3 && args[1] == std::string_view("inspect")) {
     return FdSink(STDOUT_FILENO).Write(AsBytes(ReportToJson(InspectCommand(args[2]))));
   }
+  if (args.size() == 3 && args[1] == std::string_view("boot")) {
+    return FdSink(STDOUT_FILENO).Write(AsBytes(ReportToJson(BootCommand(args[2]))));
+  }
   if (args.size() == 4 && args[1] == std::string_view("front")) {
     const Result<void> judged = FrontCommand(args[2], args[3]);
     if (judged.has_value()) return Ok();
@@ -182,6 +205,7 @@ Result<void> Run(std::span<char*> args) {
   }
   std::fputs(
       "usage: vallum-inspect inspect FORMAT 3<IMAGE 4<REQUEST\n"
+      "       vallum-inspect boot FORMAT 3<OVERLAY 4<REQUEST 6<BASE\n"
       "       vallum-inspect front FORMAT SIZE 3<BEGINNING\n"
       "       vallum-inspect convert FORMAT qcow2|raw VIRTUAL_SIZE 3<IMAGE 5>MESSAGES\n"
       "       vallum-inspect ova 3<IMAGE 5>MESSAGES\n"

@@ -21,6 +21,7 @@
 #include "formats/detect.h"
 #include "formats/gpt.h"
 #include "formats/mbr.h"
+#include "formats/qcow2_disk.h"
 #include "formats/reader.h"
 #include "images/boot_chain.h"
 #include "images/container.h"
@@ -191,7 +192,8 @@ Result<void> InspectGpt(const RandomAccessReader& disk, uint32_t sector_size,
   if (predicted.has_value()) {
     out.predictions = *std::move(predicted);
   } else {
-    out.facts.push_back("the boot cannot be predicted: " + predicted.error().Describe());
+    out.prediction_problem = predicted.error().Describe();
+    out.facts.push_back("the boot cannot be predicted: " + out.prediction_problem);
   }
   return Ok();
 }
@@ -278,6 +280,7 @@ Result<void> InspectOva(const RandomAccessReader& image, const InspectionRequest
     out.boot_binaries = std::move(inside.boot_binaries);
     out.reports = std::move(inside.reports);
     out.predictions = std::move(inside.predictions);
+    out.prediction_problem = std::move(inside.prediction_problem);
   }
   return Ok();
 }
@@ -328,6 +331,28 @@ Error Refusal(Error error) {
   const std::string fix(error.fix().empty() ? kAccepted : std::string_view(error.fix()));
   if (other) error = InvalidInput(error.Describe());
   return std::move(error).WithFix(fix);
+}
+
+// Not all tables are checked first: only few are read, and offsets are checked as they are used.
+Result<formats::Qcow2Disk> OpenInstanceDisk(const RandomAccessReader& overlay,
+                                            const RandomAccessReader& below) {
+  ASSIGN_OR_RETURN(const formats::Qcow2Header header, formats::ParseQcow2Header(overlay));
+  RETURN_IF_ERROR(formats::ValidateQcow2(header, overlay.size()));
+  return formats::Qcow2Disk::Over(below, overlay, header);
+}
+
+// What UEFI cannot start is said as well, not left out.
+void ReportMissingChain(const InspectionRequest& request, Inspection& out) {
+  constexpr std::string_view kNoTable =
+      "the disk has no GPT, so that UEFI finds no boot loader on it";
+  if (out.reports.empty()) {
+    for (const firmware::KeySet& keys : request.key_sets) {
+      out.reports.push_back(ReportWithoutChain(keys, std::string(kNoTable)));
+    }
+  }
+  if (request.prediction.has_value() && out.predictions.empty() && out.prediction_problem.empty()) {
+    out.prediction_problem = kNoTable;
+  }
 }
 
 }  // namespace
@@ -453,13 +478,23 @@ Result<Inspection> Inspect(const RandomAccessReader& image, DeclaredFormat decla
   RETURN_IF_ERROR(CheckDeclared(found, declared));
   Result<void> inspected = InspectAs(image, found, request, out);
   if (!inspected.has_value()) return Refusal(std::move(inspected).error());
-  // What UEFI cannot start is said as well, not left out.
-  if (out.reports.empty() && IsDiskFormat(declared)) {
-    for (const firmware::KeySet& keys : request.key_sets) {
-      out.reports.push_back(
-          ReportWithoutChain(keys, "the disk has no GPT, so that UEFI finds no boot loader on it"));
-    }
-  }
+  if (IsDiskFormat(declared)) ReportMissingChain(request, out);
+  return out;
+}
+
+Result<Inspection> InspectInstanceDisk(const RandomAccessReader& overlay,
+                                       const RandomAccessReader& base, DeclaredFormat base_format,
+                                       const InspectionRequest& request) {
+  ASSIGN_OR_RETURN(const OpenedDisk below, OpenDisk(base, base_format));
+  const Result<formats::Qcow2Disk> disk = OpenInstanceDisk(overlay, *below.disk);
+  if (!disk.has_value()) return Refusal(disk.error());
+  Inspection out;
+  out.format = DeclaredFormat::kQcow2;
+  out.file_size = overlay.size();
+  out.virtual_size = disk->size();
+  Result<void> inspected = InspectContent(*disk, request, out);
+  if (!inspected.has_value()) return Refusal(std::move(inspected).error());
+  ReportMissingChain(request, out);
   return out;
 }
 

@@ -77,8 +77,9 @@ struct Inspection {
   std::vector<std::string> facts;  // one line each, for people
   std::vector<BootBinary> boot_binaries;
   std::vector<KeySetReport> reports;  // one for each key set that was asked about
-  // When it was asked for: one for each bank. Empty with a fact that says why there is none.
+  // When it was asked for: one for each bank; empty when there is none, and why.
   std::vector<measure::Prediction> predictions;
+  std::string prediction_problem;
 };
 
 // Detects by content, compares with what was declared and checks the whole structure. Pure;
@@ -88,6 +89,18 @@ struct Inspection {
 //   request: what to look for beside.
 Result<Inspection> Inspect(const formats::RandomAccessReader& image, DeclaredFormat declared,
                            const InspectionRequest& request = {});
+
+// Inspects the disk of an instance as it is: what firmware would start from it, judged and
+// predicted as `request` asks. What the guest keeps on it is its own business, so that only what
+// cannot be read is refused.
+//   overlay: the qcow2 that the instance writes; untrusted; may change while it is read.
+//   base: what is under it, inspected when it was fetched; base_format: qcow2, gpt, mbr or raw.
+// The report is that of a qcow2 with the overlay's sizes.
+// Errors: as Inspect.
+Result<Inspection> InspectInstanceDisk(const formats::RandomAccessReader& overlay,
+                                       const formats::RandomAccessReader& base,
+                                       DeclaredFormat base_format,
+                                       const InspectionRequest& request);
 
 // 64 hexadecimal digits. Errors: kInvalidInput.
 Result<Sha256Digest> ParseSha256(std::string_view hex);

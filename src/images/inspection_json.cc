@@ -307,6 +307,8 @@ Result<Inspection> InspectionFromJson(const Json& json) {
     ASSIGN_OR_RETURN(measure::Prediction prediction, PredictionFromJson(item));
     out.predictions.push_back(std::move(prediction));
   }
+  ASSIGN_OR_RETURN(const std::string problem, TextOf(json, "predictionProblem", kMaxText));
+  out.prediction_problem = Printable(problem, kMaxText);
   return out;
 }
 
@@ -328,6 +330,7 @@ Json InspectionToObject(const Inspection& inspection) {
           {"bootable", inspection.bootable},
           {"reports", std::move(reports)},
           {"predictions", std::move(predictions)},
+          {"predictionProblem", inspection.prediction_problem},
           {"facts", inspection.facts},
           {"bootBinaries", std::move(binaries)}};
 }

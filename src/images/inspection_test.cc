@@ -101,6 +101,65 @@ TEST(Inspect, TheSameDiskInsideQcow2IsSeenTheSameWay) {
   }
 }
 
+InspectionRequest AskForPrediction() {
+  return {
+      .key_sets = {firmware::KeySet{}},
+      .prediction = PredictionRequest{.variables = {}, .failed_boot_options = 0, .platform = {}}};
+}
+
+TEST(InspectInstanceDisk, SeesTheImageThroughAnOverlayThatIsLarger) {
+  const auto overlay = formats::MakeQcow2Overlay(ByteCount::MiB(64));
+  ASSERT_TRUE(overlay.has_value());
+  const auto result = InspectInstanceDisk(MemoryReader(*overlay), MemoryReader(BootDisk()),
+                                          DeclaredFormat::kGpt, AskForPrediction());
+  ASSERT_TRUE(result.has_value()) << result.error().Describe();
+  EXPECT_EQ(result->virtual_size, uint64_t{64} << 20U);
+  ASSERT_EQ(result->boot_binaries.size(), 2U);
+  EXPECT_EQ(result->reports.size(), 1U);
+  EXPECT_THAT(result->prediction_problem, HasSubstr("firmware volume header"));
+}
+
+TEST(InspectInstanceDisk, SeesWhatTheGuestWroteNotTheImage) {
+  const TempDir dir;
+  WriteFile(dir.File("base"), BootDisk());
+  const Bytes changed = MakeDisk({{"/EFI/BOOT/BOOTX64.EFI", MakePe({{".new", Bytes(10)}})}});
+  WriteFile(dir.File("changed"), changed);
+  MustRun("qemu-img create -q -f qcow2 -F raw -b " + dir.File("base") + " " + dir.File("o") +
+          " && qemu-io -f qcow2 -c 'write -s " + dir.File("changed") + " 0 " +
+          std::to_string(changed.size()) + "' " + dir.File("o") +
+          " && qemu-img rebase -u -f qcow2 "
+          "-b '' " +
+          dir.File("o"));
+  const Bytes overlay = ReadFile(dir.File("o"));
+  const auto result = InspectInstanceDisk(MemoryReader(overlay), MemoryReader(BootDisk()),
+                                          DeclaredFormat::kGpt, AskForPrediction());
+  ASSERT_TRUE(result.has_value()) << result.error().Describe();
+  const auto direct = Inspect(MemoryReader(changed), DeclaredFormat::kGpt);
+  ASSERT_TRUE(direct.has_value());
+  ASSERT_EQ(result->boot_binaries.size(), 1U);
+  EXPECT_EQ(result->boot_binaries[0].authenticode_sha256,
+            direct->boot_binaries[0].authenticode_sha256);
+}
+
+TEST(InspectInstanceDisk, DiskWithoutAPartitionTableHasAProblemAndNoPrediction) {
+  const auto overlay = formats::MakeQcow2Overlay(ByteCount::MiB(1));
+  ASSERT_TRUE(overlay.has_value());
+  const Bytes base(1 << 20, std::byte{'v'});
+  const auto result = InspectInstanceDisk(MemoryReader(*overlay), MemoryReader(base),
+                                          DeclaredFormat::kRaw, AskForPrediction());
+  ASSERT_TRUE(result.has_value()) << result.error().Describe();
+  EXPECT_TRUE(result->predictions.empty());
+  EXPECT_THAT(result->prediction_problem, HasSubstr("no GPT"));
+  ASSERT_EQ(result->reports.size(), 1U);
+}
+
+TEST(InspectInstanceDisk, OverlayThatIsNoQcow2IsRefused) {
+  const Bytes overlay(65536, std::byte{1});
+  EXPECT_FALSE(InspectInstanceDisk(MemoryReader(overlay), MemoryReader(BootDisk()),
+                                   DeclaredFormat::kGpt, AskForPrediction())
+                   .has_value());
+}
+
 Result<DescribedBinary> Describe(const Bytes& file) {
   ASSIGN_OR_RETURN(const formats::PeImage pe, formats::PeImage::Parse(file));
   return DescribeBootBinary("x", pe);
@@ -417,6 +476,26 @@ TEST_F(Confined, GivesWhatInspectGives) {
   EXPECT_EQ(image->digest(), Sha256(BootDisk()));
 }
 
+TEST_F(Confined, InstanceDiskIsReadFromTwoDescriptors) {
+  const auto overlay = formats::MakeQcow2Overlay(ByteCount::MiB(64));
+  ASSERT_TRUE(overlay.has_value());
+  WriteFile(dir_.File("overlay"), *overlay);
+  WriteFile(dir_.File("base"), BootDisk());
+  const int top = open(dir_.File("overlay").c_str(), O_RDONLY | O_CLOEXEC);
+  const int base = open(dir_.File("base").c_str(), O_RDONLY | O_CLOEXEC);
+  const ConfinedInspector inspector({.program = VALLUM_BIN_DIR "/vallum-inspect"});
+  const auto result =
+      inspector.InspectInstanceDisk(top, base, DeclaredFormat::kGpt, AskForPrediction());
+  close(top);
+  close(base);
+  ASSERT_TRUE(result.has_value()) << result.error().DebugString();
+  const auto direct = InspectInstanceDisk(MemoryReader(*overlay), MemoryReader(BootDisk()),
+                                          DeclaredFormat::kGpt, AskForPrediction());
+  EXPECT_EQ(result->facts, direct->facts);
+  EXPECT_EQ(result->prediction_problem, direct->prediction_problem);
+  EXPECT_EQ(result->boot_binaries.size(), 2U);
+}
+
 TEST_F(Confined, RefusalComesBackWithItsFix) {
   Bytes qcow2 = QemuImgCreate("qcow2", "", "8M");
   PutBe64(qcow2, 72, 4);
@@ -456,11 +535,11 @@ TEST_F(Confined, InspectorThatTakesTooLongIsARefusal) {
 }
 
 TEST_F(Confined, ReportAboutAnotherImageIsRefused) {
-  const auto image =
-      Inspect(BootDisk(), DeclaredFormat::kGpt,
-              Script(R"(echo '{"inspection":{"format":"raw","contentFormat":"raw","fileSize":1,)"
-                     R"("virtualSize":1,"clusterSize":0,"subformat":"","bootable":true,"facts":[],)"
-                     R"("reports":[],"predictions":[],"bootBinaries":[]}}')"));
+  const auto image = Inspect(
+      BootDisk(), DeclaredFormat::kGpt,
+      Script(R"(echo '{"inspection":{"format":"raw","contentFormat":"raw","fileSize":1,)"
+             R"("virtualSize":1,"clusterSize":0,"subformat":"","bootable":true,"facts":[],)"
+             R"("reports":[],"predictions":[],"predictionProblem":"","bootBinaries":[]}}')"));
   ASSERT_FALSE(image.has_value());
   EXPECT_THAT(image.error().message(), HasSubstr("not about this image"));
 }

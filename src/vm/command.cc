@@ -123,6 +123,12 @@ void AddDisk(ArgvBuilder& argv, const Disk& disk, unsigned slot) {
   argv.Add("-device", device);
 }
 
+}  // namespace
+
+std::string NicDeviceId(const Nic& nic) { return "nic-" + nic.id; }
+
+namespace {
+
 void AddNic(ArgvBuilder& argv, const Nic& nic, unsigned slot, int& next_tap_fd) {
   const std::string netdev = "net-" + nic.id;
   if (std::holds_alternative<UserNetwork>(nic.network)) {
@@ -132,8 +138,8 @@ void AddNic(ArgvBuilder& argv, const Nic& nic, unsigned slot, int& next_tap_fd) 
     ++next_tap_fd;
   }
   // No option ROM: network boot is not offered, and the ROM is one more thing that is measured.
-  argv.Add("-device", "virtio-net-pci,id=nic-" + nic.id + ",netdev=" + netdev + ",mac=" + nic.mac +
-                          "," + Slot(slot) + ",romfile=");
+  argv.Add("-device", "virtio-net-pci,id=" + NicDeviceId(nic) + ",netdev=" + netdev +
+                          ",mac=" + nic.mac + "," + Slot(slot) + ",romfile=");
 }
 
 bool HasSmm(const VmSpec& spec) {

@@ -24,6 +24,9 @@ struct Command {
   bool operator==(const Command&) const = default;
 };
 
+// What QEMU calls the network device.
+std::string NicDeviceId(const Nic& nic);
+
 // QEMU, paused before the first instruction (-S), with QMP and serial on inherited listeners.
 //   spec: valid (ValidateVmSpec).
 // Pure; thread-safe; cannot fail.

@@ -121,6 +121,30 @@ Result<void> InstanceMonitor::Run(std::string command) {
   return RunOnThread([this, name = std::move(command)] { return Command(name); });
 }
 
+Result<void> InstanceMonitor::SetLinks(LinkState state) {
+  return RunOnThread([this, state]() -> Result<void> {
+    if (launched_.qmp == nullptr) {
+      return Unavailable("the monitor connection of instance " + spec_.name + " is lost");
+    }
+    return vm::SetLinks(spec_, *launched_.qmp, state);
+  });
+}
+
+// QMP itself has no command that only flushes.
+Result<void> InstanceMonitor::Flush(const std::string& disk) {
+  return RunOnThread([this, disk]() -> Result<void> {
+    if (launched_.qmp == nullptr) {
+      return Unavailable("the monitor connection of instance " + spec_.name + " is lost");
+    }
+    ASSIGN_OR_RETURN(
+        const Json said,
+        launched_.qmp->Execute("human-monitor-command",
+                               {{"command-line", "qemu-io " + disk + " flush"}}, kQmpLimit));
+    // It says what went wrong, and nothing else.
+    return said == "" ? Ok() : Unavailable("flushing disk " + disk + ": " + Printable(said.dump()));
+  });
+}
+
 std::optional<ExitReport> InstanceMonitor::WaitForExit(std::chrono::milliseconds limit) {
   std::unique_lock lock(mutex_);
   changed_.wait_for(lock, limit, [&] { return exit_.has_value(); });

@@ -36,6 +36,8 @@ class InstanceMonitor {
   Result<void> Reboot(std::chrono::milliseconds grace);
   // Runs one QMP command without arguments.
   Result<void> Run(std::string command);
+  Result<void> SetLinks(LinkState state);
+  Result<void> Flush(const std::string& disk);
   std::optional<ExitReport> WaitForExit(std::chrono::milliseconds limit);
   RunState state() const;
   const VmSpec& spec() const { return spec_; }

@@ -68,6 +68,8 @@ Result<void> InstanceRunner::Reboot(std::chrono::milliseconds grace) {
 }
 Result<void> InstanceRunner::Pause() { return impl_->monitor.Run("stop"); }
 Result<void> InstanceRunner::Resume() { return impl_->monitor.Run("cont"); }
+Result<void> InstanceRunner::SetLinks(LinkState state) { return impl_->monitor.SetLinks(state); }
+Result<void> InstanceRunner::Flush(const std::string& disk) { return impl_->monitor.Flush(disk); }
 RunState InstanceRunner::state() const { return impl_->monitor.state(); }
 std::optional<ExitReport> InstanceRunner::WaitForExit(std::chrono::milliseconds limit) {
   return impl_->monitor.WaitForExit(limit);

@@ -104,6 +104,12 @@ class InstanceRunner {
   Result<void> Reboot(std::chrono::milliseconds grace);
   Result<void> Pause();
   Result<void> Resume();
+  // Of every network device; stays so over resets of the guest. Doing it again does no harm.
+  Result<void> SetLinks(LinkState state);
+  // Makes QEMU write what it holds of a disk, so that whoever reads its file sees what the guest
+  // wrote until now.
+  //   disk: its id.
+  Result<void> Flush(const std::string& disk);
 
   RunState state() const;
   // Waits for the end; empty when it did not end in time.

@@ -135,6 +135,27 @@ TEST_F(InstanceRunnerTest, StartedGuestRunsAndStopsAtItsPowerButton) {
   EXPECT_THAT(ReadLastLines(MakeVmPaths(spec_).serial_log, 100), Contains(HasSubstr("!")));
 }
 
+TEST_F(InstanceRunnerTest, LinksGoDownAndUpAndMayBeDownFromTheStart) {
+  spec_.nics = {{.id = "net0", .mac = "52:54:00:00:00:01", .network = UserNetwork{}}};
+  spec_.links = LinkState::kDown;
+  Start();
+  for (const LinkState state : {LinkState::kUp, LinkState::kDown, LinkState::kDown}) {
+    const auto set = runner_->SetLinks(state);
+    EXPECT_TRUE(set.has_value()) << set.error().Describe();
+  }
+  ASSERT_TRUE(runner_->ForceStop().has_value());
+  EXPECT_FALSE(runner_->SetLinks(LinkState::kUp).has_value());
+}
+
+TEST_F(InstanceRunnerTest, DiskIsFlushedAndAnUnknownOneIsSaid) {
+  Start();
+  const auto flushed = runner_->Flush("root");
+  EXPECT_TRUE(flushed.has_value()) << flushed.error().Describe();
+  const auto unknown = runner_->Flush("nothing");
+  ASSERT_FALSE(unknown.has_value());
+  EXPECT_THAT(unknown.error().Describe(), HasSubstr("nothing"));
+}
+
 TEST_F(InstanceRunnerTest, GuestThatPowersOffIsNoCrash) {
   Start();
   Serial serial(spec_);

@@ -98,8 +98,11 @@ Result<void> StartQemu(const VmSpec& spec, const std::string& cgroup, Launched& 
   return Ok();
 }
 
-Result<void> LetRun(QmpClient& qmp) {
+Result<void> LetRun(const VmSpec& spec, QmpClient& qmp) {
   RETURN_IF_ERROR(qmp.Handshake(kHandshakeLimit));
+  if (spec.links == LinkState::kDown) {
+    RETURN_IF_ERROR(SetLinks(spec, qmp, LinkState::kDown));
+  }
   ASSIGN_OR_RETURN([[maybe_unused]] const Json nothing,
                    qmp.Execute("cont", Json::object(), kHandshakeLimit));
   return Ok();
@@ -140,10 +143,10 @@ Result<void> StartProcesses(const VmSpec& spec, Launched& launched) {
   RETURN_IF_ERROR(RotateLogs(spec));
   ASSIGN_OR_RETURN(launched.vtpm, StartVtpm(spec, cgroup));
   RETURN_IF_ERROR(StartQemu(spec, cgroup, launched));
-  return LetRun(*launched.qmp);
+  return LetRun(spec, *launched.qmp);
 }
 
-Result<void> AskMonitor(const VmPaths& paths, Launched& launched) {
+Result<void> AskMonitor(const VmSpec& spec, const VmPaths& paths, Launched& launched) {
   ASSIGN_OR_RETURN(launched.qmp, QmpClient::Dial(paths.qmp_socket));
   RETURN_IF_ERROR(launched.qmp->Handshake(kHandshakeLimit));
   ASSIGN_OR_RETURN(const Json status,
@@ -153,6 +156,9 @@ Result<void> AskMonitor(const VmPaths& paths, Launched& launched) {
   }
   launched.status = status["status"].get<std::string>();
   if (launched.status == "prelaunch") {  // its agent died between starting it and letting it run
+    if (spec.links == LinkState::kDown) {
+      RETURN_IF_ERROR(SetLinks(spec, *launched.qmp, LinkState::kDown));
+    }
     ASSIGN_OR_RETURN([[maybe_unused]] const Json nothing,
                      launched.qmp->Execute("cont", Json::object(), kQmpLimit));
     launched.status = "running";
@@ -161,6 +167,15 @@ Result<void> AskMonitor(const VmPaths& paths, Launched& launched) {
 }
 
 }  // namespace
+
+Result<void> SetLinks(const VmSpec& spec, QmpClient& qmp, LinkState state) {
+  for (const Nic& nic : spec.nics) {
+    const Json arguments = {{"name", NicDeviceId(nic)}, {"up", state == LinkState::kUp}};
+    RETURN_IF_ERROR(qmp.Execute("set_link", arguments, kQmpLimit))
+        .context("setting the link of nic " + nic.id);
+  }
+  return Ok();
+}
 
 Result<Launched> LaunchInstance(const VmSpec& spec) {
   RETURN_IF_ERROR(ValidateVmSpec(spec));
@@ -193,7 +208,7 @@ Result<Launched> FindInstance(const VmSpec& spec) {
   if (auto vtpm = Process::Open(paths.vtpm_identity, spec.run_as); vtpm.has_value()) {
     launched.vtpm = std::move(*vtpm);
   }
-  if (auto asked = AskMonitor(paths, launched); !asked.has_value()) {
+  if (auto asked = AskMonitor(spec, paths, launched); !asked.has_value()) {
     // Whatever the monitor's trouble is: "not found" is only what does not run.
     const std::string what = asked.error().message();
     return (launched.qemu->HasEnded() ? NotFound("QEMU ended meanwhile: " + what)

@@ -29,6 +29,9 @@ Result<Launched> LaunchInstance(const VmSpec& spec);
 // Finds them. See InstanceRunner::Adopt.
 Result<Launched> FindInstance(const VmSpec& spec);
 
+// Sets the link of every network device.
+Result<void> SetLinks(const VmSpec& spec, QmpClient& qmp, LinkState state);
+
 // Waits for a process to end by itself, then asks it with SIGTERM, then ends it with SIGKILL.
 // Returns its end in words.
 std::string EndProcess(Process& process, std::chrono::milliseconds by_itself,

@@ -25,6 +25,9 @@ enum class VariableProtection { kNone, kSmm };
 // Host page cache semantics: write-back honours the guest's flushes; direct bypasses the host's
 // cache (O_DIRECT); unsafe ignores flushes, for throw-away guests only.
 enum class CacheMode { kWriteback, kDirect, kUnsafe };
+// Of every network device of an instance: with its link down nothing passes, whatever the guest
+// does.
+enum class LinkState { kUp, kDown };
 
 struct BiosFirmware {};  // QEMU's built-in SeaBIOS
 
@@ -97,7 +100,8 @@ struct VmSpec {
   Accelerator accelerator = Accelerator::kTcg;
   std::vector<Disk> disks;
   std::vector<Nic> nics;
-  std::string seed_iso;  // NoCloud seed, attached read only; empty: none
+  LinkState links = LinkState::kUp;  // when the guest begins to run
+  std::string seed_iso;              // NoCloud seed, attached read only; empty: none
   std::optional<Vtpm> vtpm;
   std::string run_dir;  // sockets: made 0700 by the runner, belongs to run_as
   // Process identities and logs: exists, and only the caller may write to it, since what an

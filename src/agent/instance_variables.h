@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "agent/config.h"
+#include "agent/launch_plan.h"
+#include "base/clock.h"
+#include "base/result.h"
+#include "vallum/v1/agent.pb.h"
+
+namespace vallum::agent {
+
+// Makes the variable store that a start needs, or changes the one that is there.
+//   Made for the same key set (name, version, content) and boot mode, it stays as it is, with what
+//   the guest wrote, its own dbx update too.
+//   Made for another, it gets the keys of the new one and keeps the rest. When nothing can be kept
+//   (another layout, damage) it is made anew.
+//   plan: of the same instance; without keys of the controller's the store is the template.
+//   now: stored with the keys; a signed update must be newer.
+// Returns sentences on what was kept and what was rebuilt; none when nothing changed.
+// Errors: kCorrupt (the store is damaged, and no change of keys or mode asks for another);
+// kInvalidInput (a key set that does not parse); kExhausted (it does not fit); those of the file
+// system.
+Result<std::vector<std::string>> PrepareVariables(const InstancePaths& paths,
+                                                  const v1::DesiredInstance& desired,
+                                                  const LaunchPlan& plan, WallTime now);
+
+}  // namespace vallum::agent
