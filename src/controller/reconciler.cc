@@ -62,22 +62,17 @@ void Reconciler::Impl::Stop() {
 }
 
 void Reconciler::Impl::OnChange(const Change& change) {
-<<<<<<< HEAD
-  if (change.kind != Kind::kInstance && change.kind != Kind::kHost && change.kind != Kind::kPool) {
-    return;
-  }
-  Note([&](Notes& notes) {
-    if (change.kind == Kind::kPool) {
-      notes.pools.insert(change.name);
-=======
-  if (change.kind != Kind::kInstance && change.kind != Kind::kHost &&
+  if (change.kind != Kind::kInstance && change.kind != Kind::kHost && change.kind != Kind::kPool &&
       change.kind != Kind::kRollout) {
     return;
   }
   Note([&](Notes& notes) {
     if (change.kind == Kind::kRollout) {
       notes.rollouts = true;
->>>>>>> 3e3c343 (controller: change keys of instances, roll key sets out)
+      return;
+    }
+    if (change.kind == Kind::kPool) {
+      notes.pools.insert(change.name);
       return;
     }
     if (change.kind == Kind::kHost) {

@@ -33,22 +33,15 @@ class Reconciler::Impl {
     std::map<std::string, int64_t> heartbeats;  // disk_free_bytes
     std::set<std::string> instances;
     std::set<std::string> hosts;
-<<<<<<< HEAD
     std::set<std::string> pools;    // whose policy may be another one
     std::set<std::string> rejudge;  // instances whose baseline may be another one
     std::set<std::string> gone;     // uids of instances that were deleted
+    bool rollouts = false;          // one of them changed
     bool tick = false;
     bool empty() const {
       return hellos.empty() && reports.empty() && capabilities.empty() && heartbeats.empty() &&
              instances.empty() && hosts.empty() && evidence.empty() && pools.empty() &&
-             rejudge.empty() && gone.empty() && !tick;
-=======
-    bool rollouts = false;
-    bool tick = false;
-    bool empty() const {
-      return hellos.empty() && reports.empty() && capabilities.empty() && heartbeats.empty() &&
-             instances.empty() && hosts.empty() && !rollouts && !tick;
->>>>>>> 3e3c343 (controller: change keys of instances, roll key sets out)
+             rejudge.empty() && gone.empty() && !rollouts && !tick;
     }
   };
   // Changes the notes and wakes the worker.
@@ -101,7 +94,6 @@ class Reconciler::Impl {
   v1::DesiredInstance Desired(const v1::Instance& instance) const;
   std::shared_ptr<const v1::Instance> FindByUid(const std::string& uid);
 
-<<<<<<< HEAD
   // reconciler_boots.cc
   void WorkOnBoots(Notes& notes);
   void JudgeBoot(v1::Instance& instance);
@@ -112,13 +104,12 @@ class Reconciler::Impl {
   bool MustStop(const v1::Instance& instance) const;
   void TellVerdict(const v1::Instance& before, const v1::Instance& after);
   Result<void> SweepBoots();
-=======
+
   // reconciler_rollouts.cc
   void ReconcileRollouts();
   Result<void> ReconcileRollout(const v1::Rollout& rollout);
   Result<void> ApplyKeySet(const KeySetChange& change);
   void TellRollout(const v1::Rollout& before, const v1::Rollout& after);
->>>>>>> 3e3c343 (controller: change keys of instances, roll key sets out)
 
   const Options options_;
   Parts parts_;
