@@ -106,9 +106,11 @@ Result<void> Agent::StartServices() {
                                          images::ConfinedInspector(inspector), readers);
   inspector.timeout = kForecastLimit;
   inspector_.emplace(inspector);
+  snapshots_ = std::make_unique<SnapshotTaker>(
+      *channel_, images::ConfinedConverter({.program = inspector.program, .timeout = {}}));
   instances_ = std::make_unique<InstanceManager>(
       InstanceServices{config_, facts_, *images_, users_.get(), board_, clock_, *channel_,
-                       *inspector_});
+                       *inspector_, *snapshots_});
   const size_t adopted = instances_->Uids().size();
   if (adopted > 0) {
     log_(LogLevel::kInfo, "taking over " + std::to_string(adopted) + " instances");
@@ -189,6 +191,7 @@ void Agent::OnOpenConsole(const v1::OpenConsole& request) {
 }
 
 void Agent::OnMakeQuote(const v1::MakeQuote& request) { quotes_->Ask(request); }
+void Agent::OnTakeSnapshot(const v1::TakeSnapshot& request) { instances_->TakeSnapshot(request); }
 
 void Agent::OnConnected() {
   {

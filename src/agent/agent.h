@@ -20,6 +20,7 @@
 #include "agent/quote_desk.h"
 #include "agent/report_board.h"
 #include "agent/session.h"
+#include "agent/snapshot_taker.h"
 #include "agent/user_allocator.h"
 #include "base/clock.h"
 #include "base/result.h"
@@ -68,6 +69,7 @@ class Agent final : public SessionHandler {
   void OnDesiredInstance(const v1::DesiredInstance& desired) override;
   void OnOpenConsole(const v1::OpenConsole& request) override;
   void OnMakeQuote(const v1::MakeQuote& request) override;
+  void OnTakeSnapshot(const v1::TakeSnapshot& request) override;
   void OnConnected() override;
   void OnDisconnected(const Error& reason) override;
 
@@ -84,6 +86,7 @@ class Agent final : public SessionHandler {
   std::unique_ptr<UserAllocator> users_;
   std::unique_ptr<ImageCache> images_;
   std::optional<images::ConfinedInspector> inspector_;  // of the disks of instances
+  std::unique_ptr<SnapshotTaker> snapshots_;
   std::unique_ptr<InstanceManager> instances_;
   std::unique_ptr<ConsoleRelay> consoles_;
   std::unique_ptr<QuoteDesk> quotes_;

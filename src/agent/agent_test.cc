@@ -17,8 +17,8 @@
 #include "agent/fake_gateway.h"
 #include "agent/state_files.h"
 #include "agent/test_support.h"
-#include "tls/certificate.h"
 #include "firmware/signature_list.h"
+#include "tls/certificate.h"
 
 namespace vallum::agent {
 namespace {

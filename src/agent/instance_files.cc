@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "agent/instance_variables.h"
+#include "agent/snapshot_taker.h"
 #include "agent/state_files.h"
 #include "base/text.h"
 #include "formats/qcow2.h"
@@ -160,6 +161,9 @@ Result<std::vector<std::string>> PrepareFiles(const InstancePaths& paths,
   if (plan.effective.tpm_model() != "none") {
     RETURN_IF_ERROR(MakeDirectory(paths.tpm_dir, 0700));
     RETURN_IF_ERROR(GiveTo(paths.tpm_dir, user));
+    if (Exists(TpmStateFile(paths))) {
+      RETURN_IF_ERROR(GiveTo(TpmStateFile(paths), user));
+    }
   }
   RETURN_IF_ERROR(MakeOverlay(paths, desired, user)).context("making the root disk");
   RETURN_IF_ERROR(MakeSeed(paths, desired, user)).context("making the seed");

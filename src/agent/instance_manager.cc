@@ -82,6 +82,15 @@ void InstanceManager::SetDesired(const v1::DesiredInstance& desired) {
   services_.board.Put(std::move(refusal));
 }
 
+void InstanceManager::TakeSnapshot(const v1::TakeSnapshot& request) {
+  const std::lock_guard lock(mutex_);
+  const auto found = workers_.find(request.instance_uid());
+  // One that is not here yet is asked for again.
+  if (found != workers_.end()) {
+    found->second->TakeSnapshot(request);
+  }
+}
+
 Result<std::shared_ptr<SerialHub>> InstanceManager::Serial(const std::string& uid) {
   const std::lock_guard lock(mutex_);
   const auto found = workers_.find(uid);

@@ -25,6 +25,9 @@ class InstanceManager {
   void SetDesired(const v1::DesiredState& desired);
   void SetDesired(const v1::DesiredInstance& desired);
 
+  // Has a snapshot of a stopped instance taken and sent; the controller hears of it by the upload.
+  void TakeSnapshot(const v1::TakeSnapshot& request);
+
   // The serial line of an instance. Errors: kNotFound (no such instance, or it does not run).
   Result<std::shared_ptr<SerialHub>> Serial(const std::string& uid);
 

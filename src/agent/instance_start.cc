@@ -169,6 +169,8 @@ Result<void> InstanceWorker::Start(const v1::DesiredInstance& desired,
   ASSIGN_OR_RETURN(const LaunchPlan plan, PlanLaunch(desired, services_.facts));
   ASSIGN_OR_RETURN(LaunchFiles files, FetchImage(desired, stop));
   ASSIGN_OR_RETURN(files.user, User(plan.effective));
+  RETURN_IF_ERROR(services_.snapshots.PlaceParts(desired, paths_))
+      .context("taking over what the snapshot has");
   ASSIGN_OR_RETURN(const std::vector<std::string> rebuilt,
                    PrepareFiles(paths_, desired, plan, services_.clock.Now(), files.user));
   ASSIGN_OR_RETURN(vm::VmSpec spec, MakeVmSpec(services_.config, desired, plan.effective, files));
@@ -443,6 +445,49 @@ void InstanceWorker::Remove(const v1::DesiredInstance& desired) {
   report.set_gone(true);
   services_.board.Put(std::move(report));
   gone_ = true;
+}
+
+bool InstanceWorker::DoSnapshot(const std::stop_token& stop) {
+  std::optional<v1::TakeSnapshot> request;
+  {
+    const std::lock_guard lock(mutex_);
+    request = snapshot_;
+  }
+  if (!request) {
+    return false;
+  }
+  const Result<void> sent = SendSnapshot(*request, stop);
+  // Whoever asks after a broken transfer asks again.
+  if (!sent && sent.error().code() != ErrorCode::kUnavailable && !stop.stop_requested()) {
+    services_.snapshots.Refuse(*request, sent.error());
+  }
+  const std::lock_guard lock(mutex_);
+  if (snapshot_ && snapshot_->snapshot_uid() == request->snapshot_uid()) {
+    snapshot_.reset();
+  }
+  return true;
+}
+
+Result<void> InstanceWorker::SendSnapshot(const v1::TakeSnapshot& request,
+                                          const std::stop_token& stop) {
+  const auto wanted = desired();
+  const v1::InstanceStatus now = status();
+  if (runner_ != nullptr || adopt_again_ || !wanted || now.phase() != v1::INSTANCE_STOPPED) {
+    return Conflict("the instance is not stopped on this host")
+        .WithFix("stop it, then take the snapshot");
+  }
+  if (!now.boot().has_effective()) {
+    return Conflict("the instance was never started on this host")
+        .WithFix("make another instance from its image");
+  }
+  ASSIGN_OR_RETURN(const LaunchFiles files, FetchImage(*wanted, stop));
+  // FetchImage told of its progress.
+  Update(Durability::kReportOnly, [](v1::InstanceStatus& status) {
+    status.clear_progress_percent();
+    status.clear_progress_message();
+  });
+  return services_.snapshots.Send(request, *wanted, now.boot().effective(), paths_,
+                                  files.image_path, stop);
 }
 
 }  // namespace vallum::agent

@@ -83,7 +83,7 @@ class Maker {
     }
     // The store first: a crash in between does the same once more.
     RETURN_IF_ERROR(WriteFileAtomically(paths_.variables, content, 0600));
-    RETURN_IF_ERROR(WriteStateFile(paths_.origin, kOriginKind, origin));
+    RETURN_IF_ERROR(StoreVariableOrigin(paths_, origin));
     return notes_;
   }
 
@@ -165,6 +165,15 @@ Result<std::vector<std::string>> PrepareVariables(const InstancePaths& paths,
     return std::vector<std::string>();
   }
   return Maker(paths, desired, plan, now).Run();
+}
+
+std::string LoadVariableOrigin(const InstancePaths& paths) {
+  auto origin = ReadStateFile(paths.origin, kOriginKind);
+  return origin ? *origin : "";
+}
+
+Result<void> StoreVariableOrigin(const InstancePaths& paths, const std::string& origin) {
+  return WriteStateFile(paths.origin, kOriginKind, origin);
 }
 
 }  // namespace vallum::agent

@@ -27,4 +27,8 @@ Result<std::vector<std::string>> PrepareVariables(const InstancePaths& paths,
                                                   const v1::DesiredInstance& desired,
                                                   const LaunchPlan& plan, WallTime now);
 
+// What the variable store was made from, in the agent's words; "" if not known.
+std::string LoadVariableOrigin(const InstancePaths& paths);
+Result<void> StoreVariableOrigin(const InstancePaths& paths, const std::string& origin);
+
 }  // namespace vallum::agent

@@ -58,6 +58,16 @@ void InstanceWorker::SetDesired(const v1::DesiredInstance& desired) {
   changed_.notify_all();
 }
 
+void InstanceWorker::TakeSnapshot(const v1::TakeSnapshot& request) {
+  const std::lock_guard lock(mutex_);
+  if (snapshot_ && snapshot_->snapshot_uid() == request.snapshot_uid()) {
+    return;  // it is being taken
+  }
+  snapshot_ = request;
+  dirty_ = true;
+  changed_.notify_all();
+}
+
 std::shared_ptr<SerialHub> InstanceWorker::serial() const {
   const std::lock_guard lock(mutex_);
   return serial_;
@@ -117,7 +127,7 @@ void InstanceWorker::Run(const std::stop_token& stop) {
   }
   while (!stop.stop_requested() && !gone_) {
     TakeEvents();
-    if (!Advance(stop)) {
+    if (!DoSnapshot(stop) && !Advance(stop)) {
       Wait(stop);
     }
   }

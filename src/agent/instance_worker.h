@@ -24,6 +24,7 @@
 #include "agent/reconcile.h"
 #include "agent/report_board.h"
 #include "agent/serial_hub.h"
+#include "agent/snapshot_taker.h"
 #include "agent/user_allocator.h"
 #include "agent/vtpm_keeper.h"
 #include "base/clock.h"
@@ -42,6 +43,7 @@ struct InstanceServices {
   const Clock& clock;
   const ChannelSlot& channel;  // to the controller
   const images::ConfinedInspector& inspector;
+  const SnapshotTaker& snapshots;
 };
 
 // Makes one instance what it shall be, step by step, and reports what it is. Owns the thread that
@@ -57,6 +59,8 @@ class InstanceWorker {
   InstanceWorker& operator=(const InstanceWorker&) = delete;
 
   void SetDesired(const v1::DesiredInstance& desired);
+  // Has a snapshot taken and sent before anything else is done with the instance.
+  void TakeSnapshot(const v1::TakeSnapshot& request);
   // The serial line of the running guest; empty when none runs.
   std::shared_ptr<SerialHub> serial() const;
   // The vTPM of the running guest. Errors: kConflict (none runs, or it has no vTPM).
@@ -105,6 +109,9 @@ class InstanceWorker {
   void Settle(const v1::DesiredInstance& desired);
   void HandleEvent(const vm::InstanceEvent& event);
   void TakeEvents();
+  // True when one was asked for, whatever became of it.
+  bool DoSnapshot(const std::stop_token& stop);
+  Result<void> SendSnapshot(const v1::TakeSnapshot& request, const std::stop_token& stop);
   Presence CurrentPresence() const;
   // Says what failed and tries again later.
   void SetRetry(const Error& error);
@@ -127,6 +134,7 @@ class InstanceWorker {
   std::optional<v1::DesiredInstance> desired_;  // guarded by mutex_, as the next seven
   v1::InstanceStatus status_;
   std::deque<vm::InstanceEvent> events_;
+  std::optional<v1::TakeSnapshot> snapshot_;  // asked for, or under way
   std::shared_ptr<SerialHub> serial_;
   std::string vtpm_socket_;  // empty: no guest with a vTPM runs
   bool dirty_ = true;

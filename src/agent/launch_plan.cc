@@ -4,8 +4,8 @@
 #include <algorithm>
 #include <utility>
 
-#include "agent/vtpm_keeper.h"
 #include "agent/boot_keys.h"
+#include "agent/vtpm_keeper.h"
 #include "base/digest.h"
 #include "base/text.h"
 

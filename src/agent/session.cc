@@ -73,6 +73,9 @@ void Session::HandleMessage(Attempt& attempt, const v1::ControllerMessage& messa
     case v1::ControllerMessage::kMakeQuote:
       handler_.OnMakeQuote(message.make_quote());
       break;
+    case v1::ControllerMessage::kTakeSnapshot:
+      handler_.OnTakeSnapshot(message.take_snapshot());
+      break;
     case v1::ControllerMessage::MESSAGE_NOT_SET:
       break;  // from a newer controller
   }

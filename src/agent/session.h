@@ -25,6 +25,7 @@ class SessionHandler {
   virtual void OnDesiredInstance(const v1::DesiredInstance& desired) = 0;
   virtual void OnOpenConsole(const v1::OpenConsole& request) = 0;
   virtual void OnMakeQuote(const v1::MakeQuote& request) = 0;
+  virtual void OnTakeSnapshot(const v1::TakeSnapshot& request) = 0;
   // The stream stands, or ended for this reason; for the log.
   virtual void OnConnected() = 0;
   virtual void OnDisconnected(const Error& reason) = 0;

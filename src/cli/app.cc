@@ -44,6 +44,7 @@ void AddCommands(CLI::App* app, Tool* tool) {
     if (kind.name == "image") AddImageCommands(group, tool);
     if (kind.name == "flavor") AddFlavorCommands(group, tool);
     if (kind.name == "instance") AddInstanceCommands(group, tool);
+    if (kind.name == "snapshot") AddSnapshotCommands(group, tool);
     if (kind.name == "token") AddTokenCommands(group, tool);
     if (kind.name == "keyset") AddKeySetCommands(group, tool);
     if (kind.name == "rollout") AddRolloutCommands(group, tool);

@@ -22,6 +22,9 @@ void AddInstanceCommands(CLI::App* group, Tool* tool);
 void AddWaitCommand(CLI::App* group, Tool* tool);   // instance wait
 void AddBootCommands(CLI::App* group, Tool* tool);  // instance watch-boot, instance baseline
 void AddQuoteCommand(CLI::App* group, Tool* tool);  // instance quote
+void AddSnapshotCommands(CLI::App* group, Tool* tool);
+void AddCloneCommand(CLI::App* group, Tool* tool);  // instance clone
+void AddUnitCommands(CLI::App* group, Tool* tool);  // instance export, import
 void AddTokenCommands(CLI::App* group, Tool* tool);
 void AddKeySetCommands(CLI::App* group, Tool* tool);
 void AddKeySetCompareCommands(CLI::App* group, Tool* tool);  // diff, export, verify, audit
@@ -45,6 +48,20 @@ enum class Follow { kReturn, kWait };
 Result<void> FinishOperation(Tool* tool, const Json& answer, Follow follow,
                              const std::string& line);
 
+// "new", "copy" as the API has them. Errors: kInvalidInput.
+Result<std::string> TpmOriginOf(const std::string& word);
+// What the choice means for the new instance, for people.
+std::string TpmOriginWords(const std::string& origin, const std::string& source);
+// Takes a snapshot that goes away by itself, and waits for it. Returns its name. Errors: the
+// operation's.
+Result<std::string> TakeTemporarySnapshot(Tool* tool, const std::string& instance,
+                                          const std::string& wanted);
+
+// Imports a file as an image and waits until it is ready, as `image import` does; a disk that is
+// not qcow2 is converted to that. Errors: those of the upload and of the inspection.
+Result<void> ImportImageFile(Tool* tool, const std::string& file, const std::string& name,
+                             const std::string& format);
+
 // The human view of an instance, and of a host with its probes.
 std::string DescribeInstance(const Json& instance, WallTime now);
 // The lines of a verdict, from `measured`: its halves, the first difference, changes, reasons.
@@ -56,6 +73,8 @@ struct InstanceOptions {
   std::string image, flavor, pool, host, boot_type, boot_mode, secure_boot, tpm, key_set;
   std::vector<std::string> networks, labels, properties, ssh_keys;
   std::string user_data, hostname;
+  bool trusted = false;
+  bool allow_untrusted = false;
 };
 void AddInstanceOptions(CLI::App* command, InstanceOptions* options);
 // The spec's JSON; reads the user-data and key files. Errors: kInvalidInput, those of the files.

@@ -137,6 +137,21 @@ Result<void> Import(Tool* tool, const ImportOptions& options) {
   return Ok();
 }
 
+}  // namespace
+
+Result<void> ImportImageFile(Tool* tool, const std::string& file, const std::string& name,
+                             const std::string& format) {
+  ImportOptions options;
+  options.file = file;
+  options.name = name;
+  options.format = format;
+  options.store_format = "qcow2";
+  options.wait = true;
+  return Import(tool, options);
+}
+
+namespace {
+
 // The sets that were named, or every one that is installed here.
 Result<std::vector<firmware::KeySet>> KeySetsFor(Tool* tool,
                                                  const std::vector<std::string>& names) {

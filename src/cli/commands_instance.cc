@@ -179,6 +179,9 @@ void AddInstanceOptions(CLI::App* command, InstanceOptions* options) {
   command->add_option("--ssh-key", options->ssh_keys, "File with a public key; repeatable");
   command->add_option("--hostname", options->hostname, "Of the guest (default: the name)");
   command->add_option("--tpm", options->tpm, "tpm-crb, tpm-tis or none");
+  command->add_flag("--trusted", options->trusted, "It may run in trusted pools only");
+  command->add_flag("--allow-untrusted", options->allow_untrusted,
+                    "With --trusted: in any pool all the same; recorded");
   command->add_option("--label", options->labels, "key=value; repeatable");
   command->add_option("--property", options->properties, "key=value; repeatable");
 }
@@ -211,6 +214,8 @@ Result<Json> InstanceSpec(const InstanceOptions& options) {
                      Choose(options.tpm, "tpm",
                             {{"tpm-crb", "tpm-crb"}, {"tpm-tis", "tpm-tis"}, {"none", "none"}}));
   }
+  if (options.trusted) spec["trustedService"] = true;
+  if (options.allow_untrusted) spec["allowUntrusted"] = true;
   return spec;
 }
 
@@ -225,6 +230,7 @@ std::string DescribeInstance(const Json& instance, WallTime now) {
                              ? "off: a boot diverged, and none was verified since"
                              : "") +
          Line("image", TextAt(instance, "spec.image")) +
+         Line("snapshot", TextAt(instance, "spec.snapshot")) +
          Line("flavor", TextAt(instance, "spec.flavor")) +
          Line("pool", TextAt(instance, "spec.pool")) +
          Line("key set", VersionedKeySet(At(instance, "spec"))) +
@@ -254,6 +260,8 @@ void AddInstanceCommands(CLI::App* group, Tool* tool) {
   create->get_option("--flavor")->required();
   create->add_flag("--wait", options->wait, "Return when it runs");
   create->callback([=] { tool->action = [=] { return Create(tool, *options); }; });
+  AddCloneCommand(group, tool);
+  AddUnitCommands(group, tool);
   AddWaitCommand(group, tool);
   AddBootCommands(group, tool);
   AddQuoteCommand(group, tool);

@@ -14,6 +14,7 @@ struct PoolOptions {
   std::string name, description;
   double cpu_overcommit = 0;
   std::string on_diverged, accept_signed_updates;
+  bool trusted = false;
   std::vector<std::string> labels;
 };
 struct FlavorOptions {
@@ -69,6 +70,7 @@ Result<void> CreatePool(Tool* tool, const PoolOptions& options) {
   Json spec = {{"description", options.description}};
   if (options.cpu_overcommit > 0) spec["cpuOvercommit"] = options.cpu_overcommit;
   RETURN_IF_ERROR(AddBootPolicy(options, spec));
+  if (options.trusted) spec["trustedService"] = true;
   const Json body = {{"metadata", {{"name", options.name}, {"labels", labels}}}, {"spec", spec}};
   ASSIGN_OR_RETURN(const Json answer, tool->Call(http::Method::kPost, "/v1/pools", body));
   return ShowWritten(tool, KindOf("pool"), answer, "pool " + options.name + " created");
@@ -163,6 +165,7 @@ void AddPoolCommands(CLI::App* group, Tool* tool) {
                         "true: a program replaced by one whose signer its keys accept is no "
                         "divergence");
   }
+  create->add_flag("--trusted", options->trusted, "Only attested hosts run instances here");
   create->add_option("--label", options->labels, "key=value; repeatable");
   create->callback([=] { tool->action = [=] { return CreatePool(tool, *options); }; });
   update->callback([=] { tool->action = [=] { return UpdatePool(tool, *options); }; });

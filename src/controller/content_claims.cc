@@ -31,6 +31,13 @@ void ContentClaims::RemoveUnused(const std::string& digest) {
   for (const auto& image : view_.All<v1::Image>()) {
     if (image->status().sha256() == digest) return;
   }
+  for (const auto& snapshot : view_.All<v1::Snapshot>()) {
+    const v1::SnapshotStatus& status = snapshot->status();
+    if (status.disk().sha256() == digest || status.variables().sha256() == digest ||
+        status.tpm().sha256() == digest) {
+      return;
+    }
+  }
   (void)blobs_.Remove(digest);
 }
 

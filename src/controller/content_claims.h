@@ -38,7 +38,8 @@ class ContentClaims {
   // Errors: as BlobUpload::Commit and CommitExpecting.
   Result<std::unique_ptr<Claim>> Publish(store::BlobUpload& upload, std::string_view expected);
 
-  // Removes a content that neither a claim nor an image of the view names; otherwise does nothing.
+  // Removes a content that neither a claim nor an image or snapshot of the view names; otherwise
+  // does nothing.
   void RemoveUnused(const std::string& digest);
 
  private:

@@ -41,13 +41,18 @@ Controller::Controller(const Options& options, const Parts& parts)
       resources_(parts.store, parts.clock),
       operations_(resources_),
       events_(parts.store, parts.clock),
-      grants_(parts.clock) {}
+      grants_(parts.clock),
+      inspector_({.program = options.inspector.empty() ? images::InspectorBesideThisProgram()
+                                                       : options.inspector}) {}
 
 Controller::~Controller() {
   // The gateway calls the reconciler, which calls the gateway: first the calls end, then their
   // targets.
   if (reconciler_ != nullptr) {
     reconciler_->Stop();
+  }
+  if (snapshots_ != nullptr) {
+    snapshots_->Stop();
   }
   gateway_.reset();
 }
@@ -69,6 +74,20 @@ Result<std::unique_ptr<Controller>> Controller::Start(const Options& options, co
                                                          .view = *self->view_,
                                                          .artefacts = *self->artefacts_,
                                                          .clock = parts.clock});
+  self->contents_ = std::make_unique<ContentClaims>(parts.blobs, *self->view_);
+  ASSIGN_OR_RETURN(Sealer sealer, Sealer::LoadOrCreate(options.state_dir / "seal.key"));
+  self->sealer_ = std::make_unique<Sealer>(std::move(sealer));
+  self->snapshots_ =
+      std::make_unique<Snapshots>(Snapshots::Parts{.resources = self->resources_,
+                                                   .view = *self->view_,
+                                                   .operations = self->operations_,
+                                                   .events = self->events_,
+                                                   .blobs = parts.blobs,
+                                                   .contents = *self->contents_,
+                                                   .sealer = *self->sealer_,
+                                                   .inspector = self->inspector_,
+                                                   .clock = parts.clock,
+                                                   .on_error = options.reconciler.on_error});
   self->reconciler_ =
       std::make_unique<Reconciler>(options.reconciler, Reconciler::Parts{
                                                            .resources = self->resources_,
@@ -89,10 +108,12 @@ Result<std::unique_ptr<Controller>> Controller::Start(const Options& options, co
                                                        .blobs = parts.blobs,
                                                        .authority = parts.authority,
                                                        .listener = *self->reconciler_,
+                                                       .snapshots = *self->snapshots_,
                                                        .metrics = self->metrics_,
                                                        .clock = parts.clock,
                                                    }));
   RETURN_IF_ERROR(self->reconciler_->Start(*self->gateway_));
+  RETURN_IF_ERROR(self->snapshots_->Start(*self->gateway_, *self->view_));
   return self;
 }
 

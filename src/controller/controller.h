@@ -11,6 +11,7 @@
 #include "controller/boot_book.h"
 #include "controller/boot_verdicts.h"
 #include "controller/console_hub.h"
+#include "controller/content_claims.h"
 #include "controller/event_log.h"
 #include "controller/gateway.h"
 #include "controller/instance_service.h"
@@ -21,6 +22,7 @@
 #include "controller/reconciler.h"
 #include "controller/resource_store.h"
 #include "controller/scheduler.h"
+#include "controller/snapshots.h"
 #include "controller/tokens.h"
 #include "controller/view.h"
 #include "firmware/key_set.h"
@@ -42,6 +44,7 @@ class Controller {
     std::string agent_endpoint;
     // That this machine brings: built-in key sets are made of them.
     std::vector<firmware::KeySet> key_sets;
+    std::string inspector;  // vallum-inspect; empty: beside this program
   };
   struct Parts {
     store::Store& store;
@@ -63,6 +66,8 @@ class Controller {
   Tokens& tokens() { return *tokens_; }
   KeySetService& key_sets() { return *key_sets_; }
   InstanceService& instances() { return *instances_; }
+  Snapshots& snapshots() { return *snapshots_; }
+  ContentClaims& contents() { return *contents_; }
   Gateway& gateway() { return *gateway_; }
   ConsoleGrants& console_grants() { return grants_; }
   Reconciler& reconciler() { return *reconciler_; }
@@ -91,6 +96,10 @@ class Controller {
   std::unique_ptr<KnownArtefacts> artefacts_;
   std::unique_ptr<BootBook> book_;
   std::unique_ptr<BootVerdicts> verdicts_;
+  std::unique_ptr<ContentClaims> contents_;
+  std::unique_ptr<Sealer> sealer_;
+  images::ConfinedInspector inspector_;
+  std::unique_ptr<Snapshots> snapshots_;
   std::unique_ptr<Reconciler> reconciler_;
   std::unique_ptr<Gateway> gateway_;
 };

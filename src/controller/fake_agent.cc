@@ -133,6 +133,30 @@ grpc::Status FakeAgent::FetchBlob(const std::string& sha256, int64_t offset, std
   return reader->Finish();
 }
 
+grpc::Status FakeAgent::SendSnapshot(const std::vector<v1::SnapshotChunk>& chunks) {
+  const auto stub = Dial();
+  grpc::ClientContext context;
+  v1::UploadSnapshotReply reply;
+  const auto writer = stub->UploadSnapshot(&context, &reply);
+  for (const v1::SnapshotChunk& chunk : chunks) {
+    if (!writer->Write(chunk)) break;
+  }
+  writer->WritesDone();
+  return writer->Finish();
+}
+
+grpc::Status FakeAgent::FetchPart(const std::string& instance_uid, const std::string& part,
+                                  std::string& out) {
+  grpc::ClientContext context;
+  v1::FetchSnapshotPartRequest request;
+  request.set_instance_uid(instance_uid);
+  request.set_part(part);
+  v1::BlobChunk reply;
+  const grpc::Status status = Dial()->FetchSnapshotPart(&context, request, &reply);
+  out = reply.data();
+  return status;
+}
+
 std::unique_ptr<FakeAgent::ConsoleCall> FakeAgent::OpenConsole(const std::string& session_id) {
   auto call = std::make_unique<ConsoleCall>();
   call->stream = stub_->Console(&call->context);

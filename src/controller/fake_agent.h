@@ -6,6 +6,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "base/result.h"
 #include "vallum/v1/agent.grpc.pb.h"
@@ -40,6 +41,11 @@ class FakeAgent {
   void SendEvidence(const v1::BootEvidenceReport& report);
   void Beat();
   grpc::Status FetchBlob(const std::string& sha256, int64_t offset, std::string& out);
+
+  // Sends these messages as one snapshot.
+  grpc::Status SendSnapshot(const std::vector<v1::SnapshotChunk>& chunks);
+  grpc::Status FetchPart(const std::string& instance_uid, const std::string& part,
+                         std::string& out);
 
   struct ConsoleCall {
     grpc::ClientContext context;

@@ -73,24 +73,6 @@ class BlobReactor final : public grpc::ServerWriteReactor<v1::BlobChunk> {
   v1::BlobChunk chunk_;
 };
 
-// Ends a call at once.
-template <typename Reactor>
-class Refusal final : public Reactor {
- public:
-  Refusal(LiveCalls& live, grpc::Status status) : live_(live) {
-    live_.Add();
-    this->Finish(std::move(status));
-  }
-  void OnDone() override {
-    LiveCalls& live = live_;
-    delete this;
-    live.Remove();
-  }
-
- private:
-  LiveCalls& live_;
-};
-
 Error NotAllowedToJoin() {
   return Denied("the join token is unknown, used or expired")
       .WithFix("make a new one with `vallum token create --role join`");
@@ -347,6 +329,10 @@ bool Gateway::Impl::MayFetch(const std::string& host, const std::string& sha256)
     if (image != nullptr && image->status().sha256() == sha256) {
       return true;
     }
+    const auto snapshot = parts_.view.Get<v1::Snapshot>(instance->spec().snapshot());
+    if (snapshot != nullptr && snapshot->status().disk().sha256() == sha256) {
+      return true;
+    }
   }
   return false;
 }
@@ -491,6 +477,14 @@ void Gateway::SendDesired(std::string_view host, const v1::DesiredState& desired
 
 void Gateway::SendInstance(std::string_view host, const v1::DesiredInstance& desired) {
   impl_->WithSession(host, [&](SessionReactor& session) { session.SendInstance(desired); });
+}
+
+bool Gateway::SendTakeSnapshot(std::string_view host, const v1::TakeSnapshot& request) {
+  return impl_->WithSession(host, [&](SessionReactor& session) {
+    v1::ControllerMessage message;
+    *message.mutable_take_snapshot() = request;
+    session.Send(std::move(message));
+  });
 }
 
 void Gateway::Disconnect(std::string_view host) {

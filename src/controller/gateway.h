@@ -14,6 +14,7 @@
 #include "controller/event_log.h"
 #include "controller/metrics.h"
 #include "controller/resource_store.h"
+#include "controller/snapshot_receiver.h"
 #include "controller/tokens.h"
 #include "controller/view.h"
 #include "store/blob_store.h"
@@ -54,6 +55,7 @@ class Gateway {
     store::BlobStore& blobs;
     tls::CertificateAuthority& authority;
     AgentListener& listener;
+    SnapshotReceiver& snapshots;
     Metrics& metrics;
     const Clock& clock;
   };
@@ -71,6 +73,8 @@ class Gateway {
   void SendDesired(std::string_view host, const v1::DesiredState& desired);
   // Sends one instance, unless exactly this was the last thing sent about it in this session.
   void SendInstance(std::string_view host, const v1::DesiredInstance& desired);
+  // Asks a host for a snapshot. False: it is not connected.
+  bool SendTakeSnapshot(std::string_view host, const v1::TakeSnapshot& request);
   // Ends a host's session, such as when it is deleted.
   void Disconnect(std::string_view host);
 

@@ -40,6 +40,24 @@ class LiveCalls {
   int live_ = 0;
 };
 
+// Ends a call at once.
+template <typename Reactor>
+class Refusal final : public Reactor {
+ public:
+  Refusal(LiveCalls& live, grpc::Status status) : live_(live) {
+    live_.Add();
+    this->Finish(std::move(status));
+  }
+  void OnDone() override {
+    LiveCalls& live = live_;
+    delete this;
+    live.Remove();
+  }
+
+ private:
+  LiveCalls& live_;
+};
+
 class Gateway::Impl final : public v1::AgentGateway::CallbackService {
  public:
   Impl(const Options& options, const Parts& parts) : options_(options), parts_(parts) {}
@@ -55,6 +73,11 @@ class Gateway::Impl final : public v1::AgentGateway::CallbackService {
                                                      const v1::FetchBlobRequest* request) override;
   grpc::ServerBidiReactor<v1::ConsoleFrame, v1::ConsoleFrame>* Console(
       grpc::CallbackServerContext* context) override;
+  grpc::ServerReadReactor<v1::SnapshotChunk>* UploadSnapshot(
+      grpc::CallbackServerContext* context, v1::UploadSnapshotReply* reply) override;
+  grpc::ServerUnaryReactor* FetchSnapshotPart(grpc::CallbackServerContext* context,
+                                              const v1::FetchSnapshotPartRequest* request,
+                                              v1::BlobChunk* reply) override;
 
   grpc::ServerUnaryReactor* IssueVtpmCertificate(grpc::CallbackServerContext* context,
                                                  const v1::IssueVtpmCertificateRequest* request,

@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "base/text.h"
+#include "controller/instance_origin.h"
 #include "controller/key_set_content.h"
 #include "controller/key_set_service.h"
 #include "controller/loader_signature.h"
@@ -102,9 +103,9 @@ const v1::BootReport* StoredReport(const View& view, const v1::Instance& instanc
 
 std::string WhyUnbootable(const View& view, const v1::Instance& instance, const Preflight& judge) {
   if (instance.status().boot().requested().mode() != v1::BOOT_MODE_SECURE) return {};
-  const std::string words = "image " + instance.spec().image() + " will not start under key set " +
+  const std::string words = OriginWords(instance.spec()) + " will not start under key set " +
                             instance.spec().key_set() + ": ";
-  const auto image = view.Get<v1::Image>(instance.spec().image());
+  const auto image = OriginOf(view, instance.spec());
   if (image == nullptr) return words + "it is gone, so that its boot chain cannot be judged";
   if (const v1::BootReport* report = StoredReport(view, instance, *image); report != nullptr) {
     if (report->bootable() != "no") return {};

@@ -15,6 +15,7 @@
 #include "base/text.h"
 #include "controller/boot_settings.h"
 #include "controller/instance_keys.h"
+#include "controller/instance_origin.h"
 #include "controller/key_set_service.h"
 #include "controller/loader_signature.h"
 
@@ -142,7 +143,7 @@ void StorePolicy(const BootPolicy& policy, v1::InstanceSpec& spec) {
 
 // Warnings of the pre-flight begin so: with other keys they are made anew.
 std::string PreflightPrefix(const v1::Instance& instance) {
-  return "image " + instance.spec().image() + " will not start under key set ";
+  return OriginWords(instance.spec()) + " will not start under key set ";
 }
 
 void SetWarning(const std::string& warning, v1::Instance& instance) {
@@ -165,6 +166,11 @@ Result<void> CheckFree(const v1::Instance& instance) {
   if (instance.metadata().has_delete_time()) {
     return Conflict("instance \"" + instance.metadata().name() + "\" is being deleted")
         .WithFix("wait until it is gone");
+  }
+  if (const std::string& snapshot = instance.status().taking_snapshot(); !snapshot.empty()) {
+    return Conflict("snapshot \"" + snapshot + "\" of instance \"" + instance.metadata().name() +
+                    "\" is being taken, and until then the instance stays as it is")
+        .WithFix("wait for it, or give it up with `vallum snapshot delete " + snapshot + "`");
   }
   return Ok();
 }
@@ -210,7 +216,7 @@ Result<BootPolicy> InstanceService::Resolve(v1::InstanceSpec& spec) const {
   if (spec.pool().empty()) {
     spec.set_pool("default");
   }
-  const auto image = view_.Get<v1::Image>(spec.image());
+  const auto image = OriginOf(view_, spec);
   const auto flavor = view_.Get<v1::Flavor>(spec.flavor());
   if (view_.Get<v1::Pool>(spec.pool()) == nullptr) {
     return NoSuch(Kind::kPool, spec.pool());
@@ -249,21 +255,25 @@ Result<InstanceService::Accepted> InstanceService::Create(v1::Instance instance,
   const std::string name = instance.metadata().name();
   RETURN_IF_ERROR(ValidateName("instance", name));
   v1::InstanceSpec& spec = *instance.mutable_spec();
-  if (spec.image().empty() || spec.flavor().empty()) {
+  if (spec.snapshot().empty() && (spec.image().empty() || spec.flavor().empty())) {
     return InvalidInput(std::string("the instance names no ") +
                         (spec.image().empty() ? "image" : "flavor"))
-        .WithFix("set spec.image and spec.flavor");
+        .WithFix("set spec.image and spec.flavor, or spec.snapshot");
   }
   RETURN_IF_ERROR(CheckNetworks(spec));
   RETURN_IF_ERROR(CheckBounds(spec));
   if (principal.role == v1::ROLE_TENANT) {
     RETURN_IF_ERROR(CheckTenantMay(spec));
   }
+  RETURN_IF_ERROR(FillFromSnapshot(view_, spec));
   if (spec.stop_timeout_seconds() < 0 || spec.stop_timeout_seconds() > kMaxStopTimeout) {
     return InvalidInput("stop_timeout_seconds must be from 0 to 3600");
   }
   ASSIGN_OR_RETURN(BootPolicy policy, Resolve(spec));
-  const auto image = view_.Get<v1::Image>(spec.image());
+  const auto pool = view_.Get<v1::Pool>(spec.pool());
+  if (pool == nullptr) return NoSuch(Kind::kPool, spec.pool());
+  ASSIGN_OR_RETURN(const TrustCrossing crossing, CheckTrust(spec, *pool));
+  const auto image = OriginOf(view_, spec);
   if (image == nullptr || image->status().state() != v1::IMAGE_READY) {
     return Conflict("image \"" + spec.image() + "\" is not ready")
         .WithFix("`vallum image show " + spec.image() +
@@ -305,6 +315,16 @@ Result<InstanceService::Accepted> InstanceService::Create(v1::Instance instance,
                                   .user = principal.name,
                                   .message = "asked for, to boot with " + policy.requested.origin(),
                                   .tenant = instance.metadata().tenant()}));
+  if (crossing == TrustCrossing::kAllowed) {
+    RETURN_IF_ERROR(
+        events_.Append({.kind = "instance.trust-overridden",
+                        .severity = "warning",
+                        .object = "instances/" + name,
+                        .user = principal.name,
+                        .message = "a trusted instance may run in pool " + spec.pool() +
+                                   ", whose hosts need not be attested: allow_untrusted was said",
+                        .tenant = instance.metadata().tenant()}));
+  }
   RETURN_IF_ERROR(view_.WaitFor(instance.metadata().revision()));
   return Accepted{.instance = std::move(instance), .operation = std::move(operation)};
 }
@@ -317,8 +337,10 @@ Result<void> InstanceService::CommitNew(v1::Instance& instance, v1::Operation& o
                 store::Write::Put(KeyOf(Kind::kOperation, operation.metadata().name()),
                                   EncodeResource(operation))};
   // What it uses must be there still, and whoever deletes it must see this use.
-  for (const auto& [kind, name] : {std::pair(Kind::kImage, instance.spec().image()),
-                                   std::pair(Kind::kPool, instance.spec().pool()),
+  const auto origin = instance.spec().snapshot().empty()
+                          ? std::pair(Kind::kImage, instance.spec().image())
+                          : std::pair(Kind::kSnapshot, instance.spec().snapshot());
+  for (const auto& [kind, name] : {origin, std::pair(Kind::kPool, instance.spec().pool()),
                                    std::pair(Kind::kKeySet, instance.spec().key_set()),
                                    std::pair(Kind::kKeySet, OtherSigner(instance))}) {
     if (name.empty()) continue;  // BIOS: no key set
@@ -332,7 +354,7 @@ Result<void> InstanceService::CommitNew(v1::Instance& instance, v1::Operation& o
   if (!done.succeeded) {
     RETURN_IF_ERROR(view_.WaitFor(done.revision));
     if (view_.Find(Kind::kInstance, instance.metadata().name()) == nullptr) {
-      return Conflict("the image, the pool or the key set changed while instance \"" +
+      return Conflict("image, snapshot, pool or key set changed while instance \"" +
                       instance.metadata().name() + "\" was created")
           .WithFix("try again");
     }
@@ -582,8 +604,9 @@ Result<v1::ScheduleExplainReply> InstanceService::Explain(const v1::InstanceSpec
   v1::Instance instance;
   *instance.mutable_spec() = spec;
   ASSIGN_OR_RETURN(const BootPolicy policy, Resolve(*instance.mutable_spec()));
+  const View::Placement snapshot = view_.ForPlacement();
   const placement::Decision decision =
-      placement::Place(ToHostViews(view_.ForPlacement()), ToPlacementRequest(instance, policy));
+      placement::Place(ToHostViews(snapshot), ToPlacementRequest(instance, policy, snapshot));
   v1::ScheduleExplainReply reply;
   reply.set_chosen(decision.chosen);
   *reply.mutable_boot() = policy.requested;

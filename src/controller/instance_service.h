@@ -36,8 +36,9 @@ class InstanceService {
   // Resolves image, flavor, pool and boot policy; copies the flavor's sizes into spec.
   //   instance: metadata.name, labels and tenant, and spec.
   //   preflight: warns of an image that will not start.
-  // Errors: kInvalidInput (with both settings for boot conflicts), kNotFound (image, flavor, pool,
-  // key set), kConflict (name taken; image not ready).
+  // Errors: kInvalidInput (with both settings for boot conflicts), kNotFound (image, snapshot,
+  // flavor, pool, key set), kConflict (name taken; image or snapshot not ready; a trusted instance
+  // and a pool that is not).
   Result<Accepted> Create(v1::Instance instance, const Principal& principal,
                           const Preflight& preflight);
 
@@ -87,6 +88,7 @@ class InstanceService {
 // What the scheduler knows of hosts and instances, in placement's terms. Pure; thread-safe.
 std::vector<placement::HostView> ToHostViews(const View::Placement& snapshot);
 // The request of an instance whose spec was resolved by InstanceService.
-placement::Request ToPlacementRequest(const v1::Instance& instance, const BootPolicy& policy);
+placement::Request ToPlacementRequest(const v1::Instance& instance, const BootPolicy& policy,
+                                      const View::Placement& snapshot);
 
 }  // namespace vallum::controller

@@ -105,6 +105,7 @@ Controller::Options OptionsOf(const Flags& flags, const std::vector<firmware::Ke
   options.gateway.names = ServerNamesOf(flags);
   options.agent_endpoint = EndpointOf(flags);
   options.key_sets = key_sets;
+  options.inspector = InspectorOf(flags);
   options.reconciler.on_error = [](const Error& error) {
     spdlog::warn("will be tried again: {}", error.DebugString());
   };

@@ -41,6 +41,8 @@ placement::HostView ToView(const v1::Host& host, double overcommit) {
   view.pool = host.spec().pool();
   view.state = State(host);
   view.state_reason = host.status().reason();
+  // Nothing attests hosts yet, so no host is trusted.
+  view.trusted = false;
   for (const std::string& trait : capabilities.traits()) {
     view.traits.Insert(trait);
   }
@@ -87,8 +89,14 @@ std::vector<placement::HostView> ToHostViews(const View::Placement& snapshot) {
   return views;
 }
 
-placement::Request ToPlacementRequest(const v1::Instance& instance, const BootPolicy& policy) {
+placement::Request ToPlacementRequest(const v1::Instance& instance, const BootPolicy& policy,
+                                      const View::Placement& snapshot) {
   placement::Request request;
+  for (const auto& pool : snapshot.pools) {
+    if (pool->metadata().name() == instance.spec().pool()) {
+      request.needs_trusted_host = pool->spec().trusted_service();
+    }
+  }
   request.pool = instance.spec().pool();
   request.pinned_host = instance.spec().host();
   request.required_traits = placement::TraitSet(policy.required_traits);

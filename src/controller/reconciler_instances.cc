@@ -8,6 +8,7 @@
 
 #include "base/text.h"
 #include "controller/instance_keys.h"
+#include "controller/instance_origin.h"
 #include "controller/key_set_service.h"
 #include "controller/problem.h"
 #include "controller/reconciler_impl.h"
@@ -22,6 +23,7 @@ v1::InstanceStatus Merge(const v1::Instance& current, const v1::InstanceReport& 
   v1::InstanceStatus status = report.status();
   status.set_host(current.status().host());
   status.set_isolated(current.status().isolated());
+  status.set_taking_snapshot(current.status().taking_snapshot());
   *status.mutable_boot()->mutable_requested() = current.status().boot().requested();
   if (current.metadata().has_delete_time()) {
     status.set_phase(v1::INSTANCE_DELETING);
@@ -103,14 +105,7 @@ v1::DesiredInstance Reconciler::Impl::Desired(const v1::Instance& instance) cons
   desired.set_remove(instance.metadata().has_delete_time());
   desired.set_isolate(instance.status().isolated());
   *desired.mutable_boot() = instance.status().boot().requested();
-  if (const auto image = parts_.view.Get<v1::Image>(instance.spec().image()); image != nullptr) {
-    const v1::ImageStatus& status = image->status();
-    desired.set_image_sha256(status.sha256());
-    desired.set_image_size_bytes(status.size_bytes());
-    desired.set_image_format(status.detected_format());
-    desired.set_image_virtual_size_bytes(status.virtual_size_bytes());
-    *desired.mutable_boot_binaries() = status.boot_binaries();
-  }
+  SetDesiredOrigin(parts_.view, instance, desired);
   desired.set_key_set_name(KeySetOf(instance));
   desired.set_key_set_version(instance.spec().key_set_version());
   // A set that is gone (which its use forbids) leaves the field out: the agent then refuses.

@@ -15,7 +15,6 @@
 #include "base/error.h"
 #include "base/result.h"
 #include "base/text.h"
-#include "controller/content_claims.h"
 #include "controller/controller.h"
 #include "controller/openapi.h"
 #include "controller/principal.h"
@@ -67,9 +66,9 @@ class Rest::Impl {
   Impl(Controller& controller, const images::ConfinedInspector& inspector,
        const images::ConfinedConverter& converter, std::vector<firmware::KeySet> key_sets)
       : watches_(controller.view()),
-        contents_(controller.blobs(), controller.view()),
         key_sets_(std::move(key_sets)),
-        context_{controller, inspector, converter, watches_, consoles_, contents_, key_sets_} {}
+        context_{controller, inspector, converter, watches_, consoles_, controller.contents(),
+                 key_sets_} {}
 
   ~Impl() { Stop(std::chrono::milliseconds(0)); }
 
@@ -150,6 +149,7 @@ class Rest::Impl {
     std::vector<ApiRoute> routes = ResourceRoutes(context_);
     for (ApiRoute& route : InstanceRoutes(context_)) routes.push_back(std::move(route));
     for (ApiRoute& route : BootRoutes(context_)) routes.push_back(std::move(route));
+    for (ApiRoute& route : SnapshotRoutes(context_)) routes.push_back(std::move(route));
     for (ApiRoute& route : KeySetRoutes(context_)) routes.push_back(std::move(route));
     for (ApiRoute& route : RolloutRoutes(context_)) routes.push_back(std::move(route));
     routes.push_back({Method::kGet, "/metrics", "Prometheus metrics", nullptr, nullptr, 200,
@@ -170,7 +170,9 @@ class Rest::Impl {
     std::vector<ApiRoute> routes = Routes();
     AddOpenRoutes(router, MakeOpenApi(routes));
     for (ApiRoute& route : routes) {
-      if (route.handler) router.Add(route.method, route.pattern, Wrap(std::move(route.handler)));
+      if (route.handler) {
+        router.Add(route.method, route.pattern, Wrap(std::move(route.handler)), route.body_limit);
+      }
     }
     router.AddUpload(Method::kPut, "/v1/images/{name}/content", WrapUpload());
     return router;
@@ -179,7 +181,6 @@ class Rest::Impl {
   // In this order: the server goes first, then what its handlers and threads use.
   WatchSessions watches_;
   ConsoleSessions consoles_;
-  ContentClaims contents_;
   const std::vector<firmware::KeySet> key_sets_;
   RestContext context_;
   RestMetrics metrics_;

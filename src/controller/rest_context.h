@@ -15,6 +15,7 @@
 #include "controller/resource_kind.h"
 #include "firmware/key_set.h"
 #include "http/message.h"
+#include "http/router.h"
 #include "images/confined_converter.h"
 #include "images/confined_inspector.h"
 #include "images/preflight.h"
@@ -49,6 +50,7 @@ struct ApiRoute {
   int status = 200;
   ApiHandler handler;  // empty: the route is added elsewhere and only described here
   bool is_list = false;
+  ByteCount body_limit = http::kDefaultBodyLimit;
 };
 
 // The routes of every kind of resource: list, get, create, replace, patch, delete, watch.
@@ -58,6 +60,8 @@ std::vector<ApiRoute> InstanceRoutes(RestContext& context);
 // What an instance booted, and its baseline.
 std::vector<ApiRoute> BootRoutes(RestContext& context);
 
+// Taking snapshots, and their content.
+std::vector<ApiRoute> SnapshotRoutes(RestContext& context);
 // Questions about the keys under which images start, and the versions of key sets.
 std::vector<ApiRoute> KeySetRoutes(RestContext& context);
 std::vector<ApiRoute> RolloutRoutes(RestContext& context);

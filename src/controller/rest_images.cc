@@ -18,6 +18,7 @@
 #include "base/result.h"
 #include "base/text.h"
 #include "base/units.h"
+#include "controller/boot_binary.h"
 #include "controller/content_claims.h"
 #include "controller/controller.h"
 #include "controller/principal.h"
@@ -93,17 +94,7 @@ void FillStatus(const images::InspectedImage& image, const std::string& digest,
   for (const images::KeySetReport& report : found.reports) {
     FillReport(report, *status.add_boot_reports());
   }
-  for (const images::BootBinary& binary : found.boot_binaries) {
-    v1::BootBinary& out = *status.add_boot_binaries();
-    out.set_path(binary.path);
-    out.set_authenticode_sha256(binary.authenticode_sha256);
-    out.set_signer(binary.signer);
-    out.set_vendor_cert(std::string(AsText(binary.vendor_cert_section)));
-    out.set_sbat_level(std::string(AsText(binary.sbat_level_section)));
-    for (const Bytes& certificate : binary.certificates) {
-      out.add_signer_certificates(std::string(AsText(certificate)));
-    }
-  }
+  AddBootBinaries(found, *status.mutable_boot_binaries());
 }
 
 void FillSource(const images::InspectedImage& image, const std::string& digest,

@@ -43,7 +43,7 @@ constexpr KindRules kRules[] = {
     {Kind::kImage, true, true, true},       {Kind::kFlavor, true, true, true},
     {Kind::kInstance, false, false, false}, {Kind::kOperation, false, false, false},
     {Kind::kEvent, false, false, false},    {Kind::kToken, false, false, true},
-    {Kind::kKeySet, true, true, true},      {Kind::kSnapshot, false, false, false},
+    {Kind::kKeySet, true, true, true},      {Kind::kSnapshot, false, false, true},
     {Kind::kRollout, false, false, true},
 };
 
@@ -229,6 +229,12 @@ Result<Response> Delete(RestContext& context, Kind kind, const Request& request,
   RETURN_IF_ERROR(context.controller.view().WaitFor(revision));
   if (kind == Kind::kImage) {
     context.contents.RemoveUnused(static_cast<const v1::Image&>(*current).status().sha256());
+  }
+  if (kind == Kind::kSnapshot) {
+    const v1::SnapshotStatus& status = static_cast<const v1::Snapshot&>(*current).status();
+    for (const auto* part : {&status.disk(), &status.variables(), &status.tpm()}) {
+      context.contents.RemoveUnused(part->sha256());
+    }
   }
   if (kind == Kind::kHost) context.controller.gateway().Disconnect(name);
   Audit(context, principal, kind, "deleted", name);

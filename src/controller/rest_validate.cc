@@ -163,6 +163,9 @@ Result<void> CheckUnused(const View& view, Kind kind, const google::protobuf::Me
     const std::string by = "instance " + instance->metadata().name();
     const std::string pool = instance->spec().pool().empty() ? "default" : instance->spec().pool();
     if (kind == Kind::kImage && instance->spec().image() == name) return InUse(kind, name, by);
+    if (kind == Kind::kSnapshot && instance->spec().snapshot() == name) {
+      return InUse(kind, name, by);
+    }
     if (kind == Kind::kPool && pool == name) return InUse(kind, name, by);
     if (kind == Kind::kHost && instance->status().host() == name) {
       // A host that died for good takes the instances with it that are being deleted: nobody is

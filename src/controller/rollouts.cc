@@ -10,6 +10,8 @@
 #include "base/error.h"
 #include "base/ids.h"
 #include "base/text.h"
+#include "controller/instance_origin.h"
+#include "controller/instance_origin.h"
 #include "controller/key_set_content.h"
 #include "controller/key_set_service.h"
 
@@ -229,9 +231,9 @@ class Judge {
   Result<std::string> WhyNot(const v1::Instance& instance) {
     if (instance.status().boot().requested().mode() != v1::BOOT_MODE_SECURE) return std::string();
     ASSIGN_OR_RETURN(const firmware::KeySet keys, KeysFor(view_, instance));
-    const std::string id = instance.spec().image() + " " + ContentSha256(keys);
+    const std::string id = OriginWords(instance.spec()) + " " + ContentSha256(keys);
     if (const auto known = known_.find(id); known != known_.end()) return known->second;
-    const auto image = view_.Get<v1::Image>(instance.spec().image());
+    const auto image = OriginOf(view_, instance.spec());
     std::string reason;
     if (image == nullptr) {
       reason = "its image is gone, so that its boot chain cannot be judged";

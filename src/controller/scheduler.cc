@@ -76,7 +76,7 @@ Result<v1::Instance> Scheduler::Place(const std::string& name) {
     }
     ASSIGN_OR_RETURN(const BootPolicy policy, StoredPolicy(*current));
     const placement::Decision decision =
-        placement::Place(ToHostViews(snapshot), ToPlacementRequest(*current, policy));
+        placement::Place(ToHostViews(snapshot), ToPlacementRequest(*current, policy, snapshot));
     if (decision.chosen.empty()) {
       metrics_.placement_refusals_total.fetch_add(1);
       return Exhausted(placement::DescribeRefusal(decision))

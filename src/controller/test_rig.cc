@@ -57,6 +57,7 @@ void Rig::Start() {
   options.state_dir = dir();
   options.gateway.listen = "127.0.0.1:0";
   options.gateway.names = {.dns_names = {"localhost"}, .ip_addresses = {"127.0.0.1"}};
+  options.inspector = std::string(VALLUM_BIN_DIR) + "/vallum-inspect";
   options.gateway.console_timeout = std::chrono::seconds(5);
   auto controller = Controller::Start(
       options, {.store = *store_, .blobs = *blobs_, .authority = *authority_, .clock = clock_});

@@ -64,7 +64,8 @@ class Examination {
 
   std::vector<KeyFinding> Run() && {
     if (keys_.pk.empty() && keys_.db.empty() && keys_.kek.empty()) {
-      Add(FindingSeverity::kNote, "the set has no keys: firmware is in setup mode and checks nothing");
+      Add(FindingSeverity::kNote,
+          "the set has no keys: firmware is in setup mode and checks nothing");
       return std::move(findings_);
     }
     ExamineCompleteness();
@@ -84,8 +85,8 @@ class Examination {
           "PK is empty: firmware is in setup mode and checks nothing, whatever db holds");
     }
     if (keys_.pk.size() > 1) {
-      Add(FindingSeverity::kError, fmt::format("PK has {} entries: firmware takes one",
-                                               keys_.pk.size()));
+      Add(FindingSeverity::kError,
+          fmt::format("PK has {} entries: firmware takes one", keys_.pk.size()));
     }
     if (keys_.kek.empty()) {
       Add(FindingSeverity::kWarning, "KEK is empty: guests can take over no update of db and dbx");
@@ -110,11 +111,13 @@ class Examination {
       if (entry.type == SignatureType::kX509) {
         ExamineCertificate(list.variable, entry.data);
       } else if (entry.type == SignatureType::kOther) {
-        Add(FindingSeverity::kWarning, fmt::format("{} has an entry of a type that firmware ignores: {}",
-                                                   list.variable, DescribeSignature(entry)));
+        Add(FindingSeverity::kWarning,
+            fmt::format("{} has an entry of a type that firmware ignores: {}", list.variable,
+                        DescribeSignature(entry)));
       } else if (signs) {
-        Add(FindingSeverity::kError, fmt::format("{} has a digest, where a certificate is needed: {}",
-                                                 list.variable, DescribeSignature(entry)));
+        Add(FindingSeverity::kError,
+            fmt::format("{} has a digest, where a certificate is needed: {}", list.variable,
+                        DescribeSignature(entry)));
       }
     }
   }
@@ -122,8 +125,8 @@ class Examination {
   void ExamineCertificate(std::string_view where, ByteView der) {
     const Result<Certificate> parsed = Certificate::Parse(der);
     if (!parsed.has_value()) {
-      Add(FindingSeverity::kError, fmt::format("{} has a certificate that cannot be read: {}", where,
-                                               parsed.error().Describe()));
+      Add(FindingSeverity::kError, fmt::format("{} has a certificate that cannot be read: {}",
+                                               where, parsed.error().Describe()));
       return;
     }
     const std::string name = fmt::format("{}: {}", where, parsed->CommonName());
@@ -139,12 +142,13 @@ class Examination {
     }
     const int least = parsed->KeyType() == "EC" ? kLeastEcBits : kLeastRsaBits;
     if (parsed->KeyBits() < least) {
-      Add(FindingSeverity::kError, fmt::format("{} has a key of {} bits, below {}", name,
-                                               parsed->KeyBits(), least));
+      Add(FindingSeverity::kError,
+          fmt::format("{} has a key of {} bits, below {}", name, parsed->KeyBits(), least));
     }
     if (parsed->HasWeakSignature()) {
-      Add(FindingSeverity::kNote, name + " is signed by way of SHA-1 or MD5; firmware does not check "
-                                         "that signature of an entry");
+      Add(FindingSeverity::kNote, name +
+                                      " is signed by way of SHA-1 or MD5; firmware does not check "
+                                      "that signature of an entry");
     }
     ExamineValidity(name, *parsed);
   }
@@ -167,15 +171,16 @@ class Examination {
     const Meanings refused = MeaningsOf(keys_.dbx);
     for (const Signature& entry : keys_.db) {
       if (refused.contains(MeaningOf(entry))) {
-        Add(FindingSeverity::kWarning, "db and dbx both have " + DescribeSignature(entry) +
-                                           ": dbx wins, it starts nothing");
+        Add(FindingSeverity::kWarning,
+            "db and dbx both have " + DescribeSignature(entry) + ": dbx wins, it starts nothing");
       }
     }
     const Meanings accepted = MeaningsOf(keys_.db);
     for (const Signature& entry : keys_.pk) {
       if (accepted.contains(MeaningOf(entry))) {
-        Add(FindingSeverity::kNote, "db has the platform key as well: whoever signs programs with it "
-                                    "can also replace every key");
+        Add(FindingSeverity::kNote,
+            "db has the platform key as well: whoever signs programs with it "
+            "can also replace every key");
       }
     }
   }
@@ -207,8 +212,9 @@ Result<Signature> SignatureFromDigest(std::string_view hex, const Guid& owner) {
   const Result<Bytes> digest = FromHex(hex);
   if (!digest.has_value() || digest->size() != DigestSize(HashAlgorithm::kSha256)) {
     return InvalidInput("'" + Printable(hex, 80) + "' is no SHA-256")
-        .WithFix("give the 64 hexadecimal digits of the program's Authenticode digest, as `vallum "
-                 "image inspect` shows it");
+        .WithFix(
+            "give the 64 hexadecimal digits of the program's Authenticode digest, as `vallum "
+            "image inspect` shows it");
   }
   return MakeSignature(SignatureType::kSha256, owner, *digest);
 }
@@ -224,7 +230,8 @@ std::vector<KeyListDifference> DiffKeySets(const KeySet& before, const KeySet& a
   const auto add = [&](std::string list, std::vector<std::string> added,
                        std::vector<std::string> removed) {
     if (added.empty() && removed.empty()) return;
-    differences.push_back({.list = std::move(list), .added = std::move(added), .removed = std::move(removed)});
+    differences.push_back(
+        {.list = std::move(list), .added = std::move(added), .removed = std::move(removed)});
   };
   for (const KeyList& list : KeyLists()) {
     add(list.variable, MoreIn(after.*list.entries, MeaningsOf(before.*list.entries)),
@@ -263,7 +270,8 @@ std::vector<AgingCertificate> FindAgingCertificates(const KeySet& keys, WallTime
   std::set<std::string_view> held;
   for (const KeyList& list : KeyLists()) {
     for (const Signature& entry : keys.*list.entries) {
-      if (const KnownCertificate* known = FindKnownCertificate(entry.data)) held.insert(known->name);
+      if (const KnownCertificate* known = FindKnownCertificate(entry.data))
+        held.insert(known->name);
     }
   }
   std::vector<AgingCertificate> aging;

@@ -53,9 +53,9 @@ std::vector<KeyFinding> VerifyKeySet(const KeySet& keys, WallTime now);
 // A certificate that boots hang on and that gives way to others.
 struct AgingCertificate {
   std::string name;
-  std::string list;                 // of the set: "KEK", "db"
-  std::string expires;              // "2026-06-27"
-  bool expired = false;             // at the time asked for
+  std::string list;                  // of the set: "KEK", "db"
+  std::string expires;               // "2026-06-27"
+  bool expired = false;              // at the time asked for
   std::vector<std::string> missing;  // its successors that the set lacks
 };
 // Those of Microsoft's certificates of 2011 that the set holds, known by their digests.

@@ -19,11 +19,11 @@ using formats::testing::ReadFile;
 using ::testing::AllOf;
 using ::testing::Contains;
 using ::testing::ElementsAre;
+using testing::Entry;
 using ::testing::Field;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using ::testing::Not;
-using testing::Entry;
 using testing::TestKeys;
 
 constexpr const char* kMicrosoftTemplate = "/usr/share/OVMF/OVMF_VARS_4M.ms.fd";
@@ -68,8 +68,8 @@ class KeySetToolsTest : public ::testing::Test {
 };
 
 auto Finding(FindingSeverity severity, const std::string& words) {
-  return Contains(AllOf(Field(&KeyFinding::severity, severity),
-                        Field(&KeyFinding::text, HasSubstr(words))));
+  return Contains(
+      AllOf(Field(&KeyFinding::severity, severity), Field(&KeyFinding::text, HasSubstr(words))));
 }
 
 TEST_F(KeySetToolsTest, SetWithoutFaultsHasNoFindings) {
@@ -100,8 +100,7 @@ TEST_F(KeySetToolsTest, EmptyListsAreNamed) {
 }
 
 TEST_F(KeySetToolsTest, SetWithoutAnyKeyIsSetupModeAndNothingElse) {
-  EXPECT_THAT(Examine(KeySet()),
-              ElementsAre(Field(&KeyFinding::text, HasSubstr("setup mode"))));
+  EXPECT_THAT(Examine(KeySet()), ElementsAre(Field(&KeyFinding::text, HasSubstr("setup mode"))));
 }
 
 TEST_F(KeySetToolsTest, ExpiredCertificateIsNamedWithItsDay) {

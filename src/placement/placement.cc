@@ -134,6 +134,10 @@ void Explain(const HostView& host, const Request& request, HostVerdict& verdict)
       verdict.requirement = "maintenance";
       verdict.detail = "the host is in maintenance";
       return;
+    case Requirement::kTrust:
+      verdict.requirement = "trust";
+      verdict.detail = "not attested: pool " + request.pool + " takes trusted hosts only";
+      return;
     case Requirement::kTrait: {
       const std::string trait =
           host.traits.FirstMissing(request.required_traits).value_or(std::string());
@@ -184,6 +188,9 @@ Requirement FirstFailing(const HostView& host, const Request& request) {
   }
   if (host.state != HostState::kUp) {
     return Requirement::kState;
+  }
+  if (request.needs_trusted_host && !host.trusted) {
+    return Requirement::kTrust;
   }
   if (!host.traits.ContainsAll(request.required_traits)) {
     return Requirement::kTrait;

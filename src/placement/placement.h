@@ -27,6 +27,7 @@ struct HostView {
   std::string pool;
   HostState state = HostState::kJoining;
   std::string state_reason;
+  bool trusted = false;  // a fresh attestation found it trusted
   TraitSet traits;
   std::vector<Probe> probes;
   std::string accelerator;  // "kvm", "tcg"; empty: none ran a guest
@@ -49,6 +50,7 @@ struct Request {
   std::string pinned_host;  // empty: any
   TraitSet required_traits;
   std::string accelerator;  // empty: any that works
+  bool needs_trusted_host = false;
   int64_t vcpus = 1;
   ByteCount memory;
   ByteCount disk;
@@ -61,6 +63,7 @@ enum class Requirement {
   kPinnedHost,
   kState,
   kMaintenance,
+  kTrust,
   kTrait,
   kAccelerator,
   kVcpus,

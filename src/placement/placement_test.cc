@@ -78,6 +78,17 @@ TEST(PlacementTest, HostWithoutSecureFirmwareIsNotChosenAndTheProbeSaysWhy) {
   EXPECT_EQ(verdict.detail, "firmware-secure-boot: no descriptor");
 }
 
+TEST(PlacementTest, TrustedPoolTakesAttestedHostsOnly) {
+  HostView host = MakeValidHost("node1");
+  Request request = MakeValidRequest();
+  request.needs_trusted_host = true;
+  const HostVerdict verdict = VerdictOn(host, request);
+  EXPECT_EQ(verdict.failed, Requirement::kTrust);
+  EXPECT_THAT(verdict.detail, HasSubstr("not attested"));
+  host.trusted = true;
+  EXPECT_TRUE(VerdictOn(host, request).fits());
+}
+
 TEST(PlacementTest, UnknownTraitThatIsRequiredIsReportedByName) {
   Request request = MakeValidRequest();
   request.required_traits.Insert("CUSTOM_RACK_B");

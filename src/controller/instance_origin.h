@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "base/result.h"
+#include "controller/view.h"
+#include "vallum/v1/agent.pb.h"
+
+namespace vallum::controller {
+
+// What a new instance is made from: the image that its spec names, or its snapshot's disk in the
+// form of one. nullptr: the spec names neither, or there is none of that name.
+std::shared_ptr<const v1::Image> OriginOf(const View& view, const v1::InstanceSpec& spec);
+
+// "image debian12", "snapshot s1".
+std::string OriginWords(const v1::InstanceSpec& spec);
+
+// Fills what a spec with `snapshot` leaves open from the instance that was snapshotted: sizes,
+// boot, vTPM model, key set, pool, networks (each with a new MAC), seed (without its hostname),
+// trusted_service. Errors: kNotFound (no such snapshot), kConflict (not READY), kInvalidInput (also
+// an image; TPM_ORIGIN_COPY without a vTPM in the snapshot, or without a snapshot).
+Result<void> FillFromSnapshot(const View& view, v1::InstanceSpec& spec);
+
+// A trusted instance belongs into a pool of attested hosts.
+enum class TrustCrossing { kNone, kAllowed };
+// Errors: kConflict (trusted instance, other pool, and nobody allowed it).
+Result<TrustCrossing> CheckTrust(const v1::InstanceSpec& spec, const v1::Pool& pool);
+
+// The image that a host starts the instance from, and what its first start takes over.
+void SetDesiredOrigin(const View& view, const v1::Instance& instance, v1::DesiredInstance& desired);
+
+}  // namespace vallum::controller
