@@ -6,14 +6,13 @@ import json
 import pathlib
 import re
 import shutil
-import subprocess
 import tempfile
 import unittest
 
 import harness
+from guest_disk import STUB, Disk
 
 PREDICTED = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 13, 14}
-STUB = pathlib.Path("/usr/lib/systemd/boot/efi/linuxx64.efi.stub")
 EXIT_SUCCEEDED = "b54f7542cbd872a81a9d9dea839b2b8d747c7ebd5ea6615c40f42f44a6dbeba0"
 
 # Everything of GRUB's scripts that a prediction follows.
@@ -48,22 +47,6 @@ menuentry "Second $default" --class debian --class gnu --unrestricted {
 """
 
 
-def run(*command):
-    subprocess.run(list(map(str, command)), check=True, stdout=subprocess.DEVNULL)
-
-
-def unified_image(output, sections):
-    """Puts sections behind those of systemd-stub, each on a page of its own, as ukify does."""
-    listed = subprocess.run(["objdump", "-h", STUB], check=True, capture_output=True, text=True).stdout
-    ends = [int(size, 16) + int(address, 16) for size, address in re.findall(r"^ +\d+ \S+ +(\w+) +(\w+)", listed, re.M)]
-    address, arguments = max(ends), []
-    for name, file in sections.items():
-        address = (address + 0xFFF) & ~0xFFF
-        arguments += ["--add-section", f"{name}={file}", "--change-section-vma", f"{name}={address:#x}"]
-        address += file.stat().st_size
-    run("objcopy", *arguments, STUB, output)
-
-
 def platform_of(pid):
     """What a prediction needs to know of a machine, from the command line of its QEMU."""
     words = pathlib.Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")
@@ -79,27 +62,6 @@ def platform_of(pid):
     ]  # fmt: skip
 
 
-class Disk:
-    """A copy of the guest's disk, to be changed."""
-
-    def __init__(self, folder, name):
-        self.path = pathlib.Path(folder) / f"{name}.raw"
-        shutil.copyfile(harness.GUEST, self.path)
-
-    def take(self, file):
-        local = self.path.with_suffix("." + pathlib.PurePath(file).name)
-        run("mcopy", "-n", "-o", "-i", f"{self.path}{harness.ESP}", f"::{file}", local)
-        return local
-
-    def put(self, local, file):
-        run("mcopy", "-o", "-i", f"{self.path}{harness.ESP}", local, f"::{file}")
-
-    def put_text(self, text, file):
-        local = self.path.with_suffix(".text")
-        local.write_text(text)
-        self.put(local, file)
-
-
 class PredictionTest(harness.EndToEndTest):
     @classmethod
     def setUpClass(cls):
@@ -113,16 +75,18 @@ class PredictionTest(harness.EndToEndTest):
         d = self.deployment
         d.import_guest(name, disk)
         d.create(name, "--network", network, *options, image=name, flavor=flavor)
-        platform = platform_of(d.qemu_pid(name))
         folder = d.instance_dir(name)
+        # The store as it is before the boot, while the firmware has not written to it yet.
+        variables = pathlib.Path(self.folder) / f"{name}.vars.fd"
+        shutil.copyfile(folder / "vars.fd", variables)
+        self.assertNotIn("BootOrder".encode("utf-16-le"), variables.read_bytes(), "copied too late")
+        platform = platform_of(d.qemu_pid(name))
         record = folder / "tpm/record"
         d.until(lambda: record.exists() and EXIT_SUCCEEDED in record.read_text(), "the loader left the firmware",
                 harness.BOOT_TIMEOUT)
-        # The store as it was before the boot: the guest's own has changed since.
-        template = re.search(r"/\S+\.fd", (folder / "vars-origin").read_text()).group(0)
         d.vallum("instance", "stop", name, "--force", "--wait")
         # Fails when a PCR differs.
-        predicted = json.loads(d.vallum("image", "predict", str(disk), "--variables", template, "--record", str(record),
+        predicted = json.loads(d.vallum("image", "predict", str(disk), "--variables", str(variables), "--record", str(record),
                                         *platform, "-o", "json"))
         agreement = {each["pcr"]: each["measured"] for each in predicted["pcrs"]}
         self.assertEqual(agreement, dict.fromkeys(PREDICTED, "equal"), predicted)
@@ -160,10 +124,7 @@ class PredictionTest(harness.EndToEndTest):
         if not STUB.exists():
             self.skipTest(f"{STUB} is missing: apt-get install systemd-boot-efi")
         disk = Disk(self.folder, "unified")
-        options = disk.path.with_suffix(".cmdline")
-        options.write_text(" console=ttyS0\tpanic=-1  quiet \n")
-        image = disk.path.with_suffix(".efi")
-        unified_image(image, {".cmdline": options, ".initrd": disk.take("/initrd.img"), ".linux": disk.take("/vmlinuz")})
+        image = disk.unified(" console=ttyS0\tpanic=-1  quiet \n")
         disk.put(image, "/EFI/BOOT/BOOTX64.EFI")
         printed = self.predict_and_boot("unified", disk.path, "--boot-type", "uefi", "--boot-mode", "legacy")
         self.assertIn("load options:  console=ttyS0 panic=-1  quiet", printed)

@@ -1,0 +1,92 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""What is said of a boot after something changed on the disk or in the keys of an instance."""
+
+import pathlib
+import tempfile
+import unittest
+
+import harness
+from guest_disk import Keys, changing_disk_of
+
+
+class BootVerdictTest(harness.EndToEndTest):
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        folder = tempfile.TemporaryDirectory()
+        cls.addClassCleanup(folder.cleanup)
+        cls.folder = pathlib.Path(folder.name)
+
+    def verified(self, name):
+        self.deployment.create(name, "--secure-boot", "required")
+        measured = self.deployment.wait_verdict(name)
+        self.assertEqual(measured["verdict"], "BOOT_VERIFIED", measured)
+        self.deployment.vallum("instance", "stop", name, "--force", "--wait")
+
+    def boot_again(self, name):
+        self.deployment.vallum("instance", "start", name, "--wait")
+        return self.deployment.wait_verdict(name)
+
+    def test_changed_grub_configuration_diverges_and_can_be_accepted(self):
+        d = self.deployment
+        self.verified("config")
+        with changing_disk_of(d, "config") as disk:
+            text = disk.take("/EFI/debian/grub.cfg").read_text()
+            disk.put_text(text.replace("quiet", "quiet init=/bin/sh"), "/EFI/debian/grub.cfg")
+        measured = self.boot_again("config")
+        self.assertEqual(measured["verdict"], "BOOT_DIVERGED", measured)
+        self.assertIn(measured["firstDifference"]["pcr"], (8, 9), measured)
+        said = str(measured)
+        self.assertIn("grub.cfg", said)
+        self.assertIn("init=/bin/sh", said)
+        shown = d.vallum("instance", "show", "config")
+        self.assertIn("grub.cfg", shown)
+        code, out, err = d.try_vallum("instance", "watch-boot", "config", "--timeout", "10")
+        self.assertNotEqual(code, 0, out + err)
+        self.assertIn("GRUB", out)
+        self.assertIn("init=/bin/sh", d.vallum("instance", "baseline", "diff", "config"))
+        d.vallum("instance", "baseline", "accept", "config")
+        self.assertEqual(d.wait_verdict("config")["verdict"], "BOOT_VERIFIED")
+        d.vallum("instance", "stop", "config", "--force", "--wait")
+        self.assertEqual(self.boot_again("config")["verdict"], "BOOT_VERIFIED")
+
+    def test_changed_kernel_diverges_and_is_named(self):
+        d = self.deployment
+        self.verified("kernel")
+        with changing_disk_of(d, "kernel") as disk:
+            # Another program that Debian's shim accepts, where the kernel was: GRUB itself.
+            disk.put(disk.take("/EFI/BOOT/grubx64.efi"), "/vmlinuz")
+        measured = self.boot_again("kernel")
+        self.assertIn(measured["verdict"], ("BOOT_DIVERGED", "BOOT_REFUSED"), measured)
+        self.assertIn("vmlinuz", str(measured))
+
+    def test_changed_keys_diverge_in_pcr_7_and_are_named(self):
+        d = self.deployment
+        keys = Keys(self.folder)
+        d.vallum("keyset", "create", "wider", "--from", "microsoft", "--db", str(keys.certificate("db")))
+        store = self.folder / "wider.fd"
+        d.vallum("keyset", "export", "wider", "--format", "store", "-o", str(store))
+        self.verified("keys")
+        (d.instance_dir("keys") / "vars.fd").write_bytes(store.read_bytes())
+        measured = self.boot_again("keys")
+        self.assertEqual(measured["verdict"], "BOOT_DIVERGED", measured)
+        self.assertEqual(measured["firstDifference"]["pcr"], 7, measured)
+        self.assertIn("db", measured["firstDifference"]["expectedWhat"], measured)
+        self.assertIn("wider", str(measured))
+
+    def test_isolated_instance_gets_its_network_back_when_its_boot_is_accepted(self):
+        d = self.deployment
+        d.vallum("pool", "update", "default", "--on-diverged", "isolate")
+        self.addCleanup(d.vallum, "pool", "update", "default", "--on-diverged", "report")
+        self.verified("apart")
+        with changing_disk_of(d, "apart") as disk:
+            disk.put_text(disk.take("/EFI/debian/grub.cfg").read_text() + "\n# note\n", "/EFI/debian/grub.cfg")
+        self.assertEqual(self.boot_again("apart")["verdict"], "BOOT_DIVERGED")
+        d.until(lambda: d.get("instance", "apart")["status"].get("isolated"), "its links are down")
+        d.vallum("instance", "baseline", "accept", "apart")
+        d.until(lambda: not d.get("instance", "apart")["status"].get("isolated"), "its links are up")
+
+
+if __name__ == "__main__":
+    unittest.main()

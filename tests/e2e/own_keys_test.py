@@ -1,0 +1,93 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Guests under key sets of an operator's own: what starts, what does not, and what is said of it."""
+
+import json
+import pathlib
+import subprocess
+import tempfile
+import unittest
+
+import harness
+from guest_disk import STUB, Disk, Keys
+
+COMMAND_LINE = "console=ttyS0,115200 panic=-1 quiet"
+DEBIAN_CA = "shim/debian-uefi-ca.der"
+
+
+class OwnKeysTest(harness.EndToEndTest):
+    @classmethod
+    def set_up_deployment(cls, deployment):
+        if not STUB.exists():
+            raise unittest.SkipTest(f"{STUB} is missing: apt-get install systemd-boot-efi")
+        folder = tempfile.TemporaryDirectory()
+        cls.addClassCleanup(folder.cleanup)
+        cls.folder = pathlib.Path(folder.name)
+        cls.keys = Keys(cls.folder)
+        deployment.add_agent()
+        deployment.import_guest()
+        deployment.vallum("keyset", "create", "own", "--pk", str(cls.keys.certificate("PK")),
+                          "--kek", str(cls.keys.certificate("KEK")), "--db", str(cls.keys.certificate("db")))
+        cls.unified = Disk(cls.folder, "unified")
+        cls.unified.put(cls.keys.sign(cls.unified.unified(COMMAND_LINE)), "/EFI/BOOT/BOOTX64.EFI")
+        deployment.import_guest("unified", cls.unified.path)
+
+    def boot(self, name, image, key_set):
+        d = self.deployment
+        d.create(name, "--secure-boot", "required", "--key-set", key_set, image=image)
+        return d.wait_verdict(name)
+
+    def test_loader_signed_by_the_own_key_boots_verified(self):
+        d = self.deployment
+        measured = self.boot("own", "unified", "own")
+        self.assertEqual(measured["verdict"], "BOOT_VERIFIED", measured)
+        self.assertEqual((measured["early"], measured["late"]), ("BOOT_VERIFIED", "BOOT_VERIFIED"), measured)
+        self.assertEqual(measured["secureBoot"], "SECURE_BOOT_ON")
+        self.assertIn("secure-boot=01", d.wait_serial("own", "vallum-guest: ready"))
+        effective = d.get("instance", "own")["status"]["boot"]["effective"]
+        self.assertEqual((effective["keySet"], effective["keySetVersion"]), ("own", 1), effective)
+
+    def test_loader_signed_by_microsoft_is_refused_and_said_why(self):
+        measured = self.boot("foreign", "debian12", "own")
+        self.assertEqual(measured["verdict"], "BOOT_REFUSED", measured)
+        said = "\n".join(measured["reasons"])
+        self.assertRegex(said, "Access Denied|Security Violation")
+        self.assertRegex(said, r"(?i)BOOTX64\.EFI.*Microsoft")
+        self.assertNotIn("vallum-guest:", self.deployment.serial("foreign"))
+
+    def test_kernel_of_debian_boots_without_shim_under_debians_authority(self):
+        disk = Disk(self.folder, "kernel")
+        disk.put(disk.take("/vmlinuz"), "/EFI/BOOT/BOOTX64.EFI")
+        self.deployment.import_guest("kernel", disk.path)
+        measured = self.boot("kernel", "kernel", "debian")
+        self.assertEqual((measured["verdict"], measured["secureBoot"]), ("BOOT_VERIFIED", "SECURE_BOOT_ON"), measured)
+
+    def test_digest_in_dbx_turns_the_next_boot_into_refused_naming_it(self):
+        d = self.deployment
+        self.assertEqual(self.boot("later", "unified", "own")["verdict"], "BOOT_VERIFIED")
+        report = json.loads(d.vallum("image", "inspect", str(self.unified.path), "-o", "json"))
+        digest = next(b["authenticodeSha256"] for b in report["bootBinaries"] if b["path"].endswith("BOOTX64.EFI"))
+        d.vallum("keyset", "create", "revoking", "--from", "own", "--dbx-hash", digest)
+        # It says beforehand that the image would not start, and wants to be told.
+        refused = self.assert_refused(3, "instance", "set-keyset", "later", "revoking")
+        self.assertIn(digest[:16], refused)
+        d.vallum("instance", "set-keyset", "later", "revoking", "--force")
+        d.vallum("instance", "stop", "later", "--force", "--wait")
+        d.vallum("instance", "start", "later", "--wait")
+        measured = d.wait_verdict("later")
+        self.assertEqual(measured["verdict"], "BOOT_REFUSED", measured)
+        self.assertTrue(any(digest[:16] in reason and "dbx" in reason for reason in measured["reasons"]), measured)
+
+    def test_image_may_name_the_one_program_that_its_instances_start(self):
+        d = self.deployment
+        digest = next(link["authenticodeSha256"] for report in d.get("image", "debian12")["status"]["bootReports"]
+                      for link in report["chain"] if link["role"] == "shim")
+        d.import_guest("pinned", properties=[f"os_secure_boot_signature={digest}"])
+        d.create("pinned", "--secure-boot", "required", "--key-set", "own", image="pinned")
+        d.until(lambda: any(s["name"] == "shim" for s in
+                            d.get("instance", "pinned")["status"]["boot"]["measured"].get("stages", [])),
+                "the firmware starts the shim that the image names", harness.BOOT_TIMEOUT)
+
+
+if __name__ == "__main__":
+    unittest.main()
