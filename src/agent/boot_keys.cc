@@ -6,8 +6,9 @@
 #include <string_view>
 #include <utility>
 
-#include "base/digest.h"
+#include "base/bytes.h"
 #include "base/text.h"
+#include "firmware/key_set_tools.h"
 
 namespace vallum::agent {
 namespace {
@@ -80,9 +81,8 @@ std::string KeySetLabel(const std::string& name, int version) {
 }
 
 std::string KeySetDigest(firmware::KeySet keys) {
-  keys.name.clear();
   keys.secure_boot = !keys.pk.empty();
-  return ToHex(Sha256(AsBytes(firmware::ToJson(keys))));
+  return ToHex(firmware::DigestOf(keys));
 }
 
 Result<firmware::KeySet> ToKeySet(const v1::DesiredInstance& desired) {
