@@ -5,10 +5,12 @@
 #include <sys/stat.h>
 
 #include <cerrno>
+#include <system_error>
 #include <utility>
 
 #include "agent/state_files.h"
 #include "base/text.h"
+#include "firmware/firmware_volume.h"
 #include "firmware/key_set.h"
 #include "firmware/variable_store.h"
 #include "vm/process_files.h"
@@ -17,6 +19,7 @@ namespace vallum::agent {
 namespace {
 
 constexpr size_t kTextLimit = 500;
+constexpr ByteCount kFirmwareLimit = ByteCount::Bytes(firmware::kMaxFirmwareImage);
 // UEFI 2.10, section 10.3.5: media device path, file path; section 3.1.3: EFI_LOAD_OPTION is
 // attributes (4 bytes), length of the device path (2 bytes), description, device path.
 constexpr uint8_t kMediaPath = 4;
@@ -121,7 +124,18 @@ Result<BootForecast> Forecast(const images::ConfinedInspector& inspector,
   ASSIGN_OR_RETURN(const WriteMark before, Mark(overlay));
   images::InspectionRequest request;
   request.key_sets.push_back(std::move(keys));
-  request.prediction.emplace().variables = std::move(variables);
+  images::PredictionRequest& wanted = request.prediction.emplace();
+  wanted.variables = std::move(variables);
+  if (source.machine) {
+    // Packages link one build's file under several names.
+    std::error_code failure;
+    const auto file = std::filesystem::canonical(source.firmware, failure);
+    if (failure) {
+      return ErrnoError(failure.value(), "read " + source.firmware.string());
+    }
+    ASSIGN_OR_RETURN(Bytes firmware, ReadWholeFile(file, kFirmwareLimit));
+    wanted.platform = {.firmware = std::move(firmware), .machine = *source.machine};
+  }
   ASSIGN_OR_RETURN(images::Inspection inspection,
                    inspector.InspectInstanceDisk(overlay.get(), base.get(), format, request));
   ASSIGN_OR_RETURN(const WriteMark after, Mark(overlay));

@@ -9,6 +9,7 @@
 #include "base/result.h"
 #include "images/confined_inspector.h"
 #include "images/preflight.h"
+#include "measure/platform.h"
 #include "measure/prediction.h"
 #include "measure/secure_boot_pcr.h"
 #include "vallum/v1/agent.pb.h"
@@ -32,6 +33,9 @@ struct ForecastSource {
   std::filesystem::path base;       // the image under it
   std::string base_format;          // "qcow2", "gpt", "mbr" or "raw"
   std::filesystem::path variables;  // vars.fd
+  std::filesystem::path firmware;   // the code file that QEMU runs
+  // Nothing: what the firmware measures of itself and of the machine is not predicted.
+  std::optional<measure::MachineInput> machine;
 };
 
 // Reads disk and variable store of an instance in the confined child, while no guest writes them.

@@ -255,10 +255,21 @@ void InstanceWorker::KeepVtpm(const vm::VmSpec& spec) {
 
 ForecastSource InstanceWorker::MakeForecastSource(const v1::DesiredInstance& desired,
                                                   const std::string& image_path) const {
-  return {.overlay = paths_.root_disk,
-          .base = image_path,
-          .base_format = desired.image_format(),
-          .variables = paths_.variables};
+  const v1::BootEffective effective = status().boot().effective();
+  ForecastSource source{.overlay = paths_.root_disk,
+                        .base = image_path,
+                        .base_format = desired.image_format(),
+                        .variables = paths_.variables,
+                        .firmware = effective.firmware(),
+                        .machine = std::nullopt};
+  // What KVM tells a guest of the processor is the host's; only TCG's is known for certain.
+  if (effective.accelerator() == "tcg") {
+    source.machine = {
+        .memory = ByteCount::Bytes(static_cast<uint64_t>(desired.spec().memory_bytes())),
+        .vcpus = static_cast<uint32_t>(desired.spec().vcpus()),
+        .cpu = measure::TcgCpu()};
+  }
+  return source;
 }
 
 void InstanceWorker::Publish(const v1::BootMeasured& measured) {
