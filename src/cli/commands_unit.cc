@@ -216,7 +216,9 @@ Result<Package> Describe(Tool* tool, const ExportOptions& options, const std::st
                   .compression = {}};
   machine.disk_capacity = static_cast<uint64_t>(NumberAt(status, "diskVirtualSizeBytes"));
   package.disk_sha256 = TextAt(status, "disk.sha256");
-  if (efi) RETURN_IF_ERROR(AddKeySet(tool, status, options.name, package));
+  if (efi) {
+    RETURN_IF_ERROR(AddKeySet(tool, status, options.name, package));
+  }
   if (At(status, "variables").is_object()) {
     ASSIGN_OR_RETURN(const std::string variables, GetBytes(tool, path + "/content/variables"));
     AddFile(package, machine.vallum.variables_href, options.name + "-vars.fd",
@@ -400,7 +402,9 @@ Result<Json> SpecOf(Tool* tool, const ImportOptions& options, const LocalImage& 
   }
   spec["memoryBytes"] = std::to_string(memory);
   if (TextAt(ova, "trustedService") == "true") spec["trustedService"] = true;
-  if (efi) RETURN_IF_ERROR(TakeKeySet(tool, options, file, ova, spec));
+  if (efi) {
+    RETURN_IF_ERROR(TakeKeySet(tool, options, file, ova, spec));
+  }
   return spec;
 }
 

@@ -135,7 +135,9 @@ TEST_F(SnapshotsTest, WholeSnapshotIsReadyAndItsSecretsAreSealed) {
   EXPECT_EQ(status.variable_origin(), "SECURE microsoft");
   EXPECT_EQ(status.key_set_sha256().size(), 64U);
   EXPECT_EQ(Blobs(), 3U);
-  for (const auto& blob : *rig_.blobs().List()) {
+  const auto blobs = rig_.blobs().List();
+  ASSERT_TRUE(blobs.has_value());
+  for (const auto& blob : *blobs) {
     std::ifstream file(rig_.blobs().Open(blob.digest)->path, std::ios::binary);
     const std::string content((std::istreambuf_iterator<char>(file)), {});
     EXPECT_EQ(content.find(kTpm), std::string::npos);
@@ -283,7 +285,7 @@ v1::Instance FromSnapshot(const std::string& name, v1::TpmOrigin origin) {
 
 TEST_F(SnapshotsTest, CloneHasTheSourcesShapeAndAnIdentityOfItsOwn) {
   const v1::SnapshotStatus status = MakeReady("snap");
-  const auto clone = instances().Create(FromSnapshot("web2", v1::TPM_ORIGIN_NEW), kTester);
+  const auto clone = instances().Create(FromSnapshot("web2", v1::TPM_ORIGIN_NEW), kTester, kStartsAll);
   ASSERT_TRUE(clone.has_value()) << clone.error().Describe();
   const auto source = view().Get<v1::Instance>("web1");
   EXPECT_NE(clone->instance.metadata().uid(), source->metadata().uid());
@@ -307,7 +309,7 @@ TEST_F(SnapshotsTest, CloneHasTheSourcesShapeAndAnIdentityOfItsOwn) {
 
 TEST_F(SnapshotsTest, CopiedVtpmIsGivenToTheHostOfTheCloneAlone) {
   const v1::SnapshotStatus status = MakeReady("snap");
-  ASSERT_TRUE(instances().Create(FromSnapshot("web2", v1::TPM_ORIGIN_COPY), kTester).has_value());
+  ASSERT_TRUE(instances().Create(FromSnapshot("web2", v1::TPM_ORIGIN_COPY), kTester, kStartsAll).has_value());
   v1::DesiredInstance desired;
   while (desired.name() != "web2") desired = *agent_->NextInstance();
   EXPECT_EQ(desired.snapshot().tpm_sha256(), ToHex(Sha256(AsBytes(kTpm))));
@@ -324,7 +326,7 @@ TEST_F(SnapshotsTest, CopyWithoutASnapshotIsRefused) {
   instance.mutable_spec()->clear_snapshot();
   instance.mutable_spec()->set_image("debian12");
   instance.mutable_spec()->set_flavor("small");
-  const auto made = instances().Create(instance, kTester);
+  const auto made = instances().Create(instance, kTester, kStartsAll);
   ASSERT_FALSE(made.has_value());
   EXPECT_EQ(made.error().code(), ErrorCode::kInvalidInput);
 }
@@ -332,7 +334,7 @@ TEST_F(SnapshotsTest, CopyWithoutASnapshotIsRefused) {
 TEST_F(SnapshotsTest, SnapshotThatIsNotReadyMakesNoInstance) {
   StopInstance();
   ASSERT_TRUE(Take("snap").has_value());
-  const auto made = instances().Create(FromSnapshot("web2", v1::TPM_ORIGIN_NEW), kTester);
+  const auto made = instances().Create(FromSnapshot("web2", v1::TPM_ORIGIN_NEW), kTester, kStartsAll);
   ASSERT_FALSE(made.has_value());
   EXPECT_EQ(made.error().code(), ErrorCode::kConflict);
 }
@@ -349,7 +351,7 @@ v1::Instance Trusted() {
 }
 
 TEST_F(SnapshotsTest, TrustedInstanceIsRefusedInAPoolThatIsNot) {
-  const auto made = instances().Create(Trusted(), kTester);
+  const auto made = instances().Create(Trusted(), kTester, kStartsAll);
   ASSERT_FALSE(made.has_value());
   EXPECT_EQ(made.error().code(), ErrorCode::kConflict);
   EXPECT_THAT(made.error().message(), HasSubstr("trusted_service=true conflicts with pool"));
@@ -358,7 +360,7 @@ TEST_F(SnapshotsTest, TrustedInstanceIsRefusedInAPoolThatIsNot) {
 TEST_F(SnapshotsTest, WhoAllowedAnUntrustedPoolIsRecorded) {
   v1::Instance instance = Trusted();
   instance.mutable_spec()->set_allow_untrusted(true);
-  ASSERT_TRUE(instances().Create(instance, kTester).has_value());
+  ASSERT_TRUE(instances().Create(instance, kTester, kStartsAll).has_value());
   EXPECT_TRUE(rig_.Await([](const View& view) {
     for (const auto& event : view.All<v1::Event>()) {
       if (event->kind() == "instance.trust-overridden") return event->user() == "tester";

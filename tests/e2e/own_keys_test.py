@@ -4,6 +4,7 @@
 
 import json
 import pathlib
+import struct
 import subprocess
 import tempfile
 import unittest
@@ -12,7 +13,15 @@ import harness
 from guest_disk import STUB, Disk, Keys
 
 COMMAND_LINE = "console=ttyS0,115200 panic=-1 quiet"
-DEBIAN_CA = "shim/debian-uefi-ca.der"
+
+
+def vendor_certificate(shim):
+    """The certificate that a shim carries: its section .vendor_cert begins with two sizes and two offsets."""
+    section = shim.with_suffix(".section")
+    subprocess.run(["objcopy", "-O", "binary", "--only-section=.vendor_cert", str(shim), str(section)], check=True)
+    content = section.read_bytes()
+    size, _, offset, _ = struct.unpack_from("<4I", content)
+    return content[offset : offset + size]
 
 
 class OwnKeysTest(harness.EndToEndTest):
@@ -57,9 +66,13 @@ class OwnKeysTest(harness.EndToEndTest):
 
     def test_kernel_of_debian_boots_without_shim_under_debians_authority(self):
         disk = Disk(self.folder, "kernel")
+        authority = self.folder / "debian.der"
+        authority.write_bytes(vendor_certificate(disk.take("/EFI/BOOT/BOOTX64.EFI")))
         disk.put(disk.take("/vmlinuz"), "/EFI/BOOT/BOOTX64.EFI")
+        self.deployment.vallum("keyset", "create", "debians", "--pk", str(self.keys.certificate("PK")),
+                               "--kek", str(self.keys.certificate("KEK")), "--db", str(authority))
         self.deployment.import_guest("kernel", disk.path)
-        measured = self.boot("kernel", "kernel", "debian")
+        measured = self.boot("kernel", "kernel", "debians")
         self.assertEqual((measured["verdict"], measured["secureBoot"]), ("BOOT_VERIFIED", "SECURE_BOOT_ON"), measured)
 
     def test_digest_in_dbx_turns_the_next_boot_into_refused_naming_it(self):
@@ -69,7 +82,7 @@ class OwnKeysTest(harness.EndToEndTest):
         digest = next(b["authenticodeSha256"] for b in report["bootBinaries"] if b["path"].endswith("BOOTX64.EFI"))
         d.vallum("keyset", "create", "revoking", "--from", "own", "--dbx-hash", digest)
         # It says beforehand that the image would not start, and wants to be told.
-        refused = self.assert_refused(3, "instance", "set-keyset", "later", "revoking")
+        refused = self.assert_refused(4, "instance", "set-keyset", "later", "revoking")
         self.assertIn(digest[:16], refused)
         d.vallum("instance", "set-keyset", "later", "revoking", "--force")
         d.vallum("instance", "stop", "later", "--force", "--wait")
