@@ -79,12 +79,14 @@ void ForgetVersion(const std::string& patch, v1::Instance& updated) {
   }
 }
 
-Result<Response> Replace(RestContext& context, const Request& request, const Principal& principal) {
+//   if_match: 0: whatever is there. read: becomes the revision that the change was applied to.
+Result<Response> ReplaceOnce(RestContext& context, const Request& request,
+                             const Principal& principal, int64_t if_match, int64_t& read) {
   ASSIGN_OR_RETURN(const std::string name, Target(context, request, principal, Verb::kUpdate));
-  ASSIGN_OR_RETURN(const int64_t if_match, ParseIfMatch(request.headers));
   ASSIGN_OR_RETURN(const bool force, ParseFlag(request, "force"));
   const auto current = context.controller.view().Get<v1::Instance>(name);
   if (current == nullptr) return NotFound("there is no instance " + name);
+  read = current->metadata().revision();
   v1::Instance updated;
   if (request.method == http::Method::kPatch) {
     updated = *current;
@@ -98,7 +100,7 @@ Result<Response> Replace(RestContext& context, const Request& request, const Pri
                         "\"; names cannot be changed");
   }
   RETURN_IF_ERROR(ValidateResource(Kind::kInstance, updated));
-  const int64_t compare = if_match != 0 ? if_match : current->metadata().revision();
+  const int64_t compare = if_match != 0 ? if_match : read;
   ASSIGN_OR_RETURN(const v1::Instance stored, context.controller.instances().Update(
                                                   updated, compare, PreflightOf(context),
                                                   force ? Unbootable::kWarn : Unbootable::kRefuse));
@@ -109,6 +111,23 @@ Result<Response> Replace(RestContext& context, const Request& request, const Pri
                                             .message = ChangeWords(*current, stored),
                                             .tenant = stored.metadata().tenant()});
   return ResourceResponse(200, stored);
+}
+
+// Without If-Match a change is applied again to what its instance's host reported meanwhile.
+Result<Response> Replace(RestContext& context, const Request& request, const Principal& principal) {
+  constexpr int kAttempts = 10;
+  ASSIGN_OR_RETURN(const int64_t if_match, ParseIfMatch(request.headers));
+  for (int attempt = 1;; ++attempt) {
+    int64_t read = 0;
+    Result<Response> answer = ReplaceOnce(context, request, principal, if_match, read);
+    const bool raced = !answer.has_value() && answer.error().code() == ErrorCode::kConflict &&
+                       if_match == 0 && read != 0 && attempt < kAttempts;
+    if (!raced) return answer;
+    ASSIGN_OR_RETURN(const v1::Instance latest,
+                     context.controller.resources().Get<v1::Instance>(*request.Param("name")));
+    if (latest.metadata().revision() == read) return answer;
+    RETURN_IF_ERROR(context.controller.view().WaitFor(latest.metadata().revision()));
+  }
 }
 
 // {"force": true} or nothing.

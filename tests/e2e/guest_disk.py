@@ -87,7 +87,7 @@ def changing_disk_of(deployment, name, host="host1"):
     folder = deployment.instance_dir(name, host)
     overlay = folder / "root.qcow2"
     image = deployment.get("image", deployment.get("instance", name)["spec"]["image"])["status"]
-    base = deployment.dir / host / "blobs" / image["sha256"]
+    base = deployment.dir / host / "blobs/sha256" / image["sha256"]
     base_format = "qcow2" if image["detectedFormat"] == "qcow2" else "raw"
     before = overlay.stat()
     with tempfile.TemporaryDirectory(dir=deployment.dir) as scratch:
