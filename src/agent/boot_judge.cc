@@ -191,6 +191,16 @@ class Judge {
       (decides ? early_ : notes_).push_back(std::move(words));
     }
     notes_.insert(notes_.end(), compared->notes.begin(), compared->notes.end());
+    if (decides && compared->first && !out_.has_first_difference()) {
+      v1::BootDifference& first = *out_.mutable_first_difference();
+      first.set_pcr(static_cast<int32_t>(kSecureBootPcr.value()));
+      first.set_event(compared->first->event);
+      first.set_measured(ToHex(compared->first->measured));
+      first.set_expected(ToHex(compared->first->expected));
+      first.set_expected_what("variable " + compared->first->variable + " of " +
+                              Printable(facts_.assigned->label, kReasonLimit));
+      first.set_expected_from(Printable(facts_.assigned->label, kReasonLimit));
+    }
   }
 
   // Whether the TPM's own PCRs are what the record replays to. Of what the guest's own programs

@@ -301,6 +301,10 @@ TEST(BootJudge, DbxThatLacksEntriesDiverges) {
   EXPECT_EQ(judged.early(), v1::BOOT_DIVERGED);
   EXPECT_THAT(judged.reasons(0), HasSubstr("dbx of the variable store lacks entries"));
   EXPECT_THAT(judged.reasons(0), HasSubstr("key set prod version 2"));
+  // SecureBoot, PK, KEK, db, dbx.
+  EXPECT_EQ(judged.first_difference().pcr(), 7);
+  EXPECT_EQ(judged.first_difference().event(), 5);
+  EXPECT_EQ(judged.first_difference().expected_what(), "variable dbx of key set prod version 2");
 }
 
 TEST(BootJudge, KeyThatTheSetHasNotDiverges) {

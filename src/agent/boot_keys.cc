@@ -6,9 +6,10 @@
 #include <string_view>
 #include <utility>
 
-#include "base/bytes.h"
+#include "base/digest.h"
 #include "base/text.h"
 #include "firmware/key_set_tools.h"
+#include "measure/event_digest.h"
 
 namespace vallum::agent {
 namespace {
@@ -128,6 +129,7 @@ Result<KeyComparison> CompareKeys(const firmware::VariableStore& store,
     const std::vector<Signature>& set;
     bool forbids;
   };
+  constexpr int kEventOfPk = 2;
   const List lists[] = {{"PK", kGlobalVariableGuid, assigned.keys.pk, false},
                         {"KEK", kGlobalVariableGuid, assigned.keys.kek, false},
                         {"db", kSecurityDatabaseGuid, assigned.keys.db, false},
@@ -139,6 +141,7 @@ Result<KeyComparison> CompareKeys(const firmware::VariableStore& store,
         const std::vector<Signature> stored,
         firmware::ParseSignatureLists(variable == nullptr ? ByteView() : ByteView(variable->data)),
         "reading " + std::string(list.name) + " of the variable store");
+    const size_t before = comparison.contradictions.size();
     const auto more = Missing(stored, list.set);
     const auto less = Missing(list.set, stored);
     const std::string name(list.name);
@@ -151,6 +154,16 @@ Result<KeyComparison> CompareKeys(const firmware::VariableStore& store,
       auto& to = list.forbids ? comparison.contradictions : comparison.notes;
       to.push_back(name + " of the variable store lacks entries of " + assigned.label + ": " +
                    Name(less));
+    }
+    if (comparison.contradictions.size() > before && !comparison.first) {
+      const auto digest = [&](ByteView value) {
+        return measure::VariableEventDigest(HashAlgorithm::kSha256, list.name, list.vendor, value);
+      };
+      comparison.first = {
+          .variable = name,
+          .event = kEventOfPk + static_cast<int>(&list - lists),
+          .expected = digest(firmware::EncodeSignatureLists(list.set)),
+          .measured = digest(variable == nullptr ? ByteView() : ByteView(variable->data))};
     }
   }
   return comparison;

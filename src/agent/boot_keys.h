@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "base/bytes.h"
 #include "base/result.h"
 #include "firmware/key_set.h"
 #include "firmware/variable_store.h"
@@ -38,6 +40,15 @@ struct KeyComparison {
   // not, entries of dbx that are missing.
   std::vector<std::string> contradictions;
   std::vector<std::string> notes;  // what lets less start, such as a guest's own dbx update
+  // The first contradiction as firmware measures it: the extends of PCR 7 begin with SecureBoot,
+  // PK, KEK, db and dbx.
+  struct Difference {
+    std::string variable;  // "db"
+    int event = 0;         // from 1
+    Bytes expected;        // SHA-256 bank
+    Bytes measured;
+  };
+  std::optional<Difference> first;
 };
 // Errors: kCorrupt (a key variable of the store does not parse).
 Result<KeyComparison> CompareKeys(const firmware::VariableStore& store,

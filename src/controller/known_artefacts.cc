@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "base/text.h"
+#include "controller/key_set_content.h"
 #include "firmware/guid.h"
 #include "measure/event_digest.h"
 #include "vallum/v1/resources.pb.h"
@@ -109,9 +110,12 @@ std::vector<KnownArtefacts::Artefact> KnownArtefacts::ArtefactsOf(
     AddPrograms(static_cast<const v1::Snapshot&>(resource).status().boot_binaries(),
                 "snapshot " + name, out);
   } else if (kind == Kind::kKeySet) {
-    for (const auto& version : static_cast<const v1::KeySet&>(resource).status().versions()) {
-      AddKeys(version.content(),
-              "key set " + name + " version " + std::to_string(version.version()), out);
+    const auto& key_set = static_cast<const v1::KeySet&>(resource);
+    for (const auto& version : key_set.status().versions()) {
+      // That of the newest stands in spec.
+      if (const auto* content = FindContent(key_set, version.version()); content != nullptr) {
+        AddKeys(*content, "key set " + name + " version " + std::to_string(version.version()), out);
+      }
     }
   }
   return out;

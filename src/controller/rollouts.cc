@@ -11,7 +11,6 @@
 #include "base/ids.h"
 #include "base/text.h"
 #include "controller/instance_origin.h"
-#include "controller/instance_origin.h"
 #include "controller/key_set_content.h"
 #include "controller/key_set_service.h"
 

@@ -285,7 +285,8 @@ v1::Instance FromSnapshot(const std::string& name, v1::TpmOrigin origin) {
 
 TEST_F(SnapshotsTest, CloneHasTheSourcesShapeAndAnIdentityOfItsOwn) {
   const v1::SnapshotStatus status = MakeReady("snap");
-  const auto clone = instances().Create(FromSnapshot("web2", v1::TPM_ORIGIN_NEW), kTester, kStartsAll);
+  const auto clone =
+      instances().Create(FromSnapshot("web2", v1::TPM_ORIGIN_NEW), kTester, kStartsAll);
   ASSERT_TRUE(clone.has_value()) << clone.error().Describe();
   const auto source = view().Get<v1::Instance>("web1");
   EXPECT_NE(clone->instance.metadata().uid(), source->metadata().uid());
@@ -309,7 +310,9 @@ TEST_F(SnapshotsTest, CloneHasTheSourcesShapeAndAnIdentityOfItsOwn) {
 
 TEST_F(SnapshotsTest, CopiedVtpmIsGivenToTheHostOfTheCloneAlone) {
   const v1::SnapshotStatus status = MakeReady("snap");
-  ASSERT_TRUE(instances().Create(FromSnapshot("web2", v1::TPM_ORIGIN_COPY), kTester, kStartsAll).has_value());
+  ASSERT_TRUE(instances()
+                  .Create(FromSnapshot("web2", v1::TPM_ORIGIN_COPY), kTester, kStartsAll)
+                  .has_value());
   v1::DesiredInstance desired;
   while (desired.name() != "web2") desired = *agent_->NextInstance();
   EXPECT_EQ(desired.snapshot().tpm_sha256(), ToHex(Sha256(AsBytes(kTpm))));
@@ -334,7 +337,8 @@ TEST_F(SnapshotsTest, CopyWithoutASnapshotIsRefused) {
 TEST_F(SnapshotsTest, SnapshotThatIsNotReadyMakesNoInstance) {
   StopInstance();
   ASSERT_TRUE(Take("snap").has_value());
-  const auto made = instances().Create(FromSnapshot("web2", v1::TPM_ORIGIN_NEW), kTester, kStartsAll);
+  const auto made =
+      instances().Create(FromSnapshot("web2", v1::TPM_ORIGIN_NEW), kTester, kStartsAll);
   ASSERT_FALSE(made.has_value());
   EXPECT_EQ(made.error().code(), ErrorCode::kConflict);
 }

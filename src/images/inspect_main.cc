@@ -138,6 +138,7 @@ Result<void> ConvertCommand(std::string_view format, std::string_view target,
   ASSIGN_OR_RETURN(const StoreFormat store, ParseStoreFormat(target));
   ASSIGN_OR_RETURN(const uint64_t virtual_size, ParseSize(size));
   ASSIGN_OR_RETURN(const FdReader image, FdReader::Open(kImageDescriptor));
+  PrepareCryptography();  // an OVA's manifest
   constexpr std::array kOutputs = {STDOUT_FILENO, kMessagesDescriptor};
   RETURN_IF_ERROR(ConfineSelf({.image = kImageDescriptor,
                                .outputs = kOutputs,
@@ -168,7 +169,7 @@ Result<void> FlattenCommand(std::string_view format, std::string_view size) {
 
 Result<void> OvaCommand() {
   ASSIGN_OR_RETURN(const FdReader image, FdReader::Open(kImageDescriptor));
-  static_cast<void>(Sha256(AsBytes("")));
+  PrepareCryptography();
   constexpr std::array kOutputs = {STDOUT_FILENO, kMessagesDescriptor};
   RETURN_IF_ERROR(ConfineSelf({.image = kImageDescriptor, .outputs = kOutputs}));
   ASSIGN_OR_RETURN(const formats::OvaImage ova, formats::ParseOva(image));
