@@ -9,6 +9,7 @@
 #include "base/digest.h"
 #include "base/text.h"
 #include "controller/boot_judgement.h"
+#include "controller/key_set_content.h"
 #include "controller/resource_store.h"
 
 namespace vallum::controller {
@@ -71,8 +72,8 @@ v1::KeySetContent KeysOf(const v1::Instance& instance, const v1::BootEvidence& e
                          const View& view) {
   const v1::BootEffective& effective = instance.status().boot().effective();
   if (const auto set = view.Get<v1::KeySet>(effective.key_set()); set != nullptr) {
-    for (const v1::KeySetVersion& version : set->status().versions()) {
-      if (version.version() == effective.key_set_version()) return version.content();
+    if (const auto* content = FindContent(*set, effective.key_set_version()); content != nullptr) {
+      return *content;
     }
   }
   return evidence.keys();
@@ -237,8 +238,17 @@ BootVerdicts::Judged BootVerdicts::Judge(const v1::Instance& instance) {
   }
   const v1::BootEvidence& evidence = record->spec().evidence();
   const bool complete = IsOf(evidence, out.measured);
+  // While its record is on the way, a boot is not verified: ended now, it would not have been
+  // learned, and the next one would be the first.
+  const bool begun = *baseline != nullptr || !evidence.events().empty();
+  if (begun && !complete && evidence.gaps().empty()) {
+    out.measured = Undecided(out.measured, v1::BOOT_PENDING,
+                             "the host has not sent the record of this boot yet, which is compared "
+                             "with the instance's baseline");
+    return out;
+  }
   if (*baseline == nullptr) {
-    if (complete && CheckWhole(evidence).has_value()) {
+    if (CheckWhole(evidence).has_value()) {
       out.learned = Store(instance, SpecOf(evidence, "learned at the first verified boot"), nullptr)
                         .has_value();
     }
@@ -249,12 +259,6 @@ BootVerdicts::Judged BootVerdicts::Judge(const v1::Instance& instance) {
                              "the boot cannot be compared with what the instance is meant to "
                              "boot: " +
                                  Printable(evidence.gaps(0)));
-    return out;
-  }
-  if (!complete) {
-    out.measured = Undecided(out.measured, v1::BOOT_PENDING,
-                             "the host has not sent the record of this boot yet, which is compared "
-                             "with the instance's baseline");
     return out;
   }
   const measure::BaselineJudgement judgement = Compare(instance, *record, **baseline);
