@@ -24,6 +24,7 @@
 #include "firmware/shim.h"
 #include "firmware/variable_store.h"
 #include "formats/pe.h"
+#include "median.h"
 
 namespace {
 
@@ -51,16 +52,7 @@ fs::path FirstBelow(const fs::path& folder, std::string_view prefix) {
 
 template <typename Work>
 double MedianMs(Work work) {
-  std::vector<double> times;
-  for (int i = 0; i < kRounds; ++i) {
-    const auto begin = std::chrono::steady_clock::now();
-    work();
-    times.push_back(
-        std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - begin)
-            .count());
-  }
-  std::ranges::nth_element(times, times.begin() + kRounds / 2);
-  return times[kRounds / 2];
+  return vallum::bench::MedianMs(kRounds, work);
 }
 
 // Microsoft's keys: the largest set that there is.

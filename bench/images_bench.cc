@@ -36,6 +36,7 @@
 #include "images/fd_reader.h"
 #include "images/inspection.h"
 #include "images/installed_key_sets.h"
+#include "median.h"
 
 namespace {
 
@@ -48,17 +49,7 @@ constexpr size_t kDiskBytes = size_t{1} << 30U;
 
 template <typename Work>
 double MedianMs(Work work, int rounds = kRounds) {
-  std::vector<double> times;
-  for (int i = 0; i < rounds; ++i) {
-    const auto begin = std::chrono::steady_clock::now();
-    work();
-    times.push_back(
-        std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - begin)
-            .count());
-  }
-  const auto middle = times.begin() + rounds / 2;
-  std::ranges::nth_element(times, middle);
-  return *middle;
+  return vallum::bench::MedianMs(rounds, work);
 }
 
 // Half of it random, a quarter that compresses well, a quarter of zeroes; in runs of 4 MiB.

@@ -20,6 +20,7 @@
 #include "measure/event_log.h"
 #include "measure/event_log_replay.h"
 #include "measure/event_log_secure_boot.h"
+#include "median.h"
 
 namespace {
 
@@ -45,16 +46,7 @@ Bytes ReadFile(const std::string& path) {
 
 template <typename Work>
 double MedianMs(Work work) {
-  std::vector<double> times;
-  for (int i = 0; i < kRounds; ++i) {
-    const auto begin = std::chrono::steady_clock::now();
-    work();
-    times.push_back(
-        std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - begin)
-            .count());
-  }
-  std::ranges::nth_element(times, times.begin() + kRounds / 2);
-  return times[kRounds / 2];
+  return vallum::bench::MedianMs(kRounds, work);
 }
 
 EventLog Parse(const Bytes& bytes) {

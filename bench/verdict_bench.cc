@@ -16,6 +16,7 @@
 #include "controller/boot_judgement.h"
 #include "controller/known_artefacts.h"
 #include "controller/view.h"
+#include "median.h"
 #include "store/memory_store.h"
 
 namespace {
@@ -48,16 +49,7 @@ v1::BootEvidence MakeEvidence(const std::string& changed) {
 
 template <typename Work>
 double MedianMs(Work work) {
-  std::vector<double> times;
-  for (int i = 0; i < kRounds; ++i) {
-    const auto begin = std::chrono::steady_clock::now();
-    work();
-    times.push_back(
-        std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - begin)
-            .count());
-  }
-  std::ranges::nth_element(times, times.begin() + kRounds / 2);
-  return times[kRounds / 2];
+  return vallum::bench::MedianMs(kRounds, work);
 }
 
 }  // namespace
