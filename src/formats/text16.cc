@@ -45,4 +45,17 @@ std::string Utf16ToUtf8(std::u16string_view text) {
   return out;
 }
 
+std::string Utf16LeToUtf8(ByteView bytes) {
+  std::u16string text;
+  for (size_t i = 0; i + 1 < bytes.size(); i += 2) {
+    const unsigned unit =
+        std::to_integer<unsigned>(bytes[i]) | std::to_integer<unsigned>(bytes[i + 1]) << 8U;
+    if (unit == 0) {
+      break;
+    }
+    text.push_back(static_cast<char16_t>(unit));
+  }
+  return Utf16ToUtf8(text);
+}
+
 }  // namespace vallum::formats

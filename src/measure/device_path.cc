@@ -54,19 +54,6 @@ std::string HexTail(ByteView data) {
   return ToHex(data.first(std::min(data.size(), kMaxHex))) + (data.size() > kMaxHex ? "..." : "");
 }
 
-std::string Text16(ByteView bytes) {
-  std::u16string text;
-  for (size_t i = 0; i + 1 < bytes.size(); i += 2) {
-    const unsigned unit =
-        std::to_integer<unsigned>(bytes[i]) | std::to_integer<unsigned>(bytes[i + 1]) << 8U;
-    if (unit == 0) {
-      break;
-    }
-    text.push_back(static_cast<char16_t>(unit));
-  }
-  return formats::Utf16ToUtf8(text);
-}
-
 std::string Vendor(std::string_view name, NodeFields& f) {
   const std::string guid = f.GuidText();
   const ByteView rest = f.Rest();
@@ -284,7 +271,7 @@ std::optional<std::string> Media(uint8_t subtype, NodeFields& f) {
     case 3:
       return Vendor("VenMedia", f);
     case 4:
-      return Text16(f.Rest());
+      return formats::Utf16LeToUtf8(f.Rest());
     case 5:
       return fmt::format("Media({})", f.GuidText());
     case 6:

@@ -23,20 +23,6 @@ constexpr size_t kHandoffEntrySize = 24;
 constexpr size_t kCcelSize = 56;
 constexpr size_t kAcpiHeaderSize = 36;
 
-// Code units up to the end or a zero, as UTF-8. An odd last byte is dropped.
-std::string TextOf16(ByteView bytes) {
-  std::u16string text;
-  for (size_t i = 0; i + 1 < bytes.size(); i += 2) {
-    const unsigned unit =
-        std::to_integer<unsigned>(bytes[i]) | std::to_integer<unsigned>(bytes[i + 1]) << 8U;
-    if (unit == 0) {
-      break;
-    }
-    text.push_back(static_cast<char16_t>(unit));
-  }
-  return formats::Utf16ToUtf8(text);
-}
-
 // A name that two different byte strings never share.
 std::string ExactName(ByteView bytes) {
   std::string text;
@@ -81,7 +67,7 @@ Result<LoadOption> ReadLoadOption(ByteView value) {
     end += 2;
   }
   RETURN_IF_ERROR(cursor.Skip(end + 2));
-  option.description = TextOf16(rest.first(end));
+  option.description = formats::Utf16LeToUtf8(rest.first(end));
   ASSIGN_OR_RETURN(option.device_path, cursor.ReadBytes(path_size));
   option.optional_data = cursor.Rest();
   return option;
@@ -108,7 +94,7 @@ Result<GptEventPartition> ReadPartition(ByteView entry) {
   ASSIGN_OR_RETURN(partition.id, Guid::Read(cursor));
   ASSIGN_OR_RETURN(partition.first_block, cursor.ReadU64Le());
   ASSIGN_OR_RETURN(partition.last_block, cursor.ReadU64Le());
-  partition.name = TextOf16(entry.subspan(kGptNameOffset));
+  partition.name = formats::Utf16LeToUtf8(entry.subspan(kGptNameOffset));
   return partition;
 }
 
@@ -336,7 +322,7 @@ std::optional<std::string> ParseEventText(ByteView data) {
     return std::string(text);
   }
   if (IsUtf16Text(data)) {
-    return TextOf16(data);
+    return formats::Utf16LeToUtf8(data);
   }
   return std::nullopt;
 }
