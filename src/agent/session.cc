@@ -76,6 +76,8 @@ void Session::HandleMessage(Attempt& attempt, const v1::ControllerMessage& messa
     case v1::ControllerMessage::kTakeSnapshot:
       handler_.OnTakeSnapshot(message.take_snapshot());
       break;
+    case v1::ControllerMessage::kRequestEvidence:  // the host's TPM is not spoken to yet
+    case v1::ControllerMessage::kTrust:
     case v1::ControllerMessage::MESSAGE_NOT_SET:
       break;  // from a newer controller
   }

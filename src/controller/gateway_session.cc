@@ -79,6 +79,7 @@ void SessionReactor::Handle() {
     case v1::AgentMessage::kEvidence:
       listener.OnEvidence(host_, std::move(*incoming_.mutable_evidence()));
       break;
+    case v1::AgentMessage::kLeaseWanted:  // no host is asked for evidence yet
     case v1::AgentMessage::MESSAGE_NOT_SET:
       break;  // a newer agent's message: it tells an older controller nothing
   }

@@ -29,6 +29,8 @@ placement::HostState State(const v1::Host& host) {
       return placement::HostState::kDown;
     case v1::HOST_MAINTENANCE:
       return placement::HostState::kMaintenance;
+    case v1::HOST_NON_OPERATIONAL:
+      return placement::HostState::kNonOperational;
     default:
       return placement::HostState::kJoining;
   }
@@ -41,8 +43,7 @@ placement::HostView ToView(const v1::Host& host, double overcommit) {
   view.pool = host.spec().pool();
   view.state = State(host);
   view.state_reason = host.status().reason();
-  // Nothing attests hosts yet, so no host is trusted.
-  view.trusted = false;
+  view.trusted = host.status().trust().level() == v1::TRUST_TRUSTED;
   for (const std::string& trait : capabilities.traits()) {
     view.traits.Insert(trait);
   }

@@ -49,6 +49,12 @@ std::string_view RoleWords(v1::Role role) {
 // Events and operations are written by the controller alone.
 bool WritableKind(Kind kind) { return kind != Kind::kEvent && kind != Kind::kOperation; }
 
+// Who writes these decides which hosts are trusted: that is nothing for who runs them.
+bool AnchorsTrust(Kind kind) {
+  return kind == Kind::kAttestationPolicy || kind == Kind::kTpmAuthority ||
+         kind == Kind::kAllowList;
+}
+
 bool TenantMay(const Principal& principal, Verb verb, Kind kind, std::string_view tenant) {
   if (kind == Kind::kInstance || kind == Kind::kSnapshot) {
     return !principal.tenant.empty() && tenant == principal.tenant;
@@ -64,7 +70,7 @@ bool May(const Principal& principal, Verb verb, Kind kind, std::string_view tena
     case v1::ROLE_ADMIN:
       return true;
     case v1::ROLE_OPERATOR:
-      return kind != Kind::kToken;
+      return kind != Kind::kToken && (verb == Verb::kRead || !AnchorsTrust(kind));
     case v1::ROLE_AUDITOR:
       return verb == Verb::kRead || verb == Verb::kExplain;
     case v1::ROLE_TENANT:
@@ -81,6 +87,7 @@ std::string_view NeededRole(Verb verb, Kind kind) {
   if (kind == Kind::kToken) {
     return verb == Verb::kRead ? "it takes the role admin or auditor" : "it takes the role admin";
   }
+  if (AnchorsTrust(kind) && verb != Verb::kRead) return "it takes the role admin";
   if (kind == Kind::kInstance || kind == Kind::kSnapshot) {
     return "it takes the role admin or operator, or the tenant that owns it";
   }
@@ -120,6 +127,9 @@ bool Visible(const Principal& principal, Kind kind, std::string_view tenant) {
     case Kind::kEvent:
     case Kind::kToken:
     case Kind::kRollout:
+    case Kind::kAttestationPolicy:
+    case Kind::kTpmAuthority:
+    case Kind::kAllowList:
       return false;
   }
   return false;

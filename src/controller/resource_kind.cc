@@ -28,6 +28,8 @@ const google::protobuf::FieldDescriptor& Field(const google::protobuf::Message& 
 }  // namespace
 
 std::string_view KindName(Kind kind) {
+  if (kind == Kind::kAttestationPolicy) return "attestationpolicy";
+  if (kind == Kind::kTpmAuthority) return "tpmauthority";
   const std::string_view plural = KindPlural(kind);
   return plural.substr(0, plural.size() - 1);
 }
@@ -56,6 +58,12 @@ std::string_view KindPlural(Kind kind) {
       return "snapshots";
     case Kind::kRollout:
       return "rollouts";
+    case Kind::kAttestationPolicy:
+      return "attestationpolicies";
+    case Kind::kTpmAuthority:
+      return "tpmauthorities";
+    case Kind::kAllowList:
+      return "allowlists";
   }
   return "?";
 }
@@ -119,6 +127,12 @@ std::unique_ptr<google::protobuf::Message> NewResource(Kind kind) {
       return std::make_unique<v1::Snapshot>();
     case Kind::kRollout:
       return std::make_unique<v1::Rollout>();
+    case Kind::kAttestationPolicy:
+      return std::make_unique<v1::AttestationPolicy>();
+    case Kind::kTpmAuthority:
+      return std::make_unique<v1::TpmAuthority>();
+    case Kind::kAllowList:
+      return std::make_unique<v1::AllowList>();
   }
   return nullptr;
 }

@@ -24,11 +24,16 @@ enum class Kind {
   kToken,
   kKeySet,
   kSnapshot,
-  kRollout
+  kRollout,
+  kAttestationPolicy,
+  kTpmAuthority,
+  kAllowList
 };
-inline constexpr Kind kAllKinds[] = {
-    Kind::kPool,  Kind::kHost,  Kind::kImage,  Kind::kFlavor,   Kind::kInstance, Kind::kOperation,
-    Kind::kEvent, Kind::kToken, Kind::kKeySet, Kind::kSnapshot, Kind::kRollout};
+inline constexpr Kind kAllKinds[] = {Kind::kPool,         Kind::kHost,     Kind::kImage,
+                                     Kind::kFlavor,       Kind::kInstance, Kind::kOperation,
+                                     Kind::kEvent,        Kind::kToken,    Kind::kKeySet,
+                                     Kind::kSnapshot,     Kind::kRollout,  Kind::kAttestationPolicy,
+                                     Kind::kTpmAuthority, Kind::kAllowList};
 
 // A resource of any kind; shared and never changed once made.
 using AnyResource = std::shared_ptr<const google::protobuf::Message>;
@@ -110,6 +115,18 @@ struct KindOf<v1::Snapshot> {
 template <>
 struct KindOf<v1::Rollout> {
   static constexpr Kind kValue = Kind::kRollout;
+};
+template <>
+struct KindOf<v1::AttestationPolicy> {
+  static constexpr Kind kValue = Kind::kAttestationPolicy;
+};
+template <>
+struct KindOf<v1::TpmAuthority> {
+  static constexpr Kind kValue = Kind::kTpmAuthority;
+};
+template <>
+struct KindOf<v1::AllowList> {
+  static constexpr Kind kValue = Kind::kAllowList;
 };
 
 }  // namespace vallum::controller

@@ -39,12 +39,13 @@ struct KindRules {
 constexpr int kDeleteAttempts = 10;
 
 constexpr KindRules kRules[] = {
-    {Kind::kPool, true, true, true},        {Kind::kHost, false, true, true},
-    {Kind::kImage, true, true, true},       {Kind::kFlavor, true, true, true},
-    {Kind::kInstance, false, false, false}, {Kind::kOperation, false, false, false},
-    {Kind::kEvent, false, false, false},    {Kind::kToken, false, false, true},
-    {Kind::kKeySet, true, true, true},      {Kind::kSnapshot, false, false, true},
-    {Kind::kRollout, false, false, true},
+    {Kind::kPool, true, true, true},         {Kind::kHost, false, true, true},
+    {Kind::kImage, true, true, true},        {Kind::kFlavor, true, true, true},
+    {Kind::kInstance, false, false, false},  {Kind::kOperation, false, false, false},
+    {Kind::kEvent, false, false, false},     {Kind::kToken, false, false, true},
+    {Kind::kKeySet, true, true, true},       {Kind::kSnapshot, false, false, true},
+    {Kind::kRollout, false, false, true},    {Kind::kAttestationPolicy, false, false, true},
+    {Kind::kTpmAuthority, true, true, true}, {Kind::kAllowList, true, true, true},
 };
 
 Result<Response> List(RestContext& context, Kind kind, const Request& request,

@@ -142,6 +142,14 @@ Result<void> ValidateResource(Kind kind, const google::protobuf::Message& resour
     case Kind::kSnapshot:
     case Kind::kRollout:
       return Ok();
+    case Kind::kAttestationPolicy:
+      return ValidateDescription(
+          static_cast<const v1::AttestationPolicy&>(resource).spec().description());
+    case Kind::kTpmAuthority:
+      return ValidateDescription(
+          static_cast<const v1::TpmAuthority&>(resource).spec().description());
+    case Kind::kAllowList:
+      return ValidateDescription(static_cast<const v1::AllowList&>(resource).spec().description());
   }
   return Ok();
 }

@@ -102,6 +102,8 @@ std::string_view StateWords(HostState state) {
       return "the host is down";
     case HostState::kMaintenance:
       return "the host is in maintenance";
+    case HostState::kNonOperational:
+      return "its pool does not take the host";
   }
   return "the host is in an unknown state";
 }

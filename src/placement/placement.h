@@ -12,7 +12,7 @@
 
 namespace vallum::placement {
 
-enum class HostState { kJoining, kUp, kDown, kMaintenance };
+enum class HostState { kJoining, kUp, kDown, kMaintenance, kNonOperational };
 
 // One capability that the host's agent tried; why a trait is missing is said with its words.
 struct Probe {
