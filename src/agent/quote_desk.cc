@@ -6,6 +6,7 @@
 
 #include "agent/vtpm_keeper.h"
 #include "base/text.h"
+#include "measure/pcr_selection.h"
 #include "vtpm/control_client.h"
 
 namespace vallum::agent {
@@ -16,7 +17,7 @@ constexpr std::chrono::milliseconds kQuoteTimeout{6000};
 v1::InstanceQuote ToMessage(const vtpm::QuoteRequest& request, const vtpm::Quote& quote) {
   const auto text = [](const Bytes& bytes) { return std::string(AsText(bytes)); };
   v1::InstanceQuote message;
-  message.set_pcr_selection(vtpm::FormatPcrSelections(request.selections));
+  message.set_pcr_selection(measure::FormatPcrSelections(request.selections));
   message.set_quoted(text(quote.quoted));
   message.set_signature(text(quote.signature));
   message.set_pcrs(text(vtpm::SerializePcrs(request, quote)));
@@ -88,7 +89,7 @@ Result<v1::InstanceQuote> QuoteDesk::Make(const v1::MakeQuote& wanted) const {
     return InvalidInput("the nonce has " + std::to_string(request.nonce.size()) +
                         " bytes, a quote takes " + std::to_string(vtpm::QuoteRequest::kMaxNonce));
   }
-  ASSIGN_OR_RETURN(request.selections, vtpm::ParsePcrSelections(wanted.pcrs()));
+  ASSIGN_OR_RETURN(request.selections, measure::ParsePcrSelections(wanted.pcrs()));
   ASSIGN_OR_RETURN(const RunningVtpm running, locate_(wanted.instance_uid()));
   ASSIGN_OR_RETURN_CONTEXT(auto client,
                            vtpm::ControlClient::Connect(running.control_socket, kQuoteTimeout),

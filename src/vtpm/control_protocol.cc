@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "base/text.h"
+#include "measure/pcr_selection.h"
 #include "vtpm/key_command.h"
 #include "vtpm/tpm_command.h"
 
@@ -94,7 +95,8 @@ Result<Bytes> BytesOf(const Json& json, const char* name, size_t limit) {
 Result<ControlRequest> ParseQuoteRequest(const Json& json) {
   QuoteRequest request;
   ASSIGN_OR_RETURN(request.nonce, BytesOf(json, "nonce", QuoteRequest::kMaxNonce));
-  ASSIGN_OR_RETURN(request.selections, ParsePcrSelections(TextOf(json, "pcrs").value_or("")));
+  ASSIGN_OR_RETURN(request.selections,
+                   measure::ParsePcrSelections(TextOf(json, "pcrs").value_or("")));
   return ControlRequest(std::move(request));
 }
 
@@ -185,7 +187,7 @@ std::string FormatRequest(const ControlRequest& request) {
   } else if (const auto* quote = std::get_if<QuoteRequest>(&request)) {
     json = {{"op", "quote"},
             {"nonce", ToHex(quote->nonce)},
-            {"pcrs", FormatPcrSelections(quote->selections)}};
+            {"pcrs", measure::FormatPcrSelections(quote->selections)}};
   } else if (const auto* certificate = std::get_if<CertificateRequest>(&request)) {
     json = {{"op", "certificate"}, {"der", ToHex(certificate->der)}};
   } else {

@@ -2,11 +2,8 @@
 #include "vtpm/identity.h"
 
 #include <algorithm>
-#include <charconv>
-#include <set>
 #include <utility>
 
-#include "base/text.h"
 #include "measure/extend_log.h"
 #include "measure/pcr.h"
 #include "vtpm/key_command.h"
@@ -19,63 +16,7 @@ constexpr size_t kSerializedBanks = 16;   // TPML_PCR_SELECTION
 constexpr size_t kSerializedDigests = 8;  // TPML_DIGEST
 constexpr size_t kSerializedDigest = 64;  // TPMU_HA
 
-Result<PcrIndex> ParsePcr(const std::string& text) {
-  uint32_t number = 0;
-  const char* end = text.data() + text.size();
-  const auto [stopped, error] = std::from_chars(text.data(), end, number);
-  if (error != std::errc{} || stopped != end || number >= PcrIndex::kCount) {
-    return InvalidInput("'" + Printable(text, 40) + "' is no PCR")
-        .WithFix("name PCRs by numbers from 0 to 23");
-  }
-  return PcrIndex::Create(number);
-}
-
-Result<BankSelection> ParseBankSelection(const std::string& text) {
-  const size_t colon = text.find(':');
-  if (colon == std::string::npos) {
-    return InvalidInput("'" + Printable(text, 80) + "' is no PCR selection")
-        .WithFix("write bank:number,number,... such as sha256:0,1,7");
-  }
-  BankSelection selection;
-  ASSIGN_OR_RETURN(selection.bank, measure::ParseBankName(text.substr(0, colon)));
-  std::set<PcrIndex> seen;
-  for (const std::string& item : Split(text.substr(colon + 1), ',')) {
-    ASSIGN_OR_RETURN(const PcrIndex pcr, ParsePcr(item));
-    if (!seen.insert(pcr).second) {
-      return InvalidInput("PCR " + std::to_string(pcr.value()) + " is selected twice");
-    }
-  }
-  selection.pcrs.assign(seen.begin(), seen.end());
-  return selection;
-}
-
 }  // namespace
-
-Result<std::vector<BankSelection>> ParsePcrSelections(std::string_view text) {
-  std::vector<BankSelection> selections;
-  for (const std::string& part : Split(text, '+')) {
-    ASSIGN_OR_RETURN(BankSelection selection, ParseBankSelection(part));
-    if (std::ranges::find(selections, selection.bank, &BankSelection::bank) != selections.end()) {
-      return InvalidInput("bank " + std::string(HashAlgorithmName(selection.bank)) +
-                          " is selected twice");
-    }
-    selections.push_back(std::move(selection));
-  }
-  return selections;
-}
-
-std::string FormatPcrSelections(const std::vector<BankSelection>& selections) {
-  std::string text;
-  for (const BankSelection& selection : selections) {
-    text += (text.empty() ? "" : "+") + std::string(HashAlgorithmName(selection.bank));
-    char separator = ':';
-    for (const PcrIndex pcr : selection.pcrs) {
-      text += separator + std::to_string(pcr.value());
-      separator = ',';
-    }
-  }
-  return text;
-}
 
 Result<Bytes> SubjectPublicKeyInfo(ByteView tpm_public) {
   ASSIGN_OR_RETURN(const EcPoint point, ParseEcPoint(tpm_public));
@@ -101,7 +42,7 @@ Bytes ObjectName(ByteView tpm_public) {
 Bytes SerializePcrs(const QuoteRequest& request, const Quote& quote) {
   ByteWriter writer;
   writer.U32Le(static_cast<uint32_t>(request.selections.size()));
-  for (const BankSelection& selection : request.selections) {
+  for (const measure::BankSelection& selection : request.selections) {
     writer.U16Le(measure::TpmAlgorithmId(selection.bank)).U8(PcrIndex::kCount / 8);
     const auto bitmap = PcrBitmap(selection.pcrs);
     for (const uint8_t byte : bitmap) {

@@ -11,6 +11,7 @@
 #include "base/digest.h"
 #include "base/result.h"
 #include "base/units.h"
+#include "measure/pcr_selection.h"
 
 // What a vTPM is known by and what it signs. Pure.
 namespace vallum::vtpm {
@@ -23,17 +24,12 @@ struct VtpmIdentity {
   bool operator==(const VtpmIdentity&) const = default;
 };
 
-struct BankSelection {
-  HashAlgorithm bank = HashAlgorithm::kSha256;
-  std::vector<PcrIndex> pcrs;  // ascending, no duplicates
-  bool operator==(const BankSelection&) const = default;
-};
-
 struct QuoteRequest {
   static constexpr size_t kMaxNonce = 64;  // TPM2B_DATA holds no more with SHA-512
   static constexpr size_t kMaxBanks = 4;
-  Bytes nonce;                            // 0 to kMaxNonce bytes
-  std::vector<BankSelection> selections;  // 1 to kMaxBanks, each bank once, each with a PCR
+  Bytes nonce;  // 0 to kMaxNonce bytes
+  std::vector<measure::BankSelection>
+      selections;  // 1 to kMaxBanks, each bank once, each with a PCR
 };
 
 struct Quote {
@@ -43,12 +39,6 @@ struct Quote {
   // In the order of the request's selections: the values that the quote is about.
   std::vector<std::map<PcrIndex, Bytes>> values;
 };
-
-// Parses "sha256:0,1,7+sha1:10", as tpm2-tools write it.
-// Errors: kInvalidInput (bank unknown or twice, no PCR, one over 23 or twice).
-Result<std::vector<BankSelection>> ParsePcrSelections(std::string_view text);
-// The same text again.
-std::string FormatPcrSelections(const std::vector<BankSelection>& selections);
 
 // A TPMT_PUBLIC of an EC P-256 key as X.509 has it (SubjectPublicKeyInfo, DER).
 // Errors: kInvalidInput (another kind of key, or not a TPMT_PUBLIC). The point is not checked to be

@@ -110,23 +110,6 @@ ErrorCode QuoteError(const VtpmUnderTest& vtpm, const QuoteRequest& request = Ma
   return quote.has_value() ? ErrorCode::kInternal : quote.error().code();
 }
 
-TEST(VtpmIdentity, SelectionsSurviveTheirText) {
-  const std::string text = "sha256:0,1,23+sha1:10";
-  const auto parsed = ParsePcrSelections(text);
-  ASSERT_TRUE(parsed.has_value()) << parsed.error().Describe();
-  EXPECT_EQ(FormatPcrSelections(*parsed), text);
-  EXPECT_EQ(FormatPcrSelections(*ParsePcrSelections("sha256:7,0")), "sha256:0,7");
-}
-
-TEST(VtpmIdentity, MalformedSelectionsAreRefused) {
-  for (const char* text : {"", "sha256", "sha256:", "sha256:24", "sha256:-1", "sha256:1,1", "md5:1",
-                           "sha256:1+sha256:2", "sha256:1+", "sha256:1,", "sha256:1x"}) {
-    const auto parsed = ParsePcrSelections(text);
-    ASSERT_FALSE(parsed.has_value()) << text;
-    EXPECT_EQ(parsed.error().code(), ErrorCode::kInvalidInput) << text;
-  }
-}
-
 TEST(VtpmIdentity, KeysOfOtherKindsAreRefused) {
   Bytes key = KeyTemplate(KeyKind::kEndorsement);
   EXPECT_TRUE(SubjectPublicKeyInfo(key).has_value());
@@ -227,7 +210,7 @@ TEST(VtpmIdentity, Tpm2CheckquoteAcceptsAQuoteWithItsNonceAndNoOther) {
   qemu.Succeed(MakeExtend(9, kBank, "measured"));
   const QuoteRequest request{
       Bytes(16, std::byte{0xab}),
-      ParsePcrSelections("sha256:0,1,2,3,4,5,6,7,8,9,10,23+sha1:3,10").value()};
+      measure::ParsePcrSelections("sha256:0,1,2,3,4,5,6,7,8,9,10,23+sha1:3,10").value()};
   const auto quote = vtpm.Client().MakeQuote(request);
   ASSERT_TRUE(quote.has_value()) << quote.error().Describe();
   WriteFile(dir / "quote.msg", quote->quoted);
@@ -267,7 +250,8 @@ TEST(VtpmIdentity, SeveralBanksAreQuotedTogether) {
   VtpmUnderTest vtpm(dir, {"--pcr-banks", "sha1,sha256"});
   FakeQemu qemu(vtpm.qemu_socket());
   PowerOn(qemu);
-  const QuoteRequest request{{}, ParsePcrSelections("sha256:0,1,2,3,4,5,6,7,8+sha1:10").value()};
+  const QuoteRequest request{
+      {}, measure::ParsePcrSelections("sha256:0,1,2,3,4,5,6,7,8+sha1:10").value()};
   const auto quote = vtpm.Client().MakeQuote(request);
   ASSERT_TRUE(quote.has_value()) << quote.error().Describe();
   EXPECT_TRUE(SignatureIsGood(*quote));
@@ -280,7 +264,7 @@ TEST(VtpmIdentity, ABankThatTheTpmLacksIsRefused) {
   VtpmUnderTest vtpm(dir);
   FakeQemu qemu(vtpm.qemu_socket());
   PowerOn(qemu);
-  EXPECT_EQ(QuoteError(vtpm, {{}, ParsePcrSelections("sha1:10").value()}),
+  EXPECT_EQ(QuoteError(vtpm, {{}, measure::ParsePcrSelections("sha1:10").value()}),
             ErrorCode::kInvalidInput);
 }
 
@@ -394,7 +378,7 @@ TEST(VtpmIdentity, AQuoteLeavesNoObjectBehind) {
   PowerOn(qemu);
   qemu.Succeed(MakeEvict(kAkHandle));
   ExpectGoodQuote(vtpm);
-  EXPECT_EQ(QuoteError(vtpm, {{}, ParsePcrSelections("sha1:10").value()}),
+  EXPECT_EQ(QuoteError(vtpm, {{}, measure::ParsePcrSelections("sha1:10").value()}),
             ErrorCode::kInvalidInput);
   // TPM2_GetCapability: no transient handle.
   ByteWriter body;

@@ -147,9 +147,9 @@ Result<QuoteReply> ReadQuoteReply(ByteView response) {
   return QuoteReply{ToBytes(quoted), ToBytes(cursor.Rest())};
 }
 
-void WriteSelections(ByteWriter& writer, const std::vector<BankSelection>& selections) {
+void WriteSelections(ByteWriter& writer, const std::vector<measure::BankSelection>& selections) {
   writer.U32Be(static_cast<uint32_t>(selections.size()));
-  for (const BankSelection& selection : selections) {
+  for (const measure::BankSelection& selection : selections) {
     const auto bitmap = PcrBitmap(selection.pcrs);
     writer.U16Be(measure::TpmAlgorithmId(selection.bank)).U8(bitmap.size());
     for (const uint8_t byte : bitmap) {

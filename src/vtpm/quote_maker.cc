@@ -23,7 +23,7 @@ QuoteMaker::QuoteMaker(QuoteRequest request, Bytes ak_public)
 }
 
 PcrReader QuoteMaker::NextReader() const {
-  const BankSelection& selection = request_.selections[quote_.values.size()];
+  const measure::BankSelection& selection = request_.selections[quote_.values.size()];
   return PcrReader(PcrsRequest{selection.bank, selection.pcrs});
 }
 
