@@ -1,0 +1,396 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "attest/rules.h"
+
+#include <algorithm>
+#include <array>
+#include <optional>
+#include <utility>
+
+#include "attest/rules_command_line.h"
+#include "attest/rules_secure_boot.h"
+#include "base/text.h"
+#include "base/units.h"
+#include "measure/bank_hasher.h"
+#include "measure/event_content.h"
+#include "measure/event_data.h"
+#include "measure/event_describe.h"
+#include "measure/event_digest.h"
+#include "measure/event_log_replay.h"
+
+namespace vallum::attest {
+namespace {
+
+using measure::BankHasher;
+using measure::ContentCheck;
+using measure::EventLog;
+using measure::EventType;
+using measure::LoggedEvent;
+
+// The firmware's part of the PCRs ends with a separator in these.
+constexpr uint32_t kFirmwarePcrs = 8;
+constexpr uint32_t kLoadOptionsTag = 0x8f3b22ec;
+constexpr std::array<std::byte, 4> kOnes = {std::byte{0xff}, std::byte{0xff}, std::byte{0xff},
+                                            std::byte{0xff}};
+// What firmware says of a boot attempt, in PCRs 4 and 5; true of every boot.
+// Source: PC Client Platform Firmware Profile 1.06, section 10.4.4.
+constexpr std::array<std::string_view, 5> kAttempts = {
+    "Calling EFI Application from Boot Option", "Returning from EFI Application from Boot Option",
+    "Exit Boot Services Invocation", "Exit Boot Services Returned with Failure",
+    "Exit Boot Services Returned with Success"};
+constexpr std::string_view kModuleCommandLine = "module_cmdline";
+
+bool Same(ByteView a, ByteView b) { return std::ranges::equal(a, b); }
+
+std::string Snippet(HashAlgorithm bank, ByteView digest, std::string_view what) {
+  return "{ " + std::string(HashAlgorithmName(bank)) + " = \"" + ToHex(digest) + "\", what = \"" +
+         Printable(what, 80) + "\" }";
+}
+
+// Judges the PCRs that have events.
+class EventsJudge {
+ public:
+  EventsJudge(const AttestationPolicy& policy, const ProvenPcrs& pcrs, const HostFacts& facts,
+              Reasons& reasons)
+      : policy_(policy),
+        log_(*pcrs.log),
+        facts_(facts),
+        reasons_(reasons),
+        bank_(policy.banks.front()),
+        hasher_(bank_) {
+    for (size_t i = 0; i < log_.events().size(); ++i) {
+      const LoggedEvent& event = log_.events()[i];
+      if (log_.Extends(event) && !log_.DigestOf(event, bank_).empty()) {
+        events_[event.index].push_back(i);
+      }
+    }
+    separators_ = {measure::SeparatorDigest(bank_), ToBytes(hasher_.Hash(kOnes))};
+    failure_ = measure::ErrorSeparatorDigest(bank_);
+    for (const std::string_view text : kAttempts) {
+      attempts_.push_back(measure::ActionDigest(bank_, text));
+    }
+  }
+
+  void Judge(uint32_t pcr, const EventsRule& rule) {
+    if (events_[pcr].empty() && rule.empty == EmptyPcr::kRefused) {
+      reasons_.Add({.id = ReasonId::kNothingMeasured, .pcr = pcr});
+      return;
+    }
+    bool separated = false;
+    for (const size_t number : events_[pcr]) {
+      const LoggedEvent& event = log_.events()[number];
+      const ByteView digest = log_.DigestOf(event, bank_);
+      if (std::ranges::any_of(separators_, [&](const Bytes& each) { return Same(each, digest); })) {
+        separated = true;
+      } else if (Same(digest, failure_)) {
+        Add(ReasonId::kMeasuringFailed, pcr, number, "look at the host's firmware");
+      } else {
+        JudgeEvent(pcr, rule, number, event, digest);
+      }
+    }
+    if (!separated && pcr < kFirmwarePcrs && !events_[pcr].empty()) {
+      reasons_.Add({.id = ReasonId::kSeparatorAbsent, .pcr = pcr});
+    }
+  }
+
+  void Judge(uint32_t pcr, const ReferenceRule& /*rule*/) {
+    std::vector<ByteView> digests;
+    for (const size_t number : events_[pcr]) {
+      digests.push_back(log_.DigestOf(log_.events()[number], bank_));
+    }
+    const ReferenceMatch match = MatchReference(policy_.components, pcr, bank_, digests);
+    if (match.complete) return;
+    Reason reason{.id = ReasonId::kReferenceNotMatched, .pcr = pcr};
+    reason.expected = match.component.empty() ? "no more measurements"
+                                              : "a variant of component " + match.component;
+    if (match.explained < digests.size()) {
+      const size_t number = events_[pcr][match.explained];
+      reason.event = number;
+      reason.content = measure::DescribeEvent(log_, log_.events()[number]);
+      reason.actual = ToHex(digests[match.explained]);
+    }
+    reason.fix = "add a variant with this measurement to the component";
+    reasons_.Add(std::move(reason));
+  }
+
+  void Judge(uint32_t /*pcr*/, const SecureBootRule& rule) {
+    JudgeSecureBoot(rule, log_, bank_, reasons_);
+  }
+  void Judge(uint32_t /*pcr*/, const GoldenRule& /*rule*/) {}
+  void Judge(uint32_t /*pcr*/, const ImaPcrRule& /*rule*/) {}
+  void Judge(uint32_t /*pcr*/, const IgnoredRule& /*rule*/) {}
+
+  // To be called after all PCRs were judged.
+  std::vector<std::string> Finish(bool checked) && {
+    std::vector<std::string> candidates = lines_;
+    if (!facts_.command_line.empty()) candidates.push_back(facts_.command_line);
+    for (const auto& [pcr, number] : load_options_) {
+      const ByteView digest = log_.DigestOf(log_.events()[number], bank_);
+      const auto line = FindLoadOptions(candidates, digest, hasher_);
+      if (!line.has_value()) {
+        Reason reason{.id = ReasonId::kCommandLineUnproven, .pcr = pcr, .event = number};
+        reason.expected = "the digest of the measured or stated command line";
+        reason.actual = ToHex(digest);
+        reason.fix = "let the agent report the command line it runs with";
+        reasons_.Add(std::move(reason));
+      } else if (std::ranges::find(lines_, *line) == lines_.end()) {
+        JudgeCommandLine(policy_.command_line, *line, {.pcr = pcr, .event = number}, reasons_);
+        lines_.push_back(*line);
+      }
+    }
+    if (checked && lines_.empty() && load_options_.empty()) {
+      reasons_.Add({.id = ReasonId::kCommandLineNotMeasured,
+                    .fix = "boot by GRUB (PCR 8), systemd-stub (PCR 12) or the kernel's own stub "
+                           "(PCR 9), and let that PCR check command lines"});
+    }
+    return std::move(lines_);
+  }
+
+ private:
+  void JudgeEvent(uint32_t pcr, const EventsRule& rule, size_t number, const LoggedEvent& event,
+                  ByteView digest) {
+    if (rule.command_lines == CommandLines::kChecked && TakeCommandLine(pcr, number, event)) return;
+    if (rule.accept.Has(bank_, digest)) return;
+    if (std::ranges::any_of(attempts_, [&](const Bytes& each) { return Same(each, digest); })) {
+      return;
+    }
+    // PCR 7's rule says that Secure Boot was on and who signed: firmware started nothing else.
+    if (rule.signed_images == SignedImages::kAccepted &&
+        event.type == EventType::kBootServicesApplication) {
+      return;
+    }
+    if (IsAcceptedCommand(rule, event)) return;
+    Refuse(pcr, number, event, digest);
+  }
+
+  // A command line, of which the event's digest is proof, or one to be found by its digest.
+  bool TakeCommandLine(uint32_t pcr, size_t number, const LoggedEvent& event) {
+    if (event.type == EventType::kEventTag) {
+      const auto tagged = measure::ParseTaggedEvent(event.data);
+      if (!tagged.has_value() || tagged->id != kLoadOptionsTag) return false;
+      load_options_.emplace_back(pcr, number);
+      return true;
+    }
+    if (event.type != EventType::kIpl || AsText(event.data).starts_with(kModuleCommandLine)) {
+      return false;
+    }
+    measure::IplEvent ipl = measure::ParseIplEvent(event.data);
+    if (ipl.kind != measure::IplKind::kCommandLine && ipl.kind != measure::IplKind::kUtf16Text) {
+      return false;
+    }
+    if (measure::CheckContent(log_, event, hasher_) != ContentCheck::kMatches) return false;
+    JudgeCommandLine(policy_.command_line, ipl.text, {.pcr = pcr, .event = number}, reasons_);
+    lines_.push_back(std::move(ipl.text));
+    return true;
+  }
+
+  bool IsAcceptedCommand(const EventsRule& rule, const LoggedEvent& event) {
+    if (rule.commands == BootCommands::kRefused || event.type != EventType::kIpl) return false;
+    const measure::IplEvent ipl = measure::ParseIplEvent(event.data);
+    const bool module = ipl.kind == measure::IplKind::kCommandLine &&
+                        AsText(event.data).starts_with(kModuleCommandLine);
+    if (ipl.kind != measure::IplKind::kGrubCommand && !module) return false;
+    if (measure::CheckContent(log_, event, hasher_) != ContentCheck::kMatches) return false;
+    return rule.commands == BootCommands::kAny ||
+           std::ranges::binary_search(rule.command_list, ipl.text);
+  }
+
+  static ReasonId RefusalOf(uint32_t pcr, const LoggedEvent& event) {
+    switch (pcr) {
+      case 0:
+      case 2:
+        return ReasonId::kFirmwareNotAccepted;
+      case 4:
+        return ReasonId::kImageNotAccepted;
+      case 8:
+        return event.type == EventType::kIpl ? ReasonId::kCommandNotAccepted
+                                             : ReasonId::kEventNotAccepted;
+      case 9:
+        return ReasonId::kFileNotAccepted;
+    }
+    return ReasonId::kEventNotAccepted;
+  }
+
+  void Refuse(uint32_t pcr, size_t number, const LoggedEvent& event, ByteView digest) {
+    const std::string what = measure::DescribeEvent(log_, event);
+    reasons_.Add(
+        {.id = RefusalOf(pcr, event),
+         .pcr = pcr,
+         .event = number,
+         .content = what,
+         .expected = "one of pcr." + std::to_string(pcr) + ".accept",
+         .actual = ToHex(digest),
+         .fix = "add to pcr." + std::to_string(pcr) + ".accept: " + Snippet(bank_, digest, what)});
+  }
+
+  void Add(ReasonId id, uint32_t pcr, size_t number, std::string fix) {
+    reasons_.Add({.id = id,
+                  .pcr = pcr,
+                  .event = number,
+                  .content = measure::DescribeEvent(log_, log_.events()[number]),
+                  .fix = std::move(fix)});
+  }
+
+  const AttestationPolicy& policy_;
+  const EventLog& log_;
+  const HostFacts& facts_;
+  Reasons& reasons_;
+  HashAlgorithm bank_;
+  BankHasher hasher_;
+  std::array<std::vector<size_t>, PcrIndex::kCount> events_;
+  std::array<Bytes, 2> separators_;
+  Bytes failure_;
+  std::vector<Bytes> attempts_;
+  std::vector<std::string> lines_;
+  std::vector<std::pair<uint32_t, size_t>> load_options_;
+};
+
+void JudgeGolden(uint32_t pcr, const GoldenRule& rule, const PcrBanks& quoted, Reasons& reasons) {
+  for (const auto& [bank, values] : quoted) {
+    const auto value = values.find(*PcrIndex::Create(pcr));
+    if (value == values.end() || rule.values.Has(bank, value->second)) continue;
+    Reason reason{.id = ReasonId::kPcrValue, .pcr = pcr};
+    for (const AcceptedDigest& each : rule.values.list()) {
+      for (const BankDigest& digest : each.digests) {
+        if (digest.bank != bank) continue;
+        reason.expected += (reason.expected.empty() ? "" : " or ") + ToHex(digest.digest);
+      }
+    }
+    reason.actual = ToHex(value->second);
+    reason.fix =
+        "add to pcr." + std::to_string(pcr) + ".values: " + Snippet(bank, value->second, "");
+    reasons.Add(std::move(reason));
+  }
+}
+
+bool IsLateAndIgnored(const AttestationPolicy& policy, uint32_t pcr) {
+  const auto rule = policy.pcrs.find(pcr);
+  return pcr >= kFirmwarePcrs && rule != policy.pcrs.end() &&
+         std::holds_alternative<IgnoredRule>(rule->second);
+}
+
+Reason ReplayReason(const EventLog& log, HashAlgorithm bank, uint32_t pcr, const Bytes& replayed,
+                    const Bytes& known) {
+  Reason reason{.id = ReasonId::kEventLogReplay, .pcr = pcr};
+  const measure::KnownRegister one{.index = pcr, .value = known};
+  const auto compared = measure::CompareEventLog(log, bank, std::span(&one, 1));
+  if (compared.has_value() && !compared->Agrees()) {
+    reason.content = compared->first_difference->reason;
+  }
+  reason.expected = ToHex(known);
+  reason.actual = ToHex(replayed);
+  reason.fix =
+      "do not believe this log; see whether the host's firmware or loader is known to log "
+      "incompletely";
+  return reason;
+}
+
+// Adds what the log does not explain. Returns the PCRs that it does, or has no events of.
+uint32_t ProveBank(const AttestationPolicy& policy, const EventLog& log, HashAlgorithm bank,
+                   const std::map<PcrIndex, Bytes>& values, Reasons& reasons) {
+  const auto replay = measure::ReplayEventLog(log, bank);
+  if (!replay.has_value()) {
+    reasons.Add({.id = ReasonId::kEventLogBank, .actual = replay.error().message()});
+    return 0;
+  }
+  uint32_t proven = 0;
+  for (const auto& [index, value] : values) {
+    const uint32_t pcr = index.value();
+    const bool logged = replay->extends[pcr] > 0;
+    const auto rule = policy.pcrs.find(pcr);
+    const bool of_events =
+        rule != policy.pcrs.end() && (std::holds_alternative<EventsRule>(rule->second) ||
+                                      std::holds_alternative<SecureBootRule>(rule->second) ||
+                                      std::holds_alternative<ReferenceRule>(rule->second));
+    if (replay->values[pcr] == value) {
+      proven |= 1U << pcr;
+    } else if (logged || of_events) {
+      Reason reason = ReplayReason(log, bank, pcr, replay->values[pcr], value);
+      if (IsLateAndIgnored(policy, pcr)) {
+        reasons.Note(std::move(reason));
+      } else {
+        reasons.Add(std::move(reason));
+      }
+    }
+  }
+  return proven;
+}
+
+bool SaysWhatWasHashed(const LoggedEvent& event) {
+  if (measure::DigestCoversData(event.type)) return true;
+  if (event.type != EventType::kIpl) return false;
+  const measure::IplKind kind = measure::ParseIplEvent(event.data).kind;
+  return kind == measure::IplKind::kGrubCommand || kind == measure::IplKind::kCommandLine;
+}
+
+void CheckEventData(const AttestationPolicy& policy, const EventLog& log, uint32_t proven,
+                    Reasons& reasons) {
+  const HashAlgorithm bank = policy.banks.front();
+  BankHasher hasher(bank);
+  for (size_t i = 0; i < log.events().size(); ++i) {
+    const LoggedEvent& event = log.events()[i];
+    if (!log.Extends(event) || (proven >> event.index & 1U) == 0 || !SaysWhatWasHashed(event) ||
+        measure::CheckContent(log, event, hasher) != ContentCheck::kDiffers) {
+      continue;
+    }
+    Reason reason{.id = ReasonId::kEventData, .pcr = event.index, .event = i};
+    reason.content = measure::DescribeMismatch(log, {.event = i, .bank = bank});
+    reason.fix = "if the host's loader is known to log so: event-log.mismatched-data = \"noted\"";
+    if (policy.mismatched_data == MismatchedData::kNoted) {
+      reasons.Note(std::move(reason));
+    } else {
+      reasons.Add(std::move(reason));
+    }
+  }
+}
+
+}  // namespace
+
+uint32_t ProveEventLog(const AttestationPolicy& policy, const PcrBanks& quoted, const EventLog& log,
+                       Reasons& reasons) {
+  uint32_t proven = ~0U;
+  for (const HashAlgorithm bank : policy.banks) {
+    const auto values = quoted.find(bank);
+    proven &= values == quoted.end() ? 0 : ProveBank(policy, log, bank, values->second, reasons);
+  }
+  for (const measure::LogBank& bank : log.banks()) {
+    if (bank.hash.has_value() && quoted.contains(*bank.hash)) continue;
+    reasons.Note({.id = ReasonId::kEventLogBank,
+                  .actual = "the log's bank " + bank.Name() + " is not quoted: nothing proves it"});
+  }
+  CheckEventData(policy, log, proven, reasons);
+  return proven;
+}
+
+PcrJudgement JudgePcrs(const AttestationPolicy& policy, const ProvenPcrs& pcrs,
+                       const HostFacts& facts, Reasons& reasons) {
+  uint32_t without_rule = 0;
+  for (const auto& [bank, values] : pcrs.quoted) {
+    for (const auto& [pcr, value] : values) without_rule |= 1U << pcr.value();
+  }
+  without_rule &= ~policy.PcrMask();
+  for (uint32_t pcr = 0; pcr < PcrIndex::kCount; ++pcr) {
+    if ((without_rule >> pcr & 1U) == 0) continue;
+    reasons.Add({.id = ReasonId::kPcrWithoutRule,
+                 .pcr = pcr,
+                 .fix = "give it a rule: [pcr." + std::to_string(pcr) + "]"});
+  }
+  std::optional<EventsJudge> judge;
+  if (pcrs.log != nullptr) judge.emplace(policy, pcrs, facts, reasons);
+  bool checked = false;
+  for (const auto& [number, rule] : policy.pcrs) {
+    const uint32_t pcr = number;
+    if (const auto* golden = std::get_if<GoldenRule>(&rule)) {
+      JudgeGolden(pcr, *golden, pcrs.quoted, reasons);
+      continue;
+    }
+    if (!judge.has_value() || (pcrs.proven >> pcr & 1U) == 0) continue;
+    const auto* events = std::get_if<EventsRule>(&rule);
+    checked = checked || (events != nullptr && events->command_lines == CommandLines::kChecked);
+    std::visit([&](const auto& each) { judge->Judge(pcr, each); }, rule);
+  }
+  PcrJudgement out;
+  if (judge.has_value()) out.command_lines = std::move(*judge).Finish(checked);
+  return out;
+}
+
+}  // namespace vallum::attest

@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "attest/policy.h"
+#include "attest/reason.h"
+#include "base/bytes.h"
+#include "measure/bank_hasher.h"
+
+namespace vallum::attest {
+
+// The arguments of a kernel's command line as the kernel parts them: at spaces outside of double
+// quotes. The kernel's own path, or GRUB's BOOT_IMAGE, is no argument if it comes first.
+// Source: Linux lib/cmdline.c, next_arg.
+std::vector<std::string> KernelArguments(std::string_view line);
+
+// Whether an argument is what a rule names: "name" any value of it, "name=value" that one. '-' and
+// '_' are the same in names (Linux kernel/params.c, parameq).
+bool IsArgument(std::string_view argument, std::string_view rule);
+
+// Where a command line was measured; no event: the place is not known.
+struct MeasuredAt {
+  std::optional<uint32_t> pcr;
+  std::optional<size_t> event;
+};
+
+// Judges one measured command line.
+void JudgeCommandLine(const CommandLineRule& rule, std::string_view line, MeasuredAt at,
+                      Reasons& reasons);
+
+// Which of the candidates the kernel's EFI stub measured as LOADED_IMAGE::LoadOptions: its digest
+// is of the line in UTF-16, with or without a closing zero, to which GRUB adds BOOT_IMAGE=. Nothing
+// if none. Source: Linux drivers/firmware/efi/libstub/efi-stub-helper.c.
+std::optional<std::string> FindLoadOptions(const std::vector<std::string>& candidates,
+                                           ByteView digest, measure::BankHasher& hasher);
+
+}  // namespace vallum::attest
