@@ -22,6 +22,16 @@ void AddGlobalOptions(CLI::App* app, Tool* tool) {
   app->add_flag("--no-color", tool->no_color, "No escape sequences, not even on a terminal");
 }
 
+// "vallum snapshot create": what was recognized of the command.
+std::string CommandName(const CLI::App& app) {
+  std::string name = app.get_name();
+  for (const CLI::App* at = &app; !at->get_subcommands().empty();) {
+    at = at->get_subcommands().front();
+    name += " " + at->get_name();
+  }
+  return name;
+}
+
 int PrintError(const Tool& tool, const Error& error) {
   tool.err() << "error: " << Printable(error.Describe(), 4000) << "\n";
   if (!error.fix().empty()) tool.err() << "fix: " << Printable(error.fix(), 4000) << "\n";
@@ -64,15 +74,12 @@ int Run(const std::vector<std::string>& args, Environment environment) {
     // CLI11 takes the arguments from the back.
     app.parse(std::vector<std::string>(args.rbegin(), args.rend()));
   } catch (const CLI::CallForHelp&) {
-    // The help of the command that was named last.
-    const CLI::App* deepest = &app;
-    while (!deepest->get_subcommands().empty()) deepest = deepest->get_subcommands().front();
-    tool.out() << deepest->help();
+    // The help of the command that was named last, with its whole name.
+    tool.out() << app.help();
     return 0;
   } catch (const CLI::ParseError& error) {
     tool.err() << "error: " << Printable(error.what(), 1000) << "\n"
-               << "fix: see vallum " << Printable(args.empty() ? "" : args.front())
-               << (args.empty() ? "" : " ") << "--help\n";
+               << "fix: see " << CommandName(app) << " --help\n";
     return kBadInput;
   }
   if (const auto format = tool.Format(); !format.has_value()) {

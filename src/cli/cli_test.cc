@@ -54,6 +54,8 @@ TEST(Enum, LosesItsPrefix) {
   EXPECT_EQ(FriendlyEnum("BOOT_MODE_SECURE"), "secure");
   EXPECT_EQ(FriendlyEnum("BOOT_VERIFIED"), "verified");
   EXPECT_EQ(FriendlyEnum("ROLLOUT_DONE"), "done");
+  EXPECT_EQ(FriendlyEnum("SNAPSHOT_READY"), "ready");
+  EXPECT_EQ(FriendlyEnum("TRUST_STALE"), "stale");
   EXPECT_EQ(FriendlyEnum("HOST_STATE_UNSPECIFIED"), "-");
   EXPECT_EQ(FriendlyEnum(""), "-");
 }
@@ -984,6 +986,11 @@ TEST_F(CliTest, OtherKeysSayFromWhenOn) {
   ASSERT_EQ(Vallum({"instance", "set-boot", "web1", "secure"}), 0);
   EXPECT_EQ(TextAt(LastBody(), "spec.boot.mode"), "BOOT_MODE_SECURE");
   EXPECT_EQ(Vallum({"instance", "set-boot", "web1", "fast"}), 2);
+}
+
+TEST_F(CliTest, BadArgumentIsAnsweredWithTheHelpOfTheWholeCommand) {
+  EXPECT_EQ(Vallum({"snapshot", "create", "web1", "surplus"}), 2);
+  EXPECT_THAT(err_.str(), HasSubstr("fix: see vallum snapshot create --help"));
 }
 
 TEST_F(CliTest, RolloutThatWasTakenBackIsAnErrorForWhoWaits) {

@@ -22,6 +22,7 @@ struct CloneOptions {
   std::string source, name, tpm = "new", pool, snapshot;
   bool allow_untrusted = false;
   bool stopped = false;
+  bool wait = true;
 };
 
 // "web1" taken on 2026-05-04 at 09:15:30 UTC is "web1-20260504-091530".
@@ -129,6 +130,7 @@ void AddCloneCommand(CLI::App* group, Tool* tool) {
   clone->add_flag("--allow-untrusted", options->allow_untrusted,
                   "A trusted one may go into a pool that is not; recorded");
   clone->add_flag("--stopped", options->stopped, "Do not start it");
+  clone->add_flag("--wait", options->wait, "Return when it is made; it always does");
   clone->callback([=] { tool->action = [=] { return Clone(tool, *options); }; });
 }
 

@@ -76,6 +76,7 @@ struct ImportOptions {
   std::string file, name, pool, tpm = "new", passphrase_file, flavor;
   bool allow_untrusted = false;
   bool stopped = false;
+  bool wait = true;
 };
 
 // The first line of the file.
@@ -488,6 +489,7 @@ void AddImport(CLI::App* group, Tool* tool) {
   command->add_flag("--allow-untrusted", options->allow_untrusted,
                     "A trusted machine may go into a pool that is not; recorded");
   command->add_flag("--stopped", options->stopped, "Do not start it");
+  command->add_flag("--wait", options->wait, "Return when it is made; it always does");
   command->callback([=] { tool->action = [=] { return Import(tool, *options); }; });
 }
 

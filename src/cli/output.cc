@@ -121,8 +121,8 @@ int64_t NumberAt(const Json& object, std::string_view path) {
 std::string FriendlyEnum(std::string_view name) {
   if (name.empty() || name.ends_with("_UNSPECIFIED")) return "-";
   static constexpr std::string_view kPrefixes[] = {
-      "INSTANCE_", "HOST_",      "IMAGE_", "BOOT_TYPE_",   "BOOT_MODE_", "BOOT_",
-      "POWER_",    "OPERATION_", "ROLE_",  "SECURE_BOOT_", "ROLLOUT_"};
+      "INSTANCE_",  "HOST_", "IMAGE_",       "BOOT_TYPE_", "BOOT_MODE_", "BOOT_",  "POWER_",
+      "OPERATION_", "ROLE_", "SECURE_BOOT_", "ROLLOUT_",   "SNAPSHOT_",  "TRUST_", "POLICY_"};
   for (const std::string_view prefix : kPrefixes) {
     if (name.starts_with(prefix)) return ToLower(name.substr(prefix.size()));
   }
