@@ -10,7 +10,6 @@
 #include <variant>
 #include <vector>
 
-#include "attest/facts.h"
 #include "attest/pcrlock.h"
 #include "base/bytes.h"
 #include "base/digest.h"
@@ -124,27 +123,6 @@ struct FactsRule {
   uint64_t least_microcode = 0;
   std::vector<std::string> cpu_features;  // required
   bool operator==(const FactsRule&) const = default;
-};
-
-// A list of FactsRule with its key in a policy, the member of HostFacts, and the words that the
-// member may have; without any, all.
-struct FactRow {
-  const char* key;
-  std::vector<std::string> FactsRule::* accepted;
-  std::string HostFacts::* fact;
-  std::array<std::string_view, 3> words;
-};
-inline constexpr std::array kFactRows = {
-    FactRow{"kernel-release", &FactsRule::kernel_release, &HostFacts::kernel_release, {}},
-    FactRow{"lockdown",
-            &FactsRule::lockdown,
-            &HostFacts::lockdown,
-            {"none", "integrity", "confidentiality"}},
-    FactRow{"iommu", &FactsRule::iommu, &HostFacts::iommu, {"on", "off"}},
-    FactRow{"swap", &FactsRule::swap, &HostFacts::swap, {"none", "plain", "encrypted"}},
-    FactRow{"kdump", &FactsRule::kdump, &HostFacts::kdump, {"none", "loaded"}},
-    FactRow{"secure-boot", &FactsRule::secure_boot, &HostFacts::secure_boot, {"on", "off"}},
-    FactRow{"architecture", &FactsRule::architecture, &HostFacts::architecture, {}},
 };
 
 enum class ImaViolations { kRefused, kNoted };

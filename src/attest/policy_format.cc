@@ -3,6 +3,7 @@
 #include <type_traits>
 
 #include "attest/policy.h"
+#include "attest/policy_facts.h"
 #include "base/text.h"
 
 namespace vallum::attest {

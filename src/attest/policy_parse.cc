@@ -6,6 +6,7 @@
 
 #include "attest/policy.h"
 #include "attest/policy_document.h"
+#include "attest/policy_facts.h"
 #include "base/text.h"
 #include "base/units.h"
 #include "firmware/signature_list.h"

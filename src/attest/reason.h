@@ -133,6 +133,7 @@ class Reasons {
   void Add(Reason reason);
   void Note(Reason reason);
   bool empty() const { return reasons_.empty(); }
+  size_t size() const { return reasons_.size(); }
   // In order.
   std::vector<Reason> TakeReasons() &&;
   std::vector<Reason> TakeNotes() &&;

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "attest/policy_facts.h"
 #include "attest/rules.h"
 #include "attest/rules_command_line.h"
 #include "base/text.h"

@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: Apache-2.0
+// Judging a host: all of its evidence for the first time, and a quote with nothing new, beside the
+// signature's check that neither can do without.
+//   attest_bench    evidence: $VALLUM_VECTORS/quotes/hpe, policy: learned from it
+
+#include <cstdio>
+#include <cstdlib>
+#include <fstream>
+#include <iterator>
+#include <string>
+
+#include "attest/evidence_bundle.h"
+#include "attest/host_verification.h"
+#include "attest/learn.h"
+#include "attest/serialized_pcrs.h"
+#include "attest/signature.h"
+#include "attest/tpm_public.h"
+#include "base/bytes.h"
+#include "base/check.h"
+#include "measure/event_log.h"
+#include "measure/ima_assessment.h"
+#include "measure/ima_log.h"
+#include "measure/ima_replay.h"
+#include "median.h"
+
+namespace {
+
+namespace attest = vallum::attest;
+namespace measure = vallum::measure;
+using vallum::Bytes;
+
+constexpr int kRounds = 400;
+constexpr double kColdTargetMs = 0.6;
+constexpr double kNothingNewTargetMs = 0.030;
+constexpr std::string_view kNonce = "536237744e6c71736433327549315a5057744473";
+
+Bytes ReadFile(const std::string& path) {
+  std::ifstream in(path, std::ios::binary);
+  const std::string text((std::istreambuf_iterator<char>(in)), {});
+  return vallum::ToBytes(vallum::AsBytes(text));
+}
+
+template <typename Work>
+double MedianMs(Work work) {
+  return vallum::bench::MedianMs(kRounds, work);
+}
+
+void Print(const char* what, double ms, double reference, double target) {
+  std::printf("%-30s%.4f ms  (%.1f x the quote's check; target %.3f ms: %s)\n", what, ms,
+              ms / reference, target, ms <= target ? "met" : "MISSED");
+}
+
+}  // namespace
+
+int main() {
+  const char* vectors = std::getenv("VALLUM_VECTORS");
+  if (vectors == nullptr) {
+    std::printf("attest: skipped, VALLUM_VECTORS is absent\n");
+    return 0;
+  }
+  const std::string dir = std::string(vectors) + "/quotes/hpe/";
+  const Bytes message = ReadFile(dir + "message.bin");
+  const Bytes signature = ReadFile(dir + "signature.bin");
+  const Bytes event_log = ReadFile(dir + "uefi_log.bin");
+  const Bytes ima_log = ReadFile(std::string(vectors) + "/ima/hpe-ima_log.txt");
+  const auto ak = attest::ParseTpm2bPublic(ReadFile(dir + "ak.tpm2b_public"));
+  const auto pcrs = attest::ParseSerializedPcrs(ReadFile(dir + "pcrs.bin"));
+  const Bytes nonce = *vallum::FromHex(kNonce);
+  CHECK(ak.has_value() && pcrs.has_value());
+  const attest::BoundTpm tpm{.key = attest::QuoteKey::Create(*ak).value(),
+                             .kind = attest::TpmKind::kHardware};
+  attest::HostEvidence whole{.quote = message,
+                             .signature = signature,
+                             .pcrs = *pcrs,
+                             .event_log = event_log,
+                             .ima_log = ima_log,
+                             .facts = {}};
+  const auto learned = attest::LearnPolicy("bench", tpm, whole, nonce);
+  CHECK(learned.has_value());
+  const auto list = measure::ImportDigestList(learned->ima_list);
+  CHECK(list.has_value());
+  const attest::SharedPolicy policy = attest::PreparePolicy(learned->policy, *list);
+  attest::HostEvidence quote_only = whole;
+  quote_only.event_log = {};
+  quote_only.ima_log = {};
+
+  const auto judge = [&](const attest::HostEvidence& evidence, const attest::HostState& state) {
+    auto judged = attest::VerifyHost(tpm, evidence, state, *policy, nonce, {});
+    CHECK(judged.verdict.kind == attest::HostVerdictKind::kTrusted);
+    return judged;
+  };
+  const attest::HostState known = judge(whole, {}).state;
+  attest::HostEvidence without_ima = whole;
+  without_ima.ima_log = {};
+
+  const double quote = MedianMs([&] {
+    const auto verdict = attest::VerifyQuote(
+        tpm.key, {.message = message, .signature = signature, .pcrs = *pcrs},
+        {.nonce = nonce, .pcrs = policy->selections, .signer = {}, .previous = {}});
+    CHECK(verdict.Accepted());
+  });
+  const double boot = MedianMs([&] { static_cast<void>(judge(without_ima, known)); });
+  const double ima_parse = MedianMs([&] {
+    CHECK(measure::ImaLog::Parse(ima_log, measure::ImaTemplateHash::kDetect).has_value());
+  });
+  const double cold = MedianMs([&] { static_cast<void>(judge(whole, {})); });
+  const double nothing_new = MedianMs([&] { static_cast<void>(judge(quote_only, known)); });
+
+  std::printf("%zu bytes of event log, %zu of IMA's list, median of %d\n", event_log.size(),
+              ima_log.size(), kRounds);
+  std::printf("quote alone (reference)       %.4f ms\n", quote);
+  std::printf("quote and event log           %.4f ms\n", boot);
+  std::printf("parse IMA's list              %.4f ms\n", ima_parse);
+  Print("cold, all evidence", cold, quote, kColdTargetMs);
+  Print("nothing new", nothing_new, quote, kNothingNewTargetMs);
+  return 0;
+}
