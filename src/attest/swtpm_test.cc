@@ -110,6 +110,11 @@ TEST_F(SwtpmTest, QuotesOfEveryKindAreBelieved) {
 TEST_F(SwtpmTest, LiesAreRejectedWithTheirReason) {
   TpmUnderTest tpm;
   MakeKeys(tpm, "ecc", "ecc", "sha256", "ecdsa");
+  // Beyond a reset only persistent keys stay.
+  for (const char* key : {"ak", "ek"}) {
+    tpm.Run("tpm2_evictcontrol -Q -c " + std::string(key) + ".ctx -o handle && mv handle " + key +
+            ".ctx" + kFlush);
+  }
   Quote(tpm, "sha256:0,7", "sha256", "ecdsa");
   const PcrBanks honest = Values(tpm);
   QuoteExpectation expectation = Expect("sha256:0,7");
