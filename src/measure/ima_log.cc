@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <bit>
 #include <cstring>
 #include <optional>
 #include <utility>
@@ -40,10 +41,9 @@ class Reader {
     if (!bytes.has_value()) {
       return std::nullopt;
     }
+    static_assert(std::endian::native == std::endian::little);
     uint32_t value = 0;
-    for (size_t i = 0; i < kLengthSize; ++i) {
-      value |= std::to_integer<uint32_t>((*bytes)[i]) << (8 * i);
-    }
+    std::memcpy(&value, bytes->data(), kLengthSize);
     return value;
   }
   // A length and as many bytes.

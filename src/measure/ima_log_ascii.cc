@@ -5,9 +5,10 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <charconv>
 #include <cstring>
-#include <limits>
+#include <span>
 
 #include "base/check.h"
 #include "base/text.h"
@@ -18,18 +19,42 @@ namespace {
 constexpr size_t kLengthSize = 4;
 constexpr uint8_t kNoDigit = 0xff;
 
-constexpr std::array<uint8_t, 256> kHexDigits = [] {
-  std::array<uint8_t, 256> out{};
-  out.fill(kNoDigit);
-  for (uint8_t i = 0; i < 10; ++i) out[static_cast<size_t>('0' + i)] = i;
-  for (uint8_t i = 0; i < 6; ++i) {
-    out[static_cast<size_t>('a' + i)] = static_cast<uint8_t>(10 + i);
-    out[static_cast<size_t>('A' + i)] = static_cast<uint8_t>(10 + i);
-  }
-  return out;
-}();
+constexpr uint8_t HexDigit(char c) {
+  const bool letter = (c >= 'a' && c <= 'f') || (c >= 'A' && c <= 'F');
+  return c >= '0' && c <= '9' ? static_cast<uint8_t>(c - '0')
+         : letter             ? static_cast<uint8_t>((c & 0xf) + 9)
+                              : kNoDigit;
+}
 
-uint8_t HexDigit(char c) { return kHexDigits[static_cast<uint8_t>(c)]; }
+constexpr uint64_t Repeat(uint8_t byte) { return 0x0101010101010101U * byte; }
+
+// Half of a text log is hexadecimal, so that eight digits are read at a time. A byte's top bit
+// tells a comparison: c + (0x80 - n) has it set when c >= n, for c below 0x80.
+struct EightDigits {
+  static constexpr size_t kSize = 8;
+  static constexpr uint64_t kTops = Repeat(0x80);
+  static constexpr uint64_t AtLeast(uint64_t text, char c) {
+    return text + Repeat(static_cast<uint8_t>(0x80 - c));
+  }
+
+  explicit EightDigits(const char* text) {
+    static_assert(std::endian::native == std::endian::little);
+    uint64_t in = 0;
+    std::memcpy(&in, text, kSize);
+    const uint64_t ascii = in & ~kTops;
+    const uint64_t lower = ascii | Repeat(0x20);
+    const uint64_t digits = AtLeast(ascii, '0') & ~AtLeast(ascii, '9' + 1) & kTops;
+    const uint64_t letters = AtLeast(lower, 'a') & ~AtLeast(lower, 'f' + 1) & kTops;
+    valid = ((digits | letters) & ~in) == kTops;
+    const uint64_t nibbles = (ascii & Repeat(0xf)) + (letters >> 7U) * 9;
+    uint64_t bytes = (nibbles << 4U | nibbles >> 8U) & 0x00ff00ff00ff00ffU;
+    bytes = (bytes | bytes >> 8U) & 0x0000ffff0000ffffU;
+    value = static_cast<uint32_t>(bytes | bytes >> 16U);
+  }
+
+  bool valid;
+  uint32_t value;
+};
 
 // The text before the first space; text becomes what comes after.
 std::string_view NextToken(std::string_view& text) {
@@ -43,31 +68,137 @@ bool IsName(ImaField field) { return field == ImaField::kName || field == ImaFie
 
 // Divides the fields at spaces. Kernels write '_' for a space in a name; should there be spaces all
 // the same, the first name takes what is more than the template has.
-Result<std::vector<std::string_view>> SplitFields(const ImaFormat& format, std::string_view text,
-                                                  ImaLineEnd end) {
-  const size_t wanted = format.fields.size();
-  const size_t have = static_cast<size_t>(std::ranges::count(text, ' ')) + 1;
-  if (have < wanted && end == ImaLineEnd::kNewline) {
-    return Corrupt(fmt::format("{} fields; the template {} has {}", have, format.name, wanted));
+//   out: as many as the format has fields; those that are cut off become empty.
+Result<void> SplitFields(const ImaFormat& format, std::string_view text, ImaLineEnd end,
+                         std::span<std::string_view> out) {
+  size_t count = format.fields.size();
+  if (end == ImaLineEnd::kMissing) {
+    count = std::min(count, static_cast<size_t>(std::ranges::count(text, ' ')) + 1);
   }
-  size_t surplus = have > wanted ? have - wanted : 0;
-  std::vector<std::string_view> out;
-  out.reserve(wanted);
-  for (const ImaField field : format.fields) {
-    std::string_view token = NextToken(text);
-    if (IsName(field) && surplus > 0) {
-      const char* const begin = token.data();
-      for (; surplus > 0; --surplus) {
-        token = NextToken(text);
-      }
-      token = {begin, static_cast<size_t>(token.data() + token.size() - begin)};
+  const auto* const fields = format.fields.data();
+  const size_t name = std::min<size_t>(
+      static_cast<size_t>(std::find_if(fields, fields + count, IsName) - fields), count - 1);
+  for (size_t i = 0; i < name; ++i) {
+    const size_t space = text.find(' ');
+    if (space == std::string_view::npos) {
+      return Corrupt(fmt::format("fewer fields than the template {} has", format.name));
     }
-    out.push_back(token);
+    out[i] = text.substr(0, space);
+    text.remove_prefix(space + 1);
   }
-  if (surplus > 0) {
-    return Corrupt(fmt::format("{} fields; the template {} has {}", have, format.name, wanted));
+  for (size_t i = count - 1; i > name; --i) {
+    const size_t space = text.rfind(' ');
+    if (space == std::string_view::npos) {
+      return Corrupt(fmt::format("fewer fields than the template {} has", format.name));
+    }
+    out[i] = text.substr(space + 1);
+    text = text.substr(0, space);
   }
-  return out;
+  out[name] = text;
+  std::ranges::fill(out.subspan(count), std::string_view());
+  return Ok();
+}
+
+// Writes to memory that has room, which the caller saw to.
+class Writer {
+ public:
+  explicit Writer(std::byte* out) : out_(out) {}
+  std::byte* out() const { return out_; }
+
+  void PutText(std::string_view text) {
+    // memcpy's pointers must not be null.
+    if (!text.empty()) {
+      std::memcpy(out_, text.data(), text.size());
+    }
+    out_ += text.size();
+  }
+  void PutZero() { *out_++ = std::byte{0}; }
+  void PutU32(uint32_t value) {
+    std::memcpy(out_, &value, sizeof value);
+    out_ += sizeof value;
+  }
+
+  Result<void> PutHex(std::string_view hex) {
+    bool valid = hex.size() % 2 == 0;
+    const char* at = hex.data();
+    const char* const end = at + hex.size();
+    for (; static_cast<size_t>(end - at) >= EightDigits::kSize; at += EightDigits::kSize) {
+      const EightDigits digits(at);
+      valid &= digits.valid;
+      PutU32(digits.value);
+    }
+    for (; valid && at < end; at += 2) {
+      const uint8_t high = HexDigit(at[0]);
+      const uint8_t low = HexDigit(at[1]);
+      valid &= high != kNoDigit && low != kNoDigit;
+      *out_++ = static_cast<std::byte>(high << 4U | (low & 0xfU));
+    }
+    return valid
+               ? Ok()
+               : Result<void>(Corrupt(fmt::format("'{}' is not hexadecimal", Printable(hex, 32))));
+  }
+
+  Result<void> PutNumber(std::string_view decimal, size_t size) {
+    uint32_t value = 0;
+    const auto [end, error] =
+        std::from_chars(decimal.data(), decimal.data() + decimal.size(), value);
+    if (error != std::errc() || end != decimal.data() + decimal.size() ||
+        (size < sizeof value && (value >> (8 * size)) != 0)) {
+      return Corrupt(fmt::format("'{}' is no number of {} bytes", Printable(decimal, 32), size));
+    }
+    std::memcpy(out_, &value, size);
+    out_ += size;
+    return Ok();
+  }
+
+ private:
+  std::byte* out_;
+};
+
+// One field without its length.
+Result<void> PutField(Writer& writer, ImaField field, std::string_view token) {
+  constexpr size_t kIdSize = 4;
+  constexpr size_t kModeSize = 2;
+  switch (field) {
+    case ImaField::kDigest:
+    case ImaField::kSignature:
+    case ImaField::kBuffer:
+    case ImaField::kModsig:
+    case ImaField::kEvmSignature:
+    case ImaField::kXattrLengths:
+    case ImaField::kXattrValues:
+      return writer.PutHex(token);
+    case ImaField::kDigestNg:
+    case ImaField::kDigestNgv2:
+    case ImaField::kModsigDigest: {
+      if (token.empty()) {
+        return Ok();
+      }
+      const size_t colon = token.rfind(':');
+      if (colon == std::string_view::npos) {
+        return Corrupt("a digest without the name of its algorithm");
+      }
+      writer.PutText(token.substr(0, colon + 1));
+      writer.PutZero();
+      return writer.PutHex(token.substr(colon + 1));
+    }
+    case ImaField::kXattrNames:
+      if (token.empty()) {
+        return Ok();
+      }
+      [[fallthrough]];
+    case ImaField::kName:
+    case ImaField::kNameNg:
+      writer.PutText(token);
+      writer.PutZero();
+      return Ok();
+    case ImaField::kUid:
+    case ImaField::kGid:
+      return writer.PutNumber(token, kIdSize);
+    case ImaField::kMode:
+      return writer.PutNumber(token, kModeSize);
+  }
+  return Internal("a field that is none");
 }
 
 }  // namespace
@@ -97,136 +228,53 @@ ImaTextEncoder::ImaTextEncoder(size_t text_size)
     // Hexadecimal takes twice what it says, which leaves room for the lengths of short fields.
     : piece_size_(text_size + kLengthSize) {}
 
-void ImaTextEncoder::Reserve(size_t size) {
+std::byte* ImaTextEncoder::Reserve(size_t size) {
   if (pieces_.empty() || piece_size_ - used_ < size) {
     piece_size_ = std::max(piece_size_, size);
     pieces_.push_back(std::make_unique_for_overwrite<std::byte[]>(piece_size_));
     used_ = 0;
   }
+  return pieces_.back().get() + used_;
 }
 
-void ImaTextEncoder::Put(ByteView bytes) {
-  CHECK(piece_size_ - used_ >= bytes.size());
-  std::ranges::copy(bytes, pieces_.back().get() + used_);
-  used_ += bytes.size();
-}
-
-void ImaTextEncoder::PutLength(size_t at, size_t size) {
-  for (size_t i = 0; i < kLengthSize; ++i) {
-    pieces_.back()[at + i] = static_cast<std::byte>(size >> (8 * i));
-  }
-}
-
-Result<void> ImaTextEncoder::PutHex(std::string_view hex) {
-  if (hex.size() % 2 != 0) {
-    return Corrupt("an odd number of hexadecimal digits");
-  }
-  CHECK(piece_size_ - used_ >= hex.size() / 2);
-  std::byte* out = pieces_.back().get() + used_;
-  uint8_t wrong = 0;
-  for (size_t i = 0; i < hex.size(); i += 2) {
-    const uint8_t high = HexDigit(hex[i]);
-    const uint8_t low = HexDigit(hex[i + 1]);
-    wrong = static_cast<uint8_t>(wrong | high | low);
-    *out++ = static_cast<std::byte>((high << 4U) | (low & 0xfU));
-  }
-  if (wrong > 0xf) {
-    return Corrupt(fmt::format("'{}' is not hexadecimal", Printable(hex, 32)));
-  }
-  used_ += hex.size() / 2;
-  return Ok();
-}
-
-Result<void> ImaTextEncoder::PutNumber(std::string_view decimal, size_t size) {
-  uint32_t value = 0;
-  const auto [end, error] = std::from_chars(decimal.data(), decimal.data() + decimal.size(), value);
-  if (error != std::errc() || end != decimal.data() + decimal.size() ||
-      (size < sizeof value && (value >> (8 * size)) != 0)) {
-    return Corrupt(fmt::format("'{}' is no number of {} bytes", Printable(decimal, 32), size));
-  }
-  for (size_t i = 0; i < size; ++i) {
-    const auto byte = static_cast<std::byte>(value >> (8 * i));
-    Put({&byte, 1});
-  }
-  return Ok();
-}
-
-// One field without its length.
-Result<void> ImaTextEncoder::PutField(ImaField field, std::string_view token) {
-  constexpr std::byte kZero{0};
-  constexpr size_t kIdSize = 4;
-  constexpr size_t kModeSize = 2;
-  switch (field) {
-    case ImaField::kDigest:
-    case ImaField::kSignature:
-    case ImaField::kBuffer:
-    case ImaField::kModsig:
-    case ImaField::kEvmSignature:
-    case ImaField::kXattrLengths:
-    case ImaField::kXattrValues:
-      return PutHex(token);
-    case ImaField::kDigestNg:
-    case ImaField::kDigestNgv2:
-    case ImaField::kModsigDigest: {
-      if (token.empty()) {
-        return Ok();
-      }
-      const size_t colon = token.rfind(':');
-      if (colon == std::string_view::npos) {
-        return Corrupt("a digest without the name of its algorithm");
-      }
-      Put(AsBytes(token.substr(0, colon + 1)));
-      Put({&kZero, 1});
-      return PutHex(token.substr(colon + 1));
-    }
-    case ImaField::kXattrNames:
-      if (token.empty()) {
-        return Ok();
-      }
-      [[fallthrough]];
-    case ImaField::kName:
-    case ImaField::kNameNg:
-      Put(AsBytes(token));
-      Put({&kZero, 1});
-      return Ok();
-    case ImaField::kUid:
-    case ImaField::kGid:
-      return PutNumber(token, kIdSize);
-    case ImaField::kMode:
-      return PutNumber(token, kModeSize);
-  }
-  return Internal("a field that is none");
+ByteView ImaTextEncoder::Keep(const std::byte* begin, const std::byte* end) {
+  const auto size = static_cast<size_t>(end - begin);
+  CHECK(size <= piece_size_ - used_);
+  used_ += size;
+  return {begin, size};
 }
 
 Result<ByteView> ImaTextEncoder::EncodeHash(std::string_view hex) {
-  Reserve(hex.size());
-  const size_t begin = used_;
-  RETURN_IF_ERROR(PutHex(hex));
-  return ByteView(pieces_.back().get() + begin, used_ - begin);
+  std::byte* const begin = Reserve(hex.size());
+  Writer writer(begin);
+  RETURN_IF_ERROR(writer.PutHex(hex));
+  return Keep(begin, writer.out());
 }
 
 Result<ByteView> ImaTextEncoder::EncodeData(const ImaFormat& format, std::string_view fields,
                                             ImaLineEnd end) {
-  ASSIGN_OR_RETURN(const auto tokens, SplitFields(format, fields, end));
+  std::array<std::string_view, kMaxImaFields> room;
+  const auto tokens = std::span(room).first(format.fields.size());
+  RETURN_IF_ERROR(SplitFields(format, fields, end, tokens));
   // Each field grows by its length and a zero; a number takes at most four bytes.
   constexpr size_t kGrowth = kLengthSize + 1 + sizeof(uint32_t);
-  Reserve(fields.size() + kGrowth * tokens.size());
-  const size_t begin = used_;
+  std::byte* const begin = Reserve(fields.size() + kGrowth * format.fields.size());
+  Writer writer(begin);
   if (format.is_ima) {
     // No length before the digest, no zero after the name.
-    RETURN_IF_ERROR(PutHex(tokens[0]));
-    used_ += kLengthSize;
-    PutLength(used_ - kLengthSize, tokens[1].size());
-    Put(AsBytes(tokens[1]));
-    return ByteView(pieces_.back().get() + begin, used_ - begin);
+    RETURN_IF_ERROR(writer.PutHex(tokens[0]));
+    writer.PutU32(static_cast<uint32_t>(tokens[1].size()));
+    writer.PutText(tokens[1]);
+    return Keep(begin, writer.out());
   }
-  for (size_t i = 0; i < tokens.size(); ++i) {
-    const size_t at = used_;
-    used_ += kLengthSize;
-    RETURN_IF_ERROR(PutField(format.fields[i], tokens[i]));
-    PutLength(at, used_ - at - kLengthSize);
+  for (size_t i = 0; i < format.fields.size(); ++i) {
+    std::byte* const length = writer.out();
+    writer.PutU32(0);
+    std::byte* const content = writer.out();
+    RETURN_IF_ERROR(PutField(writer, format.fields[i], tokens[i]));
+    Writer(length).PutU32(static_cast<uint32_t>(writer.out() - content));
   }
-  return ByteView(pieces_.back().get() + begin, used_ - begin);
+  return Keep(begin, writer.out());
 }
 
 }  // namespace vallum::measure

@@ -42,12 +42,8 @@ class ImaTextEncoder {
   std::vector<std::unique_ptr<std::byte[]>> Take() && { return std::move(pieces_); }
 
  private:
-  void Reserve(size_t size);
-  void Put(ByteView bytes);
-  void PutLength(size_t at, size_t size);
-  Result<void> PutHex(std::string_view hex);
-  Result<void> PutNumber(std::string_view decimal, size_t size);
-  Result<void> PutField(ImaField field, std::string_view token);
+  std::byte* Reserve(size_t size);
+  ByteView Keep(const std::byte* begin, const std::byte* end);
 
   std::vector<std::unique_ptr<std::byte[]>> pieces_;
   size_t piece_size_;
