@@ -44,6 +44,7 @@ class Verifier {
   void Note(QuoteNote note, std::string what) { verdict_.notes.push_back({note, std::move(what)}); }
 
   bool CheckSignature();
+  bool Verifies(const Signature& signature) const;
   bool CheckScheme(KeyScheme scheme);
   bool ReadMessage();
   void CheckNonce();
@@ -83,6 +84,16 @@ bool Verifier::CheckScheme(KeyScheme scheme) {
   return true;
 }
 
+// A key without a scheme of its own may sign by another than its verifier is ready for.
+bool Verifier::Verifies(const Signature& signature) const {
+  const SignatureVerifier& ready = key_.verifier();
+  if (signature.scheme == ready.scheme() && signature.hash == ready.hash()) {
+    return ready.Verify(signature, evidence_.message);
+  }
+  const auto other = SignatureVerifier::Create(key_.key(), signature.scheme, signature.hash);
+  return other.has_value() && other->Verify(signature, evidence_.message);
+}
+
 bool Verifier::CheckSignature() {
   bool good = false;
   if (evidence_.format == SignatureFormat::kTpmt) {
@@ -96,15 +107,13 @@ bool Verifier::CheckSignature() {
     if (!CheckScheme(signature->scheme)) {
       return false;
     }
-    good = VerifySignature(key_.key(), *signature, evidence_.message);
+    good = Verifies(*signature);
   } else {
-    const KeyScheme usual = key_.key().IsRsa() ? KeyScheme::kRsassa : KeyScheme::kEcdsa;
-    const KeyScheme scheme = key_.scheme() == KeyScheme::kNull ? usual : key_.scheme();
-    hash_ = key_.scheme_hash().value_or(HashAlgorithm::kSha256);
-    if (!CheckScheme(scheme)) {
+    hash_ = key_.verifier().hash();
+    if (!CheckScheme(key_.verifier().scheme())) {
       return false;
     }
-    good = VerifyPlainSignature(key_.key(), scheme, hash_, evidence_.signature, evidence_.message);
+    good = key_.verifier().VerifyPlain(evidence_.signature, evidence_.message);
   }
   if (!good) {
     Reject(QuoteReason::kSignatureInvalid, "the signature",

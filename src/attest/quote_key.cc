@@ -8,6 +8,7 @@ namespace vallum::attest {
 namespace {
 
 constexpr size_t kMinRsaBits = 2048;
+constexpr HashAlgorithm kUsualHash = HashAlgorithm::kSha256;
 
 bool Signs(KeyScheme scheme) {
   switch (scheme) {
@@ -100,7 +101,10 @@ Result<QuoteKey> QuoteKey::Create(const TpmPublic& key) {
         .WithFix("quote with a restricted signing key that the TPM made, such as tpm2_createak's");
   }
   ASSIGN_OR_RETURN(PublicKey ready, PublicKey::FromTpm(key));
-  QuoteKey out(std::move(ready), Origin::kTpmPublic);
+  ASSIGN_OR_RETURN(
+      SignatureVerifier verifier,
+      SignatureVerifier::Create(ready, key.scheme, key.scheme_hash.value_or(kUsualHash)));
+  QuoteKey out(std::move(ready), std::move(verifier), Origin::kTpmPublic);
   out.scheme_ = key.scheme;
   out.scheme_hash_ = key.scheme_hash;
   return out;
@@ -111,7 +115,9 @@ Result<QuoteKey> QuoteKey::CreateUnchecked(PublicKey key) {
     return Denied("the key cannot be used for quotes: " +
                   std::string(DescribeProblem(QuoteKeyProblem::kWeakKey)));
   }
-  return QuoteKey(std::move(key), Origin::kSubjectPublicKeyInfo);
+  const KeyScheme scheme = key.IsRsa() ? KeyScheme::kRsassa : KeyScheme::kEcdsa;
+  ASSIGN_OR_RETURN(SignatureVerifier verifier, SignatureVerifier::Create(key, scheme, kUsualHash));
+  return QuoteKey(std::move(key), std::move(verifier), Origin::kSubjectPublicKeyInfo);
 }
 
 }  // namespace vallum::attest

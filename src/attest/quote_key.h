@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "attest/public_key.h"
+#include "attest/signature.h"
 #include "attest/tpm_public.h"
 #include "base/bytes.h"
 #include "base/digest.h"
@@ -48,15 +49,19 @@ class QuoteKey {
   static Result<QuoteKey> CreateUnchecked(PublicKey key);
 
   const PublicKey& key() const { return key_; }
+  // Of the key's own scheme and hash; of RSASSA or ECDSA with SHA-256 where it has none.
+  const SignatureVerifier& verifier() const { return verifier_; }
   Origin origin() const { return origin_; }
   // kNull, nothing: the signature says.
   KeyScheme scheme() const { return scheme_; }
   std::optional<HashAlgorithm> scheme_hash() const { return scheme_hash_; }
 
  private:
-  QuoteKey(PublicKey key, Origin origin) : key_(std::move(key)), origin_(origin) {}
+  QuoteKey(PublicKey key, SignatureVerifier verifier, Origin origin)
+      : key_(std::move(key)), verifier_(std::move(verifier)), origin_(origin) {}
 
   PublicKey key_;
+  SignatureVerifier verifier_;
   Origin origin_;
   KeyScheme scheme_ = KeyScheme::kNull;
   std::optional<HashAlgorithm> scheme_hash_;

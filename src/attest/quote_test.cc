@@ -4,7 +4,10 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <atomic>
+#include <thread>
 #include <utility>
+#include <vector>
 
 #include "attest/quote_builder.h"
 #include "attest/quote_key.h"
@@ -378,6 +381,42 @@ TEST(Quote, ByAKeyWithoutAttributesIsNoted) {
                   quote.expectation);
   EXPECT_TRUE(verdict.Accepted());
   EXPECT_TRUE(verdict.Has(QuoteNote::kKeyAttributesUnknown));
+}
+
+TEST(QuoteKey, WithoutSchemeVerifiesEveryScheme) {
+  for (const KeyScheme scheme : {KeyScheme::kRsassa, KeyScheme::kRsapss}) {
+    SoftwareKey rsa = RsaKey();
+    rsa.SetScheme(scheme);
+    const Case quote = MakeValidCase(rsa);
+    const Bytes message = BuildAttestation(quote.attestation);
+    const QuoteKey key =
+        QuoteKey::CreateUnchecked(PublicKey::FromTpm(RsaKey().Parsed()).value()).value();
+    EXPECT_TRUE(VerifyQuote(key, {message, rsa.Sign(message), SignatureFormat::kTpmt, quote.pcrs},
+                            quote.expectation)
+                    .Accepted());
+  }
+}
+
+TEST(QuoteKey, IsSharedBetweenThreads) {
+  const Case quote = MakeValidCase();
+  const Bytes message = BuildAttestation(quote.attestation);
+  const Bytes signature = RsaKey().Sign(message);
+  const QuoteKey key = QuoteKey::Create(RsaKey().Parsed()).value();
+  std::atomic<int> accepted = 0;
+  std::vector<std::jthread> threads;
+  for (int i = 0; i < 4; ++i) {
+    threads.emplace_back([&] {
+      for (int j = 0; j < 50; ++j) {
+        accepted += VerifyQuote(key, {message, signature, SignatureFormat::kTpmt, quote.pcrs},
+                                quote.expectation)
+                            .Accepted()
+                        ? 1
+                        : 0;
+      }
+    });
+  }
+  threads.clear();
+  EXPECT_EQ(accepted, 200);
 }
 
 TEST(QuoteKey, NeedsEachAttributeOfAnAttestationKey) {

@@ -5,6 +5,8 @@
 #include <openssl/err.h>
 #include <openssl/rsa.h>
 
+#include <string>
+
 #include "attest/openssl.h"
 #include "base/check.h"
 
@@ -69,29 +71,41 @@ bool SchemeFits(const PublicKey& key, KeyScheme scheme) {
 
 }  // namespace
 
-bool VerifySignature(const PublicKey& key, const Signature& signature, ByteView message) {
-  if (signature.scheme != KeyScheme::kEcdsa) {
-    return VerifyPlainSignature(key, signature.scheme, signature.hash, signature.rsa, message);
+Result<SignatureVerifier> SignatureVerifier::Create(const PublicKey& key, KeyScheme scheme,
+                                                    HashAlgorithm hash) {
+  if (!SchemeFits(key, scheme)) {
+    return InvalidInput(std::string(KeySchemeName(scheme)) + " is no signature by such a key");
   }
+  std::shared_ptr<EVP_PKEY_CTX> context(EVP_PKEY_CTX_new(key.get(), nullptr), EVP_PKEY_CTX_free);
+  CHECK(context != nullptr && EVP_PKEY_verify_init(context.get()) == 1);
+  CHECK(scheme == KeyScheme::kEcdsa || SetPadding(context.get(), scheme));
+  CHECK(EVP_PKEY_CTX_set_signature_md(context.get(), MessageDigest(hash)) == 1);
   const auto curve = key.Curve();
-  const Bytes der = curve.has_value() ? ToDer(signature.ecdsa, CoordinateSize(*curve)) : Bytes{};
-  return VerifyPlainSignature(key, signature.scheme, signature.hash, der, message);
+  return SignatureVerifier(std::move(context), scheme, hash,
+                           curve.has_value() ? CoordinateSize(*curve) : 0);
 }
 
-bool VerifyPlainSignature(const PublicKey& key, KeyScheme scheme, HashAlgorithm hash,
-                          ByteView signature, ByteView message) {
-  if (!SchemeFits(key, scheme) || signature.empty()) {
+bool SignatureVerifier::Verify(const Signature& signature, ByteView message) const {
+  if (signature.scheme != scheme_ || signature.hash != hash_) {
     return false;
   }
-  const Bytes digest = Digest(hash, message);
-  const KeyContextPtr context(EVP_PKEY_CTX_new(key.get(), nullptr));
-  const bool good = context != nullptr && EVP_PKEY_verify_init(context.get()) == 1 &&
-                    (scheme == KeyScheme::kEcdsa || SetPadding(context.get(), scheme)) &&
-                    EVP_PKEY_CTX_set_signature_md(context.get(), MessageDigest(hash)) == 1 &&
-                    EVP_PKEY_verify(context.get(), Unsigned(signature), signature.size(),
-                                    Unsigned(digest), digest.size()) == 1;
+  return scheme_ == KeyScheme::kEcdsa ? VerifyPlain(ToDer(signature.ecdsa, field_size_), message)
+                                      : VerifyPlain(signature.rsa, message);
+}
+
+bool SignatureVerifier::VerifyPlain(ByteView signature, ByteView message) const {
+  if (signature.empty()) {
+    return false;
+  }
+  const Bytes digest = Digest(hash_, message);
+  const KeyContextPtr context(EVP_PKEY_CTX_dup(context_.get()));
+  CHECK(context != nullptr);
+  if (EVP_PKEY_verify(context.get(), Unsigned(signature), signature.size(), Unsigned(digest),
+                      digest.size()) == 1) {
+    return true;
+  }
   ERR_clear_error();
-  return good;
+  return false;
 }
 
 }  // namespace vallum::attest
