@@ -113,6 +113,11 @@ TEST_F(HostVectors, LearnedRulesOutliveAnUpdateWhereTheyCan) {
   EXPECT_EQ(kind(1), "ignored");
   EXPECT_EQ(kind(10), "ima");
   EXPECT_FALSE(learned_.policy.command_line.allowed.empty());
+  // GRUB measured the line, and the kernel's stub its digest.
+  for (const uint32_t pcr : {8U, 9U}) {
+    EXPECT_EQ(std::get<EventsRule>(learned_.policy.pcrs.at(pcr)).command_lines,
+              CommandLines::kChecked);
+  }
 }
 
 TEST_F(HostVectors, EachByteThatTheManifestChangesIsNoticedAtItsStage) {

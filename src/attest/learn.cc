@@ -29,7 +29,6 @@ using measure::EventType;
 using measure::LoggedEvent;
 
 constexpr size_t kMaxWhat = 120;
-constexpr uint32_t kLoadOptionsTag = 0x8f3b22ec;
 constexpr size_t kOwnerSize = 16;
 // Arguments whose value is the host's own.
 constexpr std::array<std::string_view, 8> kOwnValues = {
@@ -107,7 +106,7 @@ class Learner {
       if (evidence_.ima_log.empty()) {
         Set(pcr, IgnoredRule{.because = "IMA's list was not at hand"}, "better: rule = \"ima\"");
       } else {
-        Set(pcr, ImaPcrRule{}, "");
+        Set(pcr, ImaPcrRule{}, "by the list that [ima] names");
       }
       return;
     }

@@ -28,7 +28,6 @@ using measure::LoggedEvent;
 
 // The firmware's part of the PCRs ends with a separator in these.
 constexpr uint32_t kFirmwarePcrs = 8;
-constexpr uint32_t kLoadOptionsTag = 0x8f3b22ec;
 constexpr std::array<std::byte, 4> kOnes = {std::byte{0xff}, std::byte{0xff}, std::byte{0xff},
                                             std::byte{0xff}};
 // What firmware says of a boot attempt, in PCRs 4 and 5; true of every boot.

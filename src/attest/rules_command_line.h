@@ -34,6 +34,10 @@ struct MeasuredAt {
 void JudgeCommandLine(const CommandLineRule& rule, std::string_view line, MeasuredAt at,
                       Reasons& reasons);
 
+// The tag of LOADED_IMAGE::LoadOptions in EV_EVENT_TAG:
+// Linux' LOAD_OPTIONS_EVENT_TAG_ID (drivers/firmware/efi/libstub/efistub.h).
+inline constexpr uint32_t kLoadOptionsTag = 0x8f3b22ed;
+
 // Which of the candidates the kernel's EFI stub measured as LOADED_IMAGE::LoadOptions: its digest
 // is of the line in UTF-16, with or without a closing zero, to which GRUB adds BOOT_IMAGE=. Nothing
 // if none. Source: Linux drivers/firmware/efi/libstub/efi-stub-helper.c.

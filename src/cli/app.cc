@@ -60,6 +60,7 @@ void AddCommands(CLI::App* app, Tool* tool) {
     if (kind.name == "rollout") AddRolloutCommands(group, tool);
   }
   AddEventLogCommands(app, tool);
+  AddAttestCommands(app, tool);
   AddConsoleCommand(app, tool);
   AddScheduleCommands(app, tool);
   AddContextCommands(app, tool);

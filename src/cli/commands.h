@@ -32,6 +32,7 @@ void AddKeySetRolloutCommand(CLI::App* group, Tool* tool);
 void AddRolloutCommands(CLI::App* group, Tool* tool);
 void AddKeysOfInstanceCommands(CLI::App* group, Tool* tool);  // set-keyset, set-boot
 void AddEventLogCommands(CLI::App* app, Tool* tool);
+void AddAttestCommands(CLI::App* app, Tool* tool);
 void AddContextCommands(CLI::App* app, Tool* tool);
 void AddScheduleCommands(CLI::App* app, Tool* tool);
 void AddConsoleCommand(CLI::App* app, Tool* tool);
