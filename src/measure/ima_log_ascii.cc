@@ -131,7 +131,7 @@ class Writer {
       const uint8_t high = HexDigit(at[0]);
       const uint8_t low = HexDigit(at[1]);
       valid &= high != kNoDigit && low != kNoDigit;
-      *out_++ = static_cast<std::byte>(high << 4U | (low & 0xfU));
+      *out_++ = static_cast<std::byte>((uint32_t{high} << 4U) | (uint32_t{low} & 0xfU));
     }
     return valid
                ? Ok()
