@@ -337,7 +337,7 @@ TEST(EventDescription, NamesWhatEachEventSays) {
   EXPECT_EQ(Describe(EventType::kEventTag, Hex("ed223b8f"
                                                "02000000"
                                                "6162")),
-            "the kernel's initrd: \"ab\"");
+            "the kernel's command line: \"ab\"");
   EXPECT_EQ(Describe(EventType::kSeparator, Bytes(4)), "the part before it is complete");
 }
 

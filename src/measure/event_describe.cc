@@ -197,8 +197,8 @@ struct TagName {
 };
 // Linux' EFI stub, systemd-boot and systemd-stub.
 constexpr std::array kTags = {
-    TagName{0x8f3b22ec, "the kernel's command line"},
-    TagName{0x8f3b22ed, "the kernel's initrd"},
+    TagName{0x8f3b22ec, "the kernel's initrd"},
+    TagName{0x8f3b22ed, "the kernel's command line"},
     TagName{0xf5bc582a, "systemd-boot's loader.conf"},
     TagName{0x6c46f751, "devicetree add-on"},
     TagName{0x49dffe0f, "initrd add-on"},
