@@ -38,78 +38,6 @@ PcrValues DefaultValues(HashAlgorithm bank) {
   return values;
 }
 
-// Follows one bank through the records.
-class Replayer {
- public:
-  explicit Replayer(HashAlgorithm bank) : bank_(bank), values_(DefaultValues(bank)) {}
-
-  void operator()(const TpmReset& /*reset*/) {
-    // A TPM that was not started had nothing to save: two resets in a row keep the older state.
-    if (started_) {
-      saved_ = values_;
-      saved_gaps_ = gaps_;
-    }
-    values_ = DefaultValues(bank_);
-    gaps_.clear();
-    started_ = false;
-    measured_before_startup_ = false;
-  }
-
-  void operator()(const TpmStartup& startup) {
-    started_ = true;
-    if (startup.type == StartupType::kState) {
-      Restore();
-    } else if (!measured_before_startup_ && startup.locality == 3) {
-      values_[0].back() = std::byte{3};
-    }
-  }
-
-  void operator()(const PcrExtend& extend) {
-    if (extend.bank != bank_) {
-      return;
-    }
-    Bytes& value = values_[extend.pcr.value()];
-    if (!started_) {
-      // Part 1, section 34: an H-CRTM sequence before startup sets the PCR to 0...04 first.
-      measured_before_startup_ = true;
-      std::ranges::fill(value, std::byte{0});
-      value.back() = std::byte{4};
-    }
-    Hasher hasher(bank_);
-    hasher.Update(value);
-    hasher.Update(extend.digest);
-    value = hasher.Finish();
-  }
-
-  void operator()(const PcrReset& reset) {
-    std::ranges::fill(values_[reset.pcr.value()], std::byte{0});
-  }
-  void operator()(const OpaqueChange& change) { gaps_.push_back(change.what); }
-  void operator()(const LogNote& /*note*/) {}
-
-  PcrReplay Take() && { return {std::move(values_), started_, std::move(gaps_)}; }
-
- private:
-  void Restore() {
-    if (saved_[0].empty()) {
-      gaps_.emplace_back("startup restored a state from before the first record");
-      return;
-    }
-    for (uint32_t i = 0; i < kSavedPcrs; ++i) {
-      values_[i] = saved_[i];
-    }
-    gaps_.insert(gaps_.begin(), saved_gaps_.begin(), saved_gaps_.end());
-  }
-
-  HashAlgorithm bank_;
-  PcrValues values_;
-  PcrValues saved_;
-  std::vector<std::string> gaps_;
-  std::vector<std::string> saved_gaps_;
-  bool started_ = false;
-  bool measured_before_startup_ = false;
-};
-
 std::string FormatBody(const RecordBody& body) {
   return std::visit(
       Overloaded{
@@ -210,6 +138,79 @@ Result<ExtendRecord> ParseChecked(std::string_view text) {
 
 }  // namespace
 
+PcrReplayer::PcrReplayer(HashAlgorithm bank) : bank_(bank), values_(DefaultValues(bank)) {}
+
+void PcrReplayer::Take(const RecordBody& body) {
+  std::visit(Overloaded{
+                 [&](const PcrExtend& extend) { Extend(extend); },
+                 [&](const TpmReset&) { Reset(); },
+                 [&](const TpmStartup& startup) { Start(startup); },
+                 [&](const PcrReset& reset) {
+                   std::ranges::fill(values_[reset.pcr.value()], std::byte{0});
+                 },
+                 [&](const OpaqueChange& change) { AddGap(change.what); },
+                 [](const LogNote&) {},
+             },
+             body);
+}
+
+void PcrReplayer::Reset() {
+  // A TPM that was not started had nothing to save: two resets in a row keep the older state.
+  if (started_) {
+    saved_ = values_;
+    saved_gaps_ = gaps_;
+  }
+  values_ = DefaultValues(bank_);
+  gaps_.clear();
+  started_ = false;
+  measured_before_startup_ = false;
+}
+
+void PcrReplayer::Start(const TpmStartup& startup) {
+  started_ = true;
+  if (startup.type == StartupType::kState) {
+    Restore();
+  } else if (!measured_before_startup_ && startup.locality == 3) {
+    values_[0].back() = std::byte{3};
+  }
+}
+
+void PcrReplayer::Extend(const PcrExtend& extend) {
+  if (extend.bank != bank_) {
+    return;
+  }
+  Bytes& value = values_[extend.pcr.value()];
+  if (!started_) {
+    // Part 1, section 34: an H-CRTM sequence before startup sets the PCR to 0...04 first.
+    measured_before_startup_ = true;
+    std::ranges::fill(value, std::byte{0});
+    value.back() = std::byte{4};
+  }
+  Hasher hasher(bank_);
+  hasher.Update(value);
+  hasher.Update(extend.digest);
+  value = hasher.Finish();
+}
+
+void PcrReplayer::Restore() {
+  if (saved_[0].empty()) {
+    return AddGap("startup restored a state from before the first record");
+  }
+  for (uint32_t i = 0; i < kSavedPcrs; ++i) {
+    values_[i] = saved_[i];
+  }
+  for (const std::string& gap : saved_gaps_) {
+    AddGap(gap);
+  }
+}
+
+// What changes PCRs in a way that cannot be read may come from a guest, any number of times.
+void PcrReplayer::AddGap(std::string what) {
+  if (gaps_.size() < kMaxGaps) {
+    gaps_.push_back(std::move(what));
+  }
+}
+
 const ExtendRecord& ExtendLog::Append(WallTime time, RecordBody body) {
   if (auto* extend = std::get_if<PcrExtend>(&body)) {
     CHECK(extend->digest.size() == DigestSize(extend->bank));
@@ -237,11 +238,11 @@ std::span<const ExtendRecord> ExtendLog::Since(uint64_t sequence) const {
 }
 
 PcrReplay ExtendLog::Replay(HashAlgorithm bank) const {
-  Replayer replayer(bank);
+  PcrReplayer replayer(bank);
   for (const ExtendRecord& record : records_) {
-    std::visit(replayer, record.body);
+    replayer.Take(record.body);
   }
-  return std::move(replayer).Take();
+  return replayer.Get();
 }
 
 size_t ExtendLog::DropOldBoots() {

@@ -79,6 +79,32 @@ struct PcrReplay {
   std::vector<std::string> gaps;  // not empty: the values are a guess, because of these
 };
 
+// Follows one bank as TPM 2.0 part 1 section 17 says, record by record, over all boots, in memory
+// that does not grow with their number. A value; not thread-safe.
+class PcrReplayer {
+ public:
+  static constexpr size_t kMaxGaps = 16;  // later ones are left out
+
+  explicit PcrReplayer(HashAlgorithm bank);
+  void Take(const RecordBody& body);
+  PcrReplay Get() const { return {values_, started_, gaps_}; }
+
+ private:
+  void Reset();
+  void Start(const TpmStartup& startup);
+  void Extend(const PcrExtend& extend);
+  void Restore();
+  void AddGap(std::string what);
+
+  HashAlgorithm bank_;
+  PcrValues values_;
+  PcrValues saved_;  // of before the last reset
+  std::vector<std::string> gaps_;
+  std::vector<std::string> saved_gaps_;
+  bool started_ = false;
+  bool measured_before_startup_ = false;
+};
+
 // What a TPM did to its PCRs, in order. A value; not thread-safe.
 class ExtendLog {
  public:
@@ -94,7 +120,7 @@ class ExtendLog {
   // Sequence number of the oldest record that is still held.
   uint64_t first_sequence() const { return next_sequence_ - records_.size(); }
 
-  // Computes the PCRs of a bank as TPM 2.0 part 1 section 17 says, over all boots that are held.
+  // Computes the PCRs of a bank, over all boots that are held (see PcrReplayer).
   PcrReplay Replay(HashAlgorithm bank) const;
 
   // Forgets what came before the newest reset that a clear startup followed: replay is unaffected.

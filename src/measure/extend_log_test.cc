@@ -119,6 +119,14 @@ TEST(ExtendLog, OpaqueChangeIsAGapUntilTheNextBoot) {
   EXPECT_TRUE(log.Replay(kBank).gaps.empty());
 }
 
+TEST(ExtendLog, GapsOfOneBootAreBounded) {
+  PcrReplayer replayer(kBank);
+  for (size_t i = 0; i < 2 * PcrReplayer::kMaxGaps; ++i) {
+    replayer.Take(OpaqueChange{"could not read it"});
+  }
+  EXPECT_EQ(replayer.Get().gaps.size(), PcrReplayer::kMaxGaps);
+}
+
 TEST(ExtendLog, SinceGivesOnlyNewerRecords) {
   const ExtendLog log = MakeValidLog();
   EXPECT_EQ(log.Since(0).size(), 3U);
