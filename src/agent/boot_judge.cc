@@ -21,6 +21,7 @@ constexpr size_t kReasonLimit = 500;
 // firmware itself, when the loader calls ExitBootServices and once that succeeded.
 constexpr std::string_view kExitInvoked = "Exit Boot Services Invocation";
 constexpr std::string_view kExitSucceeded = "Exit Boot Services Returned with Success";
+constexpr int kMaxGaps = 8;
 
 v1::SecureBootState ToProto(measure::SecureBootState state) {
   switch (state) {
@@ -206,6 +207,11 @@ class Judge {
   // Whether the TPM's own PCRs are what the record replays to. Of what the guest's own programs
   // extend, no complete record is kept here.
   void CompareWithTpm() {
+    if (!facts_.later_gap.empty()) {
+      notes_.push_back("the PCRs of the vTPM are not compared with its record any more: " +
+                       facts_.later_gap);
+      return;
+    }
     for (const auto& [pcr, value] : facts_.tpm_values) {
       const Bytes& replayed = facts_.replay.values[pcr.value()];
       if (pcr <= kSecureBootPcr && value != replayed) {
@@ -244,9 +250,14 @@ class Judge {
     SetReasons(early_);
   }
 
+  // A guest can give any number of them.
   void SetReasons(const std::vector<std::string>& reasons) {
-    for (const std::string& reason : reasons) {
+    const size_t told = std::min(reasons.size(), kMaxReasons);
+    for (const std::string& reason : std::span(reasons).first(told)) {
       out_.add_reasons(Printable(reason, kReasonLimit));
+    }
+    if (reasons.size() > told) {
+      out_.add_reasons("and " + std::to_string(reasons.size() - told) + " more");
     }
   }
 
@@ -258,12 +269,37 @@ class Judge {
   std::vector<std::string> notes_;  // worth knowing, but no contradiction
 };
 
+// What can be spared goes until the rest fits. The extends themselves always do.
+void Bound(v1::BootEvidence& evidence) {
+  static_assert(kMaxBootExtends * 64 < kMaxEvidenceBytes);
+  if (evidence.ByteSizeLong() <= kMaxEvidenceBytes) {
+    return;
+  }
+  for (v1::MeasuredEvent& event : *evidence.mutable_events()) {
+    event.clear_what();
+  }
+  if (evidence.ByteSizeLong() > kMaxEvidenceBytes) {
+    evidence.clear_prediction();
+    evidence.set_prediction_problem("the prediction is too large to be kept");
+  }
+  if (evidence.ByteSizeLong() > kMaxEvidenceBytes) {
+    evidence.clear_boot_binaries();
+  }
+  if (evidence.ByteSizeLong() > kMaxEvidenceBytes) {
+    evidence.clear_keys();
+  }
+}
+
 }  // namespace
+
+bool EndsBoot(const MeasuredExtend& event) {
+  static const Bytes kSucceeded = measure::ActionDigest(kBank, kExitSucceeded);
+  return event.pcr == kBootManagerPcr && event.digest == kSucceeded;
+}
 
 bool IsHandOver(const MeasuredExtend& event) {
   static const Bytes kInvoked = measure::ActionDigest(kBank, kExitInvoked);
-  static const Bytes kSucceeded = measure::ActionDigest(kBank, kExitSucceeded);
-  return event.pcr == kBootManagerPcr && (event.digest == kInvoked || event.digest == kSucceeded);
+  return EndsBoot(event) || (event.pcr == kBootManagerPcr && event.digest == kInvoked);
 }
 
 BootProgress ReadProgress(std::span<const MeasuredExtend> events) {
@@ -275,6 +311,9 @@ BootProgress ReadProgress(std::span<const MeasuredExtend> events) {
       progress.configuration_done |= event.digest == separator;
     }
     progress.left_firmware |= IsHandOver(event);
+    if (EndsBoot(event)) {
+      break;
+    }
   }
   return progress;
 }
@@ -290,17 +329,22 @@ v1::BootEvidence MakeEvidence(const BootFacts& facts) {
   v1::BootEvidence evidence;
   evidence.set_tpm_resets(facts.progress.tpm_resets);
   evidence.set_left_firmware(facts.progress.left_firmware);
-  for (size_t i = 0; i < facts.events.size(); ++i) {
+  for (size_t i = 0; i < std::min(facts.events.size(), kMaxBootExtends); ++i) {
     const MeasuredExtend& event = facts.events[i];
     v1::MeasuredEvent& out = *evidence.add_events();
     out.set_pcr(static_cast<int32_t>(event.pcr.value()));
     out.set_digest(std::string(AsText(event.digest)));
     out.set_what(Printable(reading.extends()[i].what));
     *out.mutable_time() = ToTimestamp(event.time);
+    if (EndsBoot(event)) {
+      break;
+    }
   }
-  for (const auto* gaps : {&facts.replay.gaps, &facts.gaps}) {
+  for (const auto* gaps : {&facts.gaps, &facts.replay.gaps}) {
     for (const std::string& gap : *gaps) {
-      evidence.add_gaps(Printable(gap, kReasonLimit));
+      if (evidence.gaps_size() < kMaxGaps) {
+        evidence.add_gaps(Printable(gap, kReasonLimit));
+      }
     }
   }
   if (facts.store != nullptr) {
@@ -309,6 +353,7 @@ v1::BootEvidence MakeEvidence(const BootFacts& facts) {
   if (facts.forecast != nullptr) {
     AddToEvidence(*facts.forecast, evidence);
   }
+  Bound(evidence);
   return evidence;
 }
 

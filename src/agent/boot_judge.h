@@ -26,6 +26,12 @@ struct MeasuredExtend {
   WallTime time;
 };
 
+// Of one boot are kept and sent at most so many extends, and as much of all that is known of it.
+inline constexpr size_t kMaxBootExtends = 4096;
+inline constexpr size_t kMaxEvidenceBytes = size_t{512} << 10U;
+// Reasons of one verdict; of more, the number is told.
+inline constexpr size_t kMaxReasons = 8;
+
 // How far a boot came, read from what the firmware measured.
 struct BootProgress {
   int tpm_resets = 0;
@@ -36,17 +42,23 @@ struct BootProgress {
   // that the serial line says is its word any more.
   bool left_firmware = false;
 };
+//   events: of one boot; what comes after its end does not count.
 BootProgress ReadProgress(std::span<const MeasuredExtend> events);
 // What the firmware measures into PCR 5 when the loader calls ExitBootServices and that succeeded.
 bool IsHandOver(const MeasuredExtend& event);
+// The second of these: what is extended later belongs to the operating system.
+bool EndsBoot(const MeasuredExtend& event);
 
 // What a verdict is made from; the caller owns everything.
 struct BootFacts {
   BootProgress progress;
-  std::span<const MeasuredExtend> events;  // of PCR 0 to 9 and 11 to 14, in order
+  // Of PCR 0 to 9 and 11 to 14, in order, until the operating system took over.
+  std::span<const MeasuredExtend> events;
   // Why events may be missing though the boot was not over.
   std::vector<std::string> gaps;
-  measure::PcrReplay replay;                 // of PCR 0 to 7, SHA-256 bank
+  measure::PcrReplay replay;  // of PCR 0 to 7, SHA-256 bank, with the operating system's extends
+  // Why since the hand-over `replay` may not be what the PCRs hold; empty: it is.
+  std::string later_gap;
   v1::BootMode mode = v1::BOOT_MODE_LEGACY;  // as started
   // Of the start of this boot; nullptr: could not be read, because of store_problem.
   const firmware::VariableStore* store = nullptr;
@@ -70,8 +82,9 @@ struct BootFacts {
 // Pure; thread-safe.
 v1::BootMeasured JudgeBoot(const BootFacts& facts);
 
-// What the boot measured and what was predicted, whole, with words for what is known.
-// Pure; thread-safe.
+// What the boot measured and what was predicted, with words for what is known. Of more than
+// kMaxEvidenceBytes first the words are left out, then the prediction, then the programs, which is
+// said. Pure; thread-safe.
 v1::BootEvidence MakeEvidence(const BootFacts& facts);
 
 // The verdict on an instance that has nothing to judge. Pure.

@@ -414,6 +414,48 @@ TEST(BootJudge, WithoutAReadableVariableStoreNothingIsVerified) {
   EXPECT_THAT(judged.reasons(), Contains(HasSubstr("vars.fd is damaged")));
 }
 
+TEST(BootJudge, ExtendOfPcr7AfterTheHandOverDoesNotDiverge) {
+  Boot boot;
+  boot.StoreHas(Keys());
+  boot.events.push_back({kPolicy, DigestOf("the system's own"), WallTime()});
+  const v1::BootMeasured judged = JudgeBoot(boot.Facts());
+  EXPECT_EQ(judged.verdict(), v1::BOOT_VERIFIED) << judged.DebugString();
+  EXPECT_EQ(judged.pcr7_measured(), judged.pcr7_computed());
+}
+
+TEST(BootJudge, ReasonsAreFewHoweverManyExtendsThereAre) {
+  Boot boot;
+  boot.StoreHas(Keys());
+  for (int i = 0; i < 3000; ++i) {
+    boot.events.insert(boot.events.end() - 2, {kPolicy, DigestOf(std::to_string(i)), WallTime()});
+  }
+  const v1::BootMeasured judged = JudgeBoot(boot.Facts());
+  EXPECT_EQ(judged.verdict(), v1::BOOT_DIVERGED);
+  EXPECT_EQ(judged.reasons_size(), static_cast<int>(kMaxReasons) + 1);
+  EXPECT_THAT(judged.reasons(judged.reasons_size() - 1), testing::MatchesRegex("and [0-9]+ more"));
+  EXPECT_LT(judged.ByteSizeLong(), size_t{16} << 10U);
+}
+
+TEST(BootJudge, StagesAreFewHoweverManyProgramsThereAre) {
+  Boot boot;
+  for (int i = 0; i < 3000; ++i) {
+    boot.events.insert(boot.events.end() - 2, {kImages, DigestOf(std::to_string(i)), WallTime()});
+  }
+  const v1::BootMeasured judged = JudgeBoot(boot.Facts());
+  EXPECT_LT(judged.stages_size(), 20);
+  EXPECT_EQ(judged.stages(judged.stages_size() - 1).name(), "operating system");
+}
+
+TEST(BootJudge, WhatTheSystemDidUnreadablyToThePcrsIsANote) {
+  Boot boot;
+  auto facts = boot.Facts();
+  facts.later_gap = "in a session";
+  facts.tpm_values[kImages] = DigestOf("else");
+  const v1::BootMeasured judged = JudgeBoot(facts);
+  EXPECT_EQ(judged.verdict(), v1::BOOT_VERIFIED) << judged.DebugString();
+  EXPECT_THAT(judged.reasons(), Contains(HasSubstr("in a session")));
+}
+
 TEST(BootJudge, NothingMeasuredYetIsPending) {
   EXPECT_EQ(JudgeBoot(BootFacts{}).verdict(), v1::BOOT_PENDING);
 }
@@ -439,6 +481,40 @@ TEST(BootEvidence, HoldsEventsPredictionProgramsAndKeys) {
   EXPECT_TRUE(evidence.prediction_problem().empty());
   EXPECT_EQ(evidence.keys().dbx(), std::string(AsText(firmware::EncodeSignatureLists(Keys().dbx))));
   EXPECT_THAT(evidence.events(0).what(), HasSubstr("SecureBoot"));
+}
+
+TEST(BootEvidence, EndsWhereTheOperatingSystemTookOver) {
+  Boot boot;
+  const auto before = static_cast<int>(boot.events.size());
+  boot.events.push_back({kFiles, DigestOf("the system's own"), WallTime()});
+  EXPECT_EQ(MakeEvidence(boot.Facts()).events_size(), before);
+}
+
+TEST(BootEvidence, LosesItsWordsBeforeItOutgrowsItsBound) {
+  Boot boot;
+  boot.forecast_->prediction->pcrs.back().reason = "not known";
+  for (auto& pcr : boot.forecast_->prediction->pcrs) {
+    for (auto& event : pcr.events) event.description = std::string(200, 'x');
+  }
+  boot.events.clear();
+  for (size_t i = 0; i < kMaxBootExtends; ++i) {
+    boot.events.push_back({kFiles, DigestOf("initrd"), WallTime()});
+  }
+  const v1::BootEvidence evidence = MakeEvidence(boot.Facts());
+  EXPECT_LE(evidence.ByteSizeLong(), kMaxEvidenceBytes);
+  EXPECT_EQ(evidence.events_size(), static_cast<int>(kMaxBootExtends));
+  EXPECT_EQ(evidence.prediction_size(), 4);
+}
+
+TEST(BootEvidence, LosesThePredictionAndSaysSoBeforeItOutgrowsItsBound) {
+  Boot boot;
+  auto& events = boot.forecast_->prediction->pcrs.back().events;
+  events.resize(20'000, events.front());
+  const v1::BootEvidence evidence = MakeEvidence(boot.Facts());
+  EXPECT_LE(evidence.ByteSizeLong(), kMaxEvidenceBytes);
+  EXPECT_EQ(evidence.prediction_size(), 0);
+  EXPECT_THAT(evidence.prediction_problem(), HasSubstr("too large"));
+  EXPECT_EQ(evidence.boot_binaries_size(), 4);
 }
 
 TEST(BootEvidence, ForecastComesBackFromIt) {

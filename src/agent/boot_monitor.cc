@@ -10,7 +10,6 @@
 #include <condition_variable>
 #include <system_error>
 #include <utility>
-#include <variant>
 
 #include "agent/messages.h"
 #include "agent/state_files.h"
@@ -21,11 +20,6 @@ namespace {
 
 constexpr HashAlgorithm kBank = HashAlgorithm::kSha256;
 constexpr std::string_view kEvidenceKind = "boot-evidence";
-constexpr uint32_t kLastFirmwarePcr = 7;
-constexpr uint32_t kImaPcr = 10;
-constexpr uint32_t kLastEvidencePcr = 14;
-constexpr size_t kRecordLimit = 16384;
-constexpr size_t kEventLimit = 4096;
 // No operating system runs so soon after a reset, so that the disk is still as the firmware finds
 // it.
 constexpr std::chrono::seconds kForecastDelay{1};
@@ -148,7 +142,9 @@ Result<void> BootMonitor::Follow(vtpm::ControlClient& client, const std::stop_to
     bool wanted = false;
     {
       const std::lock_guard lock(mutex_);
-      const bool waits_for_values = facts_.progress.left_firmware && facts_.tpm_values.empty();
+      // A guest that extends without end is not asked without end.
+      const bool waits_for_values = facts_.progress.left_firmware && facts_.tpm_values.empty() &&
+                                    !IsFinal(published_.verdict());
       wanted = waits_for_values || (pcrs_stale_ && facts_.progress.configuration_done &&
                                     now - pcrs_read_at_ >= kPcrInterval);
     }
@@ -165,100 +161,56 @@ bool BootMonitor::TakeRecords(const vtpm::RecordBatch& batch) {
     return false;
   }
   const std::lock_guard lock(mutex_);
-  Matters matters = Matters::kNo;
+  using Change = BootTrace::Change;
+  Change change = Change::kNothing;
   if (last_sequence_ != 0 && batch.first_sequence > last_sequence_ + 1) {
-    log_.Append(clock_.Now(), measure::OpaqueChange{"records were dropped before they were read"});
-    matters = Matters::kToVerdict;
+    trace_.NoteLoss();
+    change = Change::kVerdict;
   }
   for (const measure::ExtendRecord& record : batch.records) {
-    matters = std::max(matters, TakeRecord(record));
     last_sequence_ = record.sequence;
+    if (record.time < options_.started_at) {
+      continue;  // of an earlier run
+    }
+    const Change one = trace_.Take(record);
+    if (one == Change::kNewBoot) {
+      StartNewBoot(record);
+    }
+    change = std::max(change, one);
   }
   pcrs_stale_ = true;
-  if (matters == Matters::kNo) {
+  if (change == Change::kNothing) {
     return false;
   }
   const bool had_left = facts_.progress.left_firmware;
-  facts_.events = events_;
-  facts_.progress = ReadProgress(events_);
+  trace_.Describe(facts_);
+  if (change >= Change::kValues) {
+    facts_.tpm_values.clear();
+  }
+  // The TPM's own values are read before anything is said of it.
+  if (change == Change::kValues) {
+    return true;
+  }
   if (facts_.progress.left_firmware && !had_left) {
     serial_scanner_.Disarm();
     log_scanner_.Disarm();
   }
-  bool read_variables = false;
-  if (matters == Matters::kToVerdict) {
-    facts_.replay = log_.Replay(kBank);
-    facts_.tpm_values.clear();
-    if (!store_ && !facts_.progress.pcr7.empty()) {
-      SnapshotVariables();
-      read_variables = true;
-    }
+  const bool read_variables =
+      change >= Change::kVerdict && !store_ && !facts_.progress.pcr7.empty();
+  if (read_variables) {
+    SnapshotVariables();
   }
   Publish();
   if (read_variables) {
     Store(evidence_);
   }
-  return matters == Matters::kToVerdict;
-}
-
-BootMonitor::Matters BootMonitor::TakeRecord(const measure::ExtendRecord& record) {
-  if (record.time < options_.started_at) {
-    return Matters::kNo;  // of an earlier run
-  }
-  if (const auto* extend = std::get_if<measure::PcrExtend>(&record.body)) {
-    return TakeExtend(record, *extend);
-  }
-  if (std::holds_alternative<measure::LogNote>(record.body)) {
-    return Matters::kNo;
-  }
-  if (std::holds_alternative<measure::TpmReset>(record.body)) {
-    StartNewBoot(record);
-  }
-  log_.Append(record.time, record.body);
-  return Matters::kToVerdict;
-}
-
-BootMonitor::Matters BootMonitor::TakeExtend(const measure::ExtendRecord& record,
-                                             const measure::PcrExtend& extend) {
-  if (extend.bank != kBank) {
-    return Matters::kNo;
-  }
-  ++extends_;
-  const uint32_t pcr = extend.pcr.value();
-  if (pcr > kLastFirmwarePcr) {
-    if (pcr == kImaPcr || pcr > kLastEvidencePcr) {
-      return Matters::kNo;
-    }
-    if (events_.size() < kEventLimit) {
-      events_.push_back({extend.pcr, extend.digest, record.time});
-      return Matters::kToEvidence;
-    }
-    // What the operating system extends has no end, and need not be kept.
-    if (std::none_of(events_.begin(), events_.end(), IsHandOver) && facts_.gaps.empty()) {
-      facts_.gaps.push_back("more than " + std::to_string(kEventLimit) + " extends");
-      return Matters::kToVerdict;
-    }
-    return Matters::kNo;
-  }
-  if (log_.records().size() > kRecordLimit) {
-    return Matters::kNo;
-  }
-  if (log_.records().size() == kRecordLimit) {
-    log_.Append(record.time, measure::OpaqueChange{"more than 16384 extends of PCR 0 to 7"});
-    return Matters::kToVerdict;
-  }
-  events_.push_back({extend.pcr, extend.digest, record.time});
-  log_.Append(record.time, record.body);
-  return Matters::kToVerdict;
+  return change >= Change::kValues;
 }
 
 void BootMonitor::StartNewBoot(const measure::ExtendRecord& reset) {
   ++resets_;
-  extends_ = 0;
   boot_sequence_ = reset.sequence;
-  log_.DropOldBoots();
-  events_.clear();
-  facts_.gaps.clear();
+  boot_began_ = reset.time;
   store_.reset();
   facts_.store = nullptr;
   stored_keys_.reset();
@@ -355,7 +307,6 @@ Result<void> BootMonitor::ReadPcrs(vtpm::ControlClient& client) {
 
 void BootMonitor::Publish() {
   facts_.progress.tpm_resets = resets_;
-  facts_.progress.extends = extends_;
   PublishEvidence();
   v1::BootMeasured judged = JudgeBoot(facts_);
   if (IsFinal(options_.previous.verdict()) && IsSameBoot(options_.previous, judged)) {

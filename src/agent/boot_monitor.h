@@ -14,6 +14,7 @@
 
 #include "agent/boot_forecast.h"
 #include "agent/boot_judge.h"
+#include "agent/boot_trace.h"
 #include "base/bytes.h"
 #include "base/clock.h"
 #include "vtpm/control_client.h"
@@ -73,15 +74,11 @@ class BootMonitor {
   void OnSerial(ByteView output);
 
  private:
-  // Whether a record is one that a verdict depends on.
-  enum class Matters { kNo, kToEvidence, kToVerdict };
   void Run(const std::stop_token& stop);
   // Follows one connection until it breaks.
   Result<void> Follow(vtpm::ControlClient& client, const std::stop_token& stop);
-  // Returns whether anything came that a verdict depends on.
+  // Returns whether anything came that changes what the TPM's PCRs are compared with.
   bool TakeRecords(const vtpm::RecordBatch& batch);
-  Matters TakeRecord(const measure::ExtendRecord& record);
-  Matters TakeExtend(const measure::ExtendRecord& record, const measure::PcrExtend& extend);
   void StartNewBoot(const measure::ExtendRecord& reset);
   void BeginForecast();  // mutex_ is held, as for the next
   void UseForecast(BootForecast forecast);
@@ -99,10 +96,7 @@ class BootMonitor {
   const Clock& clock_;
   const Callbacks callbacks_;
   std::mutex mutex_;
-  // Structural records and the extends of PCR 0 to 7 only: what runs in the guest can make any
-  // number of the others (IMA), and the comparison with the TPM needs these whole.
-  measure::ExtendLog log_;
-  std::vector<MeasuredExtend> events_;
+  BootTrace trace_;
   RefusalScanner serial_scanner_;
   RefusalScanner log_scanner_;
   std::optional<firmware::VariableStore> store_;
@@ -113,8 +107,8 @@ class BootMonitor {
   v1::BootMeasured published_;
   v1::BootEvidence evidence_;
   int resets_ = 0;
-  int extends_ = 0;
   uint64_t boot_sequence_ = 0;  // of the record that began the current boot
+  WallTime boot_began_;
   // The monitor's thread only.
   uint64_t last_sequence_ = 0;
   bool pcrs_stale_ = true;

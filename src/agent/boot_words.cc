@@ -16,6 +16,8 @@ using images::LinkRole;
 
 constexpr HashAlgorithm kBank = HashAlgorithm::kSha256;
 constexpr PcrIndex kImages = PcrIndex::Of<4>();
+// A loader may extend anything any number of times; the firmware's and loaders' steps are few.
+constexpr size_t kMaxStages = 16;
 constexpr std::string_view kActions[] = {
     "Calling EFI Application from Boot Option", "Returning from EFI Application from Boot Option",
     "Exit Boot Services Invocation", "Exit Boot Services Returned with Success",
@@ -109,7 +111,7 @@ BootReading::BootReading(const BootFacts& facts) : facts_(facts) {
       explained.what = DescribeProgram(*found->second);
     }
     extends_.push_back(std::move(explained));
-    if (IsHandOver(event) && event.digest == measure::ActionDigest(kBank, kActions[3])) {
+    if (EndsBoot(event)) {
       follower.End();
     }
   }
@@ -155,7 +157,8 @@ std::vector<v1::BootStage> ReadStages(const BootFacts& facts, const BootReading&
       if (!has(name)) {
         stages.push_back(MakeStage(name, event, explained));
       }
-    } else if (event.pcr == kImages && explained.step == measure::PredictionStep::kDiffers) {
+    } else if (event.pcr == kImages && explained.step == measure::PredictionStep::kDiffers &&
+               stages.size() < kMaxStages) {
       stages.push_back(MakeStage("unknown program", event, explained));
     } else if (IsHandOver(event) && !has("operating system")) {
       stages.push_back(MakeStage("operating system", event, explained));
