@@ -232,16 +232,17 @@ void BootMonitor::StartNewBoot(const measure::ExtendRecord& reset) {
     if (coming_for_ == 0) {
       coming_for_ = reset.sequence;  // begun before the guest ran
     }
-  } else if (clock_.Now() - reset.time > kForecastDelay) {
-    BootForecast missed;
-    missed.problem = "nobody watched when this boot began, so that its disk was not read";
-    UseForecast(std::move(missed));
   } else {
     BeginForecast();
   }
 }
 
 void BootMonitor::BeginForecast() {
+  if (clock_.Now() - boot_began_ > kForecastDelay) {
+    BootForecast missed;
+    missed.problem = "nobody could read the disk when this boot began";
+    return UseForecast(std::move(missed));
+  }
   coming_for_ = boot_sequence_;
   coming_ = std::async(std::launch::async, options_.forecast);
 }
@@ -263,10 +264,14 @@ void BootMonitor::TakeForecast() {
     return;  // the guest's first record has not come yet
   }
   BootForecast forecast = coming_.get();
-  if (coming_for_ != boot_sequence_) {
-    return BeginForecast();  // the guest was reset meanwhile
+  if (coming_for_ == boot_sequence_) {
+    UseForecast(std::move(forecast));
+  } else {
+    BeginForecast();  // the guest was reset meanwhile
   }
-  UseForecast(std::move(forecast));
+  if (!forecast_) {
+    return;
+  }
   Publish();
   Store(evidence_);
 }

@@ -80,7 +80,8 @@ class BootMonitor {
   // Returns whether anything came that changes what the TPM's PCRs are compared with.
   bool TakeRecords(const vtpm::RecordBatch& batch);
   void StartNewBoot(const measure::ExtendRecord& reset);
-  void BeginForecast();  // mutex_ is held, as for the next
+  // Of the current boot, unless it has gone on for too long. mutex_ is held, as for the next.
+  void BeginForecast();
   void UseForecast(BootForecast forecast);
   void TakeForecast();
   void TakeFirmwareLog();
