@@ -42,9 +42,14 @@ bool IsFinal(v1::BootVerdict verdict) {
          verdict == v1::BOOT_REFUSED;
 }
 
+bool IsSameRun(const v1::BootMeasured& a, const v1::BootMeasured& b) {
+  return SameMessage(a.run_started_at(), b.run_started_at());
+}
+
 // The same boot as an earlier verdict was made on.
 bool IsSameBoot(const v1::BootMeasured& a, const v1::BootMeasured& b) {
-  return a.tpm_resets() == b.tpm_resets() && a.pcr7_measured() == b.pcr7_measured();
+  return IsSameRun(a, b) && a.boot_sequence() == b.boot_sequence() &&
+         a.pcr7_measured() == b.pcr7_measured();
 }
 
 }  // namespace
@@ -314,6 +319,8 @@ void BootMonitor::Publish() {
   facts_.progress.tpm_resets = resets_;
   PublishEvidence();
   v1::BootMeasured judged = JudgeBoot(facts_);
+  *judged.mutable_run_started_at() = ToTimestamp(options_.started_at);
+  judged.set_boot_sequence(static_cast<int64_t>(boot_sequence_));
   if (IsFinal(options_.previous.verdict()) && IsSameBoot(options_.previous, judged)) {
     const auto pcrs = judged.pcrs();
     judged = options_.previous;
@@ -324,13 +331,15 @@ void BootMonitor::Publish() {
   // After adoption the record is read again from its start: what was known stays until it is
   // reached again.
   if (IsFinal(options_.previous.verdict()) && judged.verdict() == v1::BOOT_PENDING &&
-      judged.tpm_resets() <= options_.previous.tpm_resets() && !facts_.progress.left_firmware) {
+      IsSameRun(options_.previous, judged) &&
+      judged.boot_sequence() <= options_.previous.boot_sequence() &&
+      !facts_.progress.left_firmware) {
     return;
   }
   // A later extend makes the TPM's values to be read again, within moments: a verdict that was
   // given does not go back to pending meanwhile.
   if (IsFinal(published_.verdict()) && judged.verdict() == v1::BOOT_PENDING &&
-      judged.tpm_resets() == published_.tpm_resets()) {
+      judged.boot_sequence() == published_.boot_sequence()) {
     return;
   }
   // The count alone grows for as long as the guest runs; it travels with what matters.
@@ -353,6 +362,8 @@ void BootMonitor::Publish() {
 
 void BootMonitor::PublishEvidence() {
   v1::BootEvidence evidence = MakeEvidence(facts_);
+  *evidence.mutable_run_started_at() = ToTimestamp(options_.started_at);
+  evidence.set_boot_sequence(static_cast<int64_t>(boot_sequence_));
   if (stored_keys_) {
     *evidence.mutable_keys() = *stored_keys_;
   }

@@ -12,6 +12,7 @@
 #include <string_view>
 #include <utility>
 
+#include "agent/messages.h"
 #include "agent/test_support.h"
 #include "base/digest.h"
 #include "vtpm/control_protocol.h"
@@ -171,6 +172,30 @@ TEST_F(BootMonitorTest, ForecastOfALaterBootIsMadeWhileItsFirmwareRuns) {
   stale.problem = "of the boot before";
   first_.set_value(stale);
   EXPECT_TRUE(WaitFor([this] { return forecasts_ == 1; }));
+}
+
+TEST_F(BootMonitorTest, WordAndEvidenceSayWhichBootTheyAreOf) {
+  Start();
+  vtpm_.Reset(900);    // of an earlier run
+  vtpm_.Reset(1'000);  // records 4 to 6
+  ASSERT_TRUE(WaitFor([this] { return !evidence_.events().empty(); }));
+  ASSERT_TRUE(WaitFor([this] { return measured_.tpm_resets() == 1; }));
+  EXPECT_EQ(evidence_.boot_sequence(), 4);
+  EXPECT_EQ(measured_.boot_sequence(), 4);
+  EXPECT_EQ(FromTimestamp(evidence_.run_started_at()), options_.started_at);
+  EXPECT_EQ(FromTimestamp(measured_.run_started_at()), options_.started_at);
+}
+
+TEST_F(BootMonitorTest, VerdictOfAnotherBootIsNotKept) {
+  options_.previous.set_verdict(v1::BOOT_VERIFIED);
+  options_.previous.set_tpm_resets(1);
+  options_.previous.set_boot_sequence(1);
+  *options_.previous.mutable_run_started_at() = ToTimestamp(WallTime(std::chrono::seconds(900)));
+  Start();
+  vtpm_.Reset(900);
+  vtpm_.Reset(1'000);
+  ASSERT_TRUE(WaitFor([this] { return measured_.boot_sequence() == 4; }));
+  EXPECT_EQ(measured_.verdict(), v1::BOOT_PENDING);
 }
 
 }  // namespace
