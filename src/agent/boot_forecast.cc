@@ -13,6 +13,8 @@
 #include "firmware/firmware_volume.h"
 #include "firmware/key_set.h"
 #include "firmware/variable_store.h"
+#include "formats/text16.h"
+#include "measure/event_data.h"
 #include "vm/process_files.h"
 
 namespace vallum::agent {
@@ -20,8 +22,7 @@ namespace {
 
 constexpr size_t kTextLimit = 500;
 constexpr ByteCount kFirmwareLimit = ByteCount::Bytes(firmware::kMaxFirmwareImage);
-// UEFI 2.10, section 10.3.5: media device path, file path; section 3.1.3: EFI_LOAD_OPTION is
-// attributes (4 bytes), length of the device path (2 bytes), description, device path.
+// UEFI 2.10, section 10.3.5: media device path, file path.
 constexpr uint8_t kMediaPath = 4;
 constexpr uint8_t kFilePath = 4;
 constexpr uint8_t kEndOfPath = 0x7f;
@@ -46,16 +47,11 @@ Result<WriteMark> Mark(const vm::UniqueFd& file) {
 
 // The file that a boot option names, "" for one that leaves it to the firmware.
 std::string FileOf(ByteView option) {
-  ByteCursor cursor(option);
-  const auto skip_text = [&]() -> bool {
-    for (auto c = cursor.ReadU16Le(); c; c = cursor.ReadU16Le()) {
-      if (*c == 0) return true;
-    }
-    return false;
-  };
-  if (!cursor.ReadU32Le() || !cursor.ReadU16Le() || !skip_text()) {
-    return "";
+  const auto parsed = measure::ParseLoadOption(option);
+  if (!parsed) {
+    return "what cannot be read";
   }
+  ByteCursor cursor(parsed->device_path);
   while (true) {
     const auto type = cursor.ReadU8();
     const auto subtype = cursor.ReadU8();
@@ -68,13 +64,7 @@ std::string FileOf(ByteView option) {
       return "";
     }
     if (*type == kMediaPath && *subtype == kFilePath) {
-      std::string path;
-      for (size_t i = 0; i + 1 < content->size(); i += 2) {
-        const auto low = std::to_integer<unsigned char>((*content)[i]);
-        if (low == 0) break;
-        path += static_cast<char>(low);
-      }
-      return path;
+      return formats::Utf16LeToUtf8(*content);
     }
   }
 }

@@ -20,13 +20,13 @@ namespace {
 std::string UploadId(const std::string& sha256) { return "fetch-" + sha256.substr(0, 48); }
 
 Result<Sha256Digest> ParseDigest(const std::string& hex) {
-  auto bytes = FromHex(hex);
-  Sha256Digest digest{};
-  if (!bytes || bytes->size() != digest.size()) {
-    return InvalidInput("image digest '" + Printable(hex, 80) + "' is no SHA-256")
+  auto digest = images::ParseSha256(hex);
+  if (!digest) {
+    return std::move(digest)
+        .error()
+        .Context("reading image digest '" + Printable(hex, 80) + "'")
         .WithFix("import the image again");
   }
-  std::copy(bytes->begin(), bytes->end(), digest.begin());
   return digest;
 }
 
