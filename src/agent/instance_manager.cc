@@ -6,6 +6,8 @@
 #include <utility>
 #include <vector>
 
+#include "agent/instance_files.h"
+#include "agent/state_files.h"
 #include "base/ids.h"
 #include "base/text.h"
 
@@ -25,7 +27,10 @@ InstanceManager::InstanceManager(const InstanceServices& services) : services_(s
     if (!IsUid(uid)) {
       continue;  // not ours: left alone
     }
-    StoredInstance stored = LoadInstance(MakeInstancePaths(services.config, uid), uid);
+    const InstancePaths paths = MakeInstancePaths(services.config, uid);
+    RemoveLeftovers(paths.directory);
+    RemoveLeftovers(paths.tpm_dir);
+    StoredInstance stored = LoadInstance(paths, uid);
     services_.images.Hold(uid, stored.desired ? stored.desired->image_sha256() : "");
     found.emplace_back(uid, std::move(stored));
   }

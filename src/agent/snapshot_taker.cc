@@ -200,6 +200,7 @@ Result<void> SnapshotTaker::PlaceParts(const v1::DesiredInstance& desired,
   }
   if (!source.tpm_sha256().empty()) {
     RETURN_IF_ERROR(MakeDirectory(paths.tpm_dir, 0700));
+    RemoveLeftovers(paths.tpm_dir);
     ASSIGN_OR_RETURN(Bytes content, Fetch(desired.uid(), "tpm", source.tpm_sha256()));
     const SecretBytes state = SecretBytes::TakeAndWipe(content);
     RETURN_IF_ERROR(WriteFileAtomically(TpmStateFile(paths),

@@ -20,6 +20,8 @@ namespace {
 constexpr std::string_view kMagic = "vallum-state-v1";
 constexpr ByteCount kStateLimit = ByteCount::MiB(8);
 constexpr size_t kHeaderLimit = 200;
+constexpr std::string_view kTemporaryMark = ".new-";
+constexpr size_t kTemporaryBytes = 6;
 
 Result<void> WriteAndSync(const std::filesystem::path& path, ByteView content, unsigned mode) {
   ASSIGN_OR_RETURN(const store::UniqueFd fd,
@@ -44,7 +46,8 @@ Error DamagedState(const std::filesystem::path& path, const std::string& what) {
 Result<void> WriteFileAtomically(const std::filesystem::path& path, ByteView content,
                                  unsigned mode) {
   // The name is new each time, so that a file left over by a crash is never taken for ours.
-  const std::filesystem::path temporary = path.string() + ".new-" + ToHex(RandomBytes(6));
+  const std::filesystem::path temporary =
+      path.string() + std::string(kTemporaryMark) + ToHex(RandomBytes(kTemporaryBytes));
   if (auto written = WriteAndSync(temporary, content, mode); !written) {
     unlink(temporary.c_str());
     return std::move(written).error();
@@ -55,6 +58,22 @@ Result<void> WriteFileAtomically(const std::filesystem::path& path, ByteView con
     return ErrnoError(saved, "rename " + temporary.string() + " to " + path.string());
   }
   return store::SyncDirectory(path.parent_path());
+}
+
+void RemoveLeftovers(const std::filesystem::path& directory) {
+  std::error_code failure;
+  for (std::filesystem::directory_iterator it(directory, failure), end; !failure && it != end;
+       it.increment(failure)) {
+    const std::string name = it->path().filename().string();
+    const size_t mark = name.rfind(kTemporaryMark);
+    if (mark == std::string::npos) {
+      continue;
+    }
+    const auto random = FromHex(std::string_view(name).substr(mark + kTemporaryMark.size()));
+    if (random && random->size() == kTemporaryBytes) {
+      unlink(it->path().c_str());
+    }
+  }
 }
 
 Result<Bytes> ReadWholeFile(const std::filesystem::path& path, ByteCount limit) {

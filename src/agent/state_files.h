@@ -17,6 +17,10 @@ namespace vallum::agent {
 Result<void> WriteFileAtomically(const std::filesystem::path& path, ByteView content,
                                  unsigned mode);
 
+// Removes what a crash in WriteFileAtomically left in a directory: it may hold secrets, such as the
+// state of a vTPM. While nobody writes there; what cannot be removed stays.
+void RemoveLeftovers(const std::filesystem::path& directory);
+
 // Reads a regular file of at most `limit` bytes; symbolic links are not followed.
 // Errors: kNotFound, kDenied, kInvalidInput (larger than the limit, no regular file), kInternal.
 Result<Bytes> ReadWholeFile(const std::filesystem::path& path, ByteCount limit);

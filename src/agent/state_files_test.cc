@@ -55,6 +55,21 @@ TEST(StateFiles, SymbolicLinkIsNotFollowed) {
   EXPECT_FALSE(ReadStateFile(dir.path() / "link", "status"));
 }
 
+TEST(StateFiles, WhatACrashedWriteLeftIsRemovedAndNothingElse) {
+  const TempDir dir;
+  const auto state = dir.path() / "tpm2-00.permall";
+  const auto kept = dir.path() / "tpm2-00.permall.new-1";
+  for (const auto& path :
+       {state, std::filesystem::path(state.string() + ".new-0a1b2c3d4e5f"), kept}) {
+    ASSERT_TRUE(WriteFileAtomically(path, AsBytes("secret"), 0600));
+  }
+  RemoveLeftovers(dir.path());
+  EXPECT_TRUE(std::filesystem::exists(state));
+  EXPECT_TRUE(std::filesystem::exists(kept));
+  EXPECT_FALSE(std::filesystem::exists(state.string() + ".new-0a1b2c3d4e5f"));
+  RemoveLeftovers(dir.path() / "not there");
+}
+
 TEST(InstanceFiles, FileOfAnotherInstanceIsAProblemInWords) {
   const TempDir dir;
   const AgentConfig config = MakeConfig(dir.path());
