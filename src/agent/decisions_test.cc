@@ -49,6 +49,17 @@ TEST(Reconcile, EndedGuestIsStartedOnlyWhenAskedAnew) {
   }
 }
 
+TEST(Reconcile, GuestThatEndedByItselfIsNotStartedForOtherKeys) {
+  for (const auto phase : {v1::INSTANCE_STOPPED, v1::INSTANCE_CRASHED}) {
+    auto ended = Status(phase);
+    ended.set_ended_by_itself(true);
+    auto desired = Desired(v1::POWER_RUNNING, 2);
+    EXPECT_EQ(DecideStep(desired, ended, Presence::kAbsent), Step::kNothing);
+    desired.mutable_spec()->set_reboot_count(1);
+    EXPECT_EQ(DecideStep(desired, ended, Presence::kAbsent), Step::kStart) << "asked for";
+  }
+}
+
 TEST(Reconcile, StopWaitsForTheGuestUnlessForcedOrUnableToFollow) {
   const auto running = Status(v1::INSTANCE_RUNNING);
   auto stop = Desired(v1::POWER_STOPPED, 2);

@@ -200,6 +200,7 @@ Result<void> InstanceWorker::Start(const v1::DesiredInstance& desired,
     status.set_phase(v1::INSTANCE_RUNNING);
     status.set_reason(Printable(Join(rebuilt, "; "), kReasonLimit));
     status.clear_last_exit();
+    status.clear_ended_by_itself();
     status.mutable_notes()->Assign(runner->notes().begin(), runner->notes().end());
     for (const std::string& note : rebuilt) {
       status.add_notes(Printable(note, kReasonLimit));
@@ -229,6 +230,7 @@ void InstanceWorker::StartFailed(const v1::DesiredInstance& desired, const Error
       return;
     }
     status.set_phase(v1::INSTANCE_FAILED);
+    status.set_ended_by_itself(false);
     status.set_observed_generation(desired.generation());
     status.set_observed_reboot_count(desired.spec().reboot_count());
   });
@@ -393,6 +395,8 @@ void InstanceWorker::Stop(const v1::DesiredInstance& desired, Step step,
       return;
     }
     status.set_phase(v1::INSTANCE_STOPPED);
+    // A start that was asked for meanwhile counts.
+    status.set_ended_by_itself(false);
     ClearReasonOf(status);
   });
   if (!exit) {

@@ -220,8 +220,10 @@ void InstanceWorker::HandleEvent(const vm::InstanceEvent& event) {
 void InstanceWorker::Ended(const vm::ExitReport& exit) {
   Detach();
   const std::string words = Printable(exit.Describe(), kReasonLimit);
+  const auto wanted = desired();
   Update(Durability::kStored, [&](v1::InstanceStatus& status) {
     status.set_last_exit(words);
+    status.set_ended_by_itself(wanted && WantedPower(*wanted) != v1::POWER_STOPPED);
     status.clear_started_at();
     status.set_isolated(false);
     ClearReasonOf(status);
@@ -331,9 +333,13 @@ void InstanceWorker::Settle(const v1::DesiredInstance& desired) {
       now.phase() != v1::INSTANCE_PHASE_UNSPECIFIED && now.phase() != v1::INSTANCE_STOPPING) {
     return;
   }
+  const bool stopped = WantedPower(desired) == v1::POWER_STOPPED;
   Update(Durability::kStored, [&](v1::InstanceStatus& status) {
     status.set_observed_generation(desired.generation());
-    if (runner_ == nullptr &&
+    if (stopped) {
+      status.set_ended_by_itself(false);
+    }
+    if (runner_ == nullptr && !status.ended_by_itself() &&
         (status.phase() == v1::INSTANCE_PHASE_UNSPECIFIED ||
          status.phase() == v1::INSTANCE_STARTING || status.phase() == v1::INSTANCE_STOPPING ||
          status.phase() == v1::INSTANCE_FAILED || status.phase() == v1::INSTANCE_CRASHED)) {

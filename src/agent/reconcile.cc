@@ -8,6 +8,11 @@ bool AskedAnew(const v1::DesiredInstance& desired, const v1::InstanceStatus& sta
   return desired.generation() > status.observed_generation();
 }
 
+// A new generation alone may be other keys, of a roll-out too, for when the guest starts next.
+bool StartAsked(const v1::DesiredInstance& desired, const v1::InstanceStatus& status) {
+  return desired.spec().reboot_count() > status.observed_reboot_count();
+}
+
 Step DecideAbsent(const v1::DesiredInstance& desired, const v1::InstanceStatus& status) {
   if (WantedPower(desired) == v1::POWER_STOPPED) {
     return Step::kNothing;
@@ -16,6 +21,9 @@ Step DecideAbsent(const v1::DesiredInstance& desired, const v1::InstanceStatus& 
     case v1::INSTANCE_STOPPED:
     case v1::INSTANCE_CRASHED:
     case v1::INSTANCE_FAILED:
+      if (status.ended_by_itself() && !StartAsked(desired, status)) {
+        return Step::kNothing;
+      }
       return AskedAnew(desired, status) ? Step::kStart : Step::kNothing;
     default:  // it never ran, or was on its way up when the agent ended
       return Step::kStart;

@@ -30,8 +30,9 @@ enum class Step {
 std::string_view StepName(Step step);
 
 // Compares what is wanted with what is there and says what to do next; called again after each
-// step until it says kNothing. A guest that ended by itself, crashed or failed to start is left as
-// it is until the controller asks anew (a higher generation).
+// step until it says kNothing. A guest that ended by itself or crashed is left as it is until a
+// start is asked for (a higher reboot_count, or a stop in between), one that failed to start until
+// the controller asks for anything anew (a higher generation).
 //   status: as last reported; observed_generation is the generation last acted on.
 // Pure; thread-safe.
 Step DecideStep(const v1::DesiredInstance& desired, const v1::InstanceStatus& status,
