@@ -9,6 +9,7 @@
 #include "base/digest.h"
 #include "base/text.h"
 #include "firmware/key_set_tools.h"
+#include "firmware/sbat.h"
 #include "measure/event_digest.h"
 
 namespace vallum::agent {
@@ -121,6 +122,53 @@ v1::KeySetContent ToContent(const firmware::VariableStore& store) {
   return content;
 }
 
+namespace {
+
+// What shim and the firmware's own lists besides db and dbx hold: a guest changes these with its
+// owner's hand on the console, so that they contradict nothing, but whoever relies on the verdict
+// ought to know.
+void CompareOthers(const firmware::VariableStore& store, const AssignedKeys& assigned,
+                   KeyComparison& comparison) {
+  struct List {
+    std::string_view name;
+    firmware::Guid vendor;
+    const std::vector<Signature>& set;
+  };
+  const List lists[] = {{"dbt", kSecurityDatabaseGuid, assigned.keys.dbt},
+                        {"dbr", kSecurityDatabaseGuid, assigned.keys.dbr},
+                        {"MokList", kShimLockGuid, assigned.keys.mok},
+                        {"MokListX", kShimLockGuid, assigned.keys.mokx}};
+  for (const List& list : lists) {
+    const std::string name(list.name);
+    const firmware::Variable* variable = store.Find(list.name, list.vendor);
+    const auto stored =
+        firmware::ParseSignatureLists(variable == nullptr ? ByteView() : ByteView(variable->data));
+    if (!stored) {
+      comparison.notes.push_back(name + " of the variable store cannot be read");
+      continue;
+    }
+    if (const auto more = Missing(*stored, list.set); !more.empty()) {
+      comparison.notes.push_back(name + " of the variable store has entries that " +
+                                 assigned.label + " has not: " + Name(more));
+    }
+    if (const auto less = Missing(list.set, *stored); !less.empty()) {
+      comparison.notes.push_back(name + " of the variable store lacks entries of " +
+                                 assigned.label + ": " + Name(less));
+    }
+  }
+  const auto wanted = firmware::ParseSbatLevel(assigned.keys.sbat_level);
+  const auto level = firmware::ParseSbatLevel(ValueOf(store, "SbatLevel", kShimLockGuid));
+  if (wanted && (!level || level->datestamp < wanted->datestamp)) {
+    comparison.notes.push_back("SbatLevel of the variable store is missing or older than that of " +
+                               assigned.label);
+  }
+  if (store.Find("MokSBState", kShimLockGuid) != nullptr) {
+    comparison.notes.emplace_back("shim is told to verify nothing (MokSBState)");
+  }
+}
+
+}  // namespace
+
 Result<KeyComparison> CompareKeys(const firmware::VariableStore& store,
                                   const AssignedKeys& assigned) {
   struct List {
@@ -166,6 +214,7 @@ Result<KeyComparison> CompareKeys(const firmware::VariableStore& store,
           .measured = digest(variable == nullptr ? ByteView() : ByteView(variable->data))};
     }
   }
+  CompareOthers(store, assigned, comparison);
   return comparison;
 }
 

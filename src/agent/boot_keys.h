@@ -39,7 +39,9 @@ struct KeyComparison {
   // What lets more start than the key set does: entries that PK, KEK or db have and the set has
   // not, entries of dbx that are missing.
   std::vector<std::string> contradictions;
-  std::vector<std::string> notes;  // what lets less start, such as a guest's own dbx update
+  // What lets less start, such as a guest's own dbx update, and what is shim's own or decides
+  // nothing: MokList, MokListX, MokSBState, SbatLevel, dbt, dbr.
+  std::vector<std::string> notes;
   // The first contradiction as firmware measures it: the extends of PCR 7 begin with SecureBoot,
   // PK, KEK, db and dbx.
   struct Difference {

@@ -63,9 +63,10 @@ class Maker {
     if (!store && store.error().code() != ErrorCode::kNotFound) {
       return std::move(store).error();
     }
+    const bool placed = before && *before == kPlacedOrigin;
     Bytes content;
     if (!store) {
-      if (before) {
+      if (before && !placed) {
         notes_.emplace_back("the UEFI variable store was missing and was made anew");
       }
       ASSIGN_OR_RETURN(content, MakeNew());
@@ -75,11 +76,15 @@ class Maker {
         return notes_;  // as it is
       }
       ASSIGN_OR_RETURN(content, MakeNew());
+    } else if (placed) {
+      ASSIGN_OR_RETURN(
+          content, Change(*store, "it was taken from a snapshot", firmware::GuestTrust::kDropped));
     } else {
       const std::string was = before ? Printable(*before) : std::string("something unknown");
-      ASSIGN_OR_RETURN(content,
-                       Change(*store, "it was made for '" + was +
-                                          "' and the instance now starts with '" + origin + "'"));
+      ASSIGN_OR_RETURN(content, Change(*store,
+                                       "it was made for '" + was +
+                                           "' and the instance now starts with '" + origin + "'",
+                                       firmware::GuestTrust::kKept));
     }
     // The store first: a crash in between does the same once more.
     RETURN_IF_ERROR(WriteFileAtomically(paths_.variables, content, 0600));
@@ -119,7 +124,7 @@ class Maker {
     return firmware::MakeKeyStore(keys, *build_, time_);
   }
 
-  Result<Bytes> Change(const Bytes& store, const std::string& why) {
+  Result<Bytes> Change(const Bytes& store, const std::string& why, firmware::GuestTrust trust) {
     const auto parsed = VariableStore::Parse(store);
     std::string lost;
     if (!parsed) {
@@ -133,9 +138,13 @@ class Maker {
       return MakeNew();
     }
     ASSIGN_OR_RETURN(const firmware::KeySet keys, ToKeySet(desired_));
-    auto replaced = firmware::ReplaceKeys(store, keys, time_);
+    auto replaced = firmware::ReplaceKeys(store, keys, time_, trust);
     if (!replaced) {
       return std::move(replaced).error().Context("changing the keys of the UEFI variable store");
+    }
+    // The snapshot of an instance with the same keys: nothing is worth a word.
+    if (trust == firmware::GuestTrust::kDropped && replaced->rebuilt.empty()) {
+      return std::move(replaced->image);
     }
     notes_.push_back("the keys of the UEFI variable store were rebuilt: " + why);
     if (!replaced->rebuilt.empty()) {

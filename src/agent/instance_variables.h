@@ -17,6 +17,8 @@ namespace vallum::agent {
 //   the guest wrote, its own dbx update too.
 //   Made for another, it gets the keys of the new one and keeps the rest. When nothing can be kept
 //   (another layout, damage) it is made anew.
+//   Taken from a snapshot, it gets the keys whatever it has, and what shim was told to trust in it
+//   goes.
 //   plan: of the same instance; without keys of the controller's the store is the template.
 //   now: stored with the keys; a signed update must be newer.
 // Returns sentences on what was kept and what was rebuilt; none when nothing changed.
@@ -30,5 +32,7 @@ Result<std::vector<std::string>> PrepareVariables(const InstancePaths& paths,
 // What the variable store was made from, in the agent's words; "" if not known.
 std::string LoadVariableOrigin(const InstancePaths& paths);
 Result<void> StoreVariableOrigin(const InstancePaths& paths, const std::string& origin);
+// Of a store that comes from outside, whatever it is said to be made for.
+inline constexpr const char* kPlacedOrigin = "a snapshot";
 
 }  // namespace vallum::agent

@@ -162,6 +162,33 @@ TEST_F(InstanceVariables, OtherModeReplacesTheSwitchAndKeepsTheRest) {
             firmware::SecureBootSetting::kOn);
 }
 
+TEST_F(InstanceVariables, StoreOfASnapshotGetsTheKeysWhateverItHas) {
+  ASSERT_TRUE(Prepare().has_value());
+  GuestSetsBootOrder();
+  GuestSets(u"db", firmware::kSecurityDatabaseGuid, 0x27, Lists({3, 9}));
+  GuestSets(u"dbt", firmware::kSecurityDatabaseGuid, 0x27, Lists({9}));
+  GuestSets(u"MokList", firmware::kShimLockGuid, 3, Lists({9}));
+  GuestSets(u"MokSBState", firmware::kShimLockGuid, 3, "\1");
+  ASSERT_TRUE(StoreVariableOrigin(paths_, kPlacedOrigin));
+  const auto notes = Prepare();
+  ASSERT_TRUE(notes.has_value()) << notes.error().Describe();
+  EXPECT_EQ(Value("db"), Lists({3}));
+  for (const char* gone : {"dbt", "MokList", "MokSBState"}) EXPECT_EQ(Value(gone), "") << gone;
+  EXPECT_EQ(Value("BootOrder"), "12");
+  EXPECT_THAT(*notes, Contains(HasSubstr("snapshot")));
+  GuestSets(u"MokList", firmware::kShimLockGuid, 3, Lists({9}));
+  EXPECT_THAT(*Prepare(), IsEmpty()) << "from now on it is the guest's";
+  EXPECT_EQ(Value("MokList"), Lists({9}));
+}
+
+TEST_F(InstanceVariables, StoreOfASnapshotWithTheSameKeysIsTakenWithoutWords) {
+  ASSERT_TRUE(Prepare().has_value());
+  GuestSetsBootOrder();
+  ASSERT_TRUE(StoreVariableOrigin(paths_, kPlacedOrigin));
+  EXPECT_THAT(*Prepare(), IsEmpty());
+  EXPECT_EQ(Value("BootOrder"), "12");
+}
+
 TEST_F(InstanceVariables, DamagedStoreIsRefusedWithTheFix) {
   ASSERT_TRUE(Prepare().has_value());
   Bytes damaged = Store();
@@ -214,6 +241,26 @@ TEST_F(InstanceVariables, WithoutKeysTheStoreIsTheTemplate) {
   plan_.effective.clear_key_set_sha256();
   ASSERT_TRUE(Prepare().has_value());
   EXPECT_TRUE(Store() == *ReadWholeFile(plan_.variable_template, ByteCount::MiB(16)));
+}
+
+TEST(KeyComparison, WhatShimTrustsBesidesIsANote) {
+  firmware::KeySet keys;
+  keys.mok = *firmware::ParseSignatureLists(AsBytes(Lists({9})));
+  keys.dbt = *firmware::ParseSignatureLists(AsBytes(Lists({8})));
+  const auto image = firmware::MakeKeyStore(keys, firmware::OvmfBuild::k4M,
+                                            firmware::VariableTime{2024, 1, 1, 0, 0, 0});
+  const auto store = firmware::VariableStore::Parse(*image);
+  ASSERT_TRUE(store.has_value());
+  firmware::KeySet assigned;
+  assigned.mokx = *firmware::ParseSignatureLists(AsBytes(Lists({7})));
+  assigned.sbat_level = "sbat,1,2024010900\n";
+  const auto compared = CompareKeys(*store, {KeySetLabel("prod", 2), assigned});
+  ASSERT_TRUE(compared.has_value());
+  EXPECT_THAT(compared->contradictions, IsEmpty());
+  EXPECT_THAT(compared->notes, Contains(HasSubstr("MokList of the variable store has entries")));
+  EXPECT_THAT(compared->notes, Contains(HasSubstr("dbt of the variable store has entries")));
+  EXPECT_THAT(compared->notes, Contains(HasSubstr("MokListX of the variable store lacks")));
+  EXPECT_THAT(compared->notes, Contains(HasSubstr("SbatLevel")));
 }
 
 TEST(KeyComparison, ContentOfAStoreIsWhatWasEnrolled) {

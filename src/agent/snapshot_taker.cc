@@ -195,8 +195,10 @@ Result<void> SnapshotTaker::PlaceParts(const v1::DesiredInstance& desired,
   if (!source.variables_sha256().empty()) {
     ASSIGN_OR_RETURN(const Bytes content,
                      Fetch(desired.uid(), "variables", source.variables_sha256()));
+    // First: a store without it counts as the guest's own. What the snapshot says of itself may be
+    // anybody's words.
+    RETURN_IF_ERROR(StoreVariableOrigin(paths, kPlacedOrigin));
     RETURN_IF_ERROR(WriteFileAtomically(paths.variables, content, 0600));
-    RETURN_IF_ERROR(StoreVariableOrigin(paths, source.variable_origin()));
   }
   if (!source.tpm_sha256().empty()) {
     RETURN_IF_ERROR(MakeDirectory(paths.tpm_dir, 0700));

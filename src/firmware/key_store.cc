@@ -129,14 +129,18 @@ Result<void> Renew(VariableStoreEditor& editor, const Variable& variable,
 }
 
 Result<void> RemoveOthers(VariableStoreEditor& editor, std::span<const Variable> wanted,
-                          KeyReplacement& replacement) {
+                          GuestTrust trust, KeyReplacement& replacement) {
   std::vector<Variable> removed;
   for (const Variable* variable : editor.Variables()) {
     const bool is_wanted = std::ranges::any_of(wanted, [&](const Variable& other) {
       return other.name == variable->name && other.vendor == variable->vendor;
     });
     if (is_wanted) continue;
-    if (!IsOwn(*variable)) {
+    const bool drop =
+        trust == GuestTrust::kDropped && IsGuests(*variable) && variable->name != kSbatLevel;
+    if (drop) {
+      removed.push_back(*variable);
+    } else if (!IsOwn(*variable)) {
       replacement.kept.push_back(variable->NameText());
     } else if (IsGuests(*variable)) {
       replacement.kept.push_back(fmt::format("{}: the set says nothing of it, {}",
@@ -183,11 +187,12 @@ Result<Bytes> MakeKeyStore(const KeySet& keys, OvmfBuild build, const VariableTi
   return image;
 }
 
-Result<KeyReplacement> ReplaceKeys(ByteView image, const KeySet& keys, const VariableTime& time) {
+Result<KeyReplacement> ReplaceKeys(ByteView image, const KeySet& keys, const VariableTime& time,
+                                   GuestTrust trust) {
   ASSIGN_OR_RETURN(VariableStoreEditor editor, VariableStoreEditor::Open(image));
   const std::vector<Variable> wanted = KeyVariables(keys, time);
   KeyReplacement replacement;
-  RETURN_IF_ERROR(RemoveOthers(editor, wanted, replacement));
+  RETURN_IF_ERROR(RemoveOthers(editor, wanted, trust, replacement));
   for (const Variable& variable : wanted) {
     RETURN_IF_ERROR(Renew(editor, variable, replacement))
         .context(fmt::format("storing key set {}", keys.name));

@@ -29,11 +29,15 @@ struct KeyReplacement {
   // "db: 2 entries replaced by 3", "dbt: removed".
   std::vector<std::string> rebuilt;
 };
-// Gives an existing store another key set and keeps everything else. What the guest's shim enrolled
-// itself (MokList, MokListX) stays when the set says nothing of it, and an SBAT level never goes
-// back.
+// What becomes of the trust that a guest's shim enrolled itself: MokList, MokListX, its switches.
+enum class GuestTrust {
+  kKept,     // what the set says nothing of
+  kDropped,  // of a store from outside; only the SBAT level stays
+};
+// Gives an existing store another key set and keeps everything else. An SBAT level never goes back.
 //   image: a store that no machine uses; untrusted.
 // Errors: those of VariableStoreEditor.
-Result<KeyReplacement> ReplaceKeys(ByteView image, const KeySet& keys, const VariableTime& time);
+Result<KeyReplacement> ReplaceKeys(ByteView image, const KeySet& keys, const VariableTime& time,
+                                   GuestTrust trust = GuestTrust::kKept);
 
 }  // namespace vallum::firmware
