@@ -69,23 +69,6 @@ std::string FileOf(ByteView option) {
   }
 }
 
-// A prediction follows what the firmware finds by itself; an option that the guest made may come
-// first.
-std::string BootOptionProblem(const firmware::VariableStore& store) {
-  for (const firmware::Variable* variable : store.Variables()) {
-    const std::string name = variable->NameText();
-    if (variable->vendor != firmware::kGlobalVariableGuid || name.size() != 8 ||
-        !name.starts_with("Boot") || name == "BootNext") {
-      continue;
-    }
-    if (const std::string file = FileOf(variable->data); !file.empty()) {
-      return "the variable store has a boot option of the guest's own, " + name + ", for " +
-             Printable(file);
-    }
-  }
-  return "";
-}
-
 v1::BootBinary ToProto(const images::BootBinary& binary) {
   v1::BootBinary out;
   out.set_path(Printable(binary.path));
@@ -139,13 +122,14 @@ Result<BootForecast> Forecast(const images::ConfinedInspector& inspector,
   if (!inspection.reports.empty()) {
     forecast.preflight = std::move(inspection.reports.front());
   }
-  forecast.problem = BootOptionProblem(store);
+  const std::string other = FindOwnBootOption(store);
   for (measure::Prediction& prediction : inspection.predictions) {
-    if (prediction.bank == HashAlgorithm::kSha256 && forecast.problem.empty()) {
-      forecast.prediction = std::move(prediction);
+    if (prediction.bank == HashAlgorithm::kSha256) {
+      forecast.prediction = other.empty() ? std::move(prediction)
+                                          : measure::KeepFirmwarePart(std::move(prediction), other);
     }
   }
-  if (!forecast.prediction && forecast.problem.empty()) {
+  if (!forecast.prediction) {
     forecast.problem = inspection.prediction_problem;
   }
   return forecast;
@@ -161,6 +145,21 @@ void AddEvents(const measure::PcrPrediction& from, v1::PredictedPcr& to) {
 }
 
 }  // namespace
+
+std::string FindOwnBootOption(const firmware::VariableStore& store) {
+  for (const firmware::Variable* variable : store.Variables()) {
+    const std::string name = variable->NameText();
+    if (variable->vendor != firmware::kGlobalVariableGuid || name.size() != 8 ||
+        !name.starts_with("Boot") || name == "BootNext") {
+      continue;
+    }
+    if (const std::string file = FileOf(variable->data); !file.empty()) {
+      return "the variable store has a boot option of the guest's own, " + name + ", for " +
+             Printable(file);
+    }
+  }
+  return "";
+}
 
 BootForecast MakeForecast(const images::ConfinedInspector& inspector,
                           const ForecastSource& source) {

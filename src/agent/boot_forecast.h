@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "base/result.h"
+#include "firmware/variable_store.h"
 #include "images/confined_inspector.h"
 #include "images/preflight.h"
 #include "measure/platform.h"
@@ -43,6 +44,10 @@ struct ForecastSource {
 // written meanwhile gives no forecast, because it need not be the one that the firmware reads.
 // Blocks for the inspector's time limit at most; thread-safe.
 BootForecast MakeForecast(const images::ConfinedInspector& inspector, const ForecastSource& source);
+
+// A prediction follows what the firmware finds by itself; an option that the guest made may come
+// first. Returns which one there is, in words; empty: none. Pure.
+std::string FindOwnBootOption(const firmware::VariableStore& store);
 
 // As evidence carries it, and back. Of a forecast that comes back the pre-flight is not known.
 void AddToEvidence(const BootForecast& forecast, v1::BootEvidence& evidence);

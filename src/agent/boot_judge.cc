@@ -2,6 +2,7 @@
 #include "agent/boot_judge.h"
 
 #include <algorithm>
+#include <optional>
 #include <utility>
 
 #include "agent/boot_words.h"
@@ -65,6 +66,7 @@ class Judge {
     }
     if (Decidable()) {
       JudgeKeys();
+      NoteNotPredicted();
       CompareWithTpm();
       for (const std::string& gap : facts_.replay.gaps) {
         Early("the record of the vTPM has a gap: " + gap);
@@ -218,6 +220,50 @@ class Judge {
         Early("PCR " + std::to_string(pcr.value()) + " of the vTPM is " + ToHex(value) +
               ", but the recorded extends give " + ToHex(replayed));
       }
+    }
+  }
+
+  // The first extend of a PCR that the prediction says nothing of, from 1; nothing: all that was
+  // measured was compared. PCR 7 is explained in any case.
+  std::optional<size_t> FirstNotPredicted(PcrIndex pcr) const {
+    const auto measured =
+        static_cast<size_t>(std::ranges::count(facts_.events, pcr, &MeasuredExtend::pcr));
+    const measure::PcrPrediction* predicted =
+        facts_.forecast->prediction ? facts_.forecast->prediction->Find(pcr) : nullptr;
+    const bool exact = predicted != nullptr && predicted->state == measure::PcrKnowledge::kExact;
+    const size_t known = predicted == nullptr ? 0 : predicted->events.size();
+    if (exact || pcr == kSecureBootPcr || measured <= known) {
+      return std::nullopt;
+    }
+    return known + 1;
+  }
+
+  // A verdict must not look as if more had been compared than was.
+  void NoteNotPredicted() {
+    if (facts_.forecast == nullptr || !facts_.progress.left_firmware) {
+      return;
+    }
+    const auto& prediction = facts_.forecast->prediction;
+    std::vector<std::pair<std::string, std::vector<std::string>>> by_reason;
+    for (uint32_t i = 0; i <= kMokPcr.value(); ++i) {
+      const PcrIndex pcr = *PcrIndex::Create(i);
+      const auto first = FirstNotPredicted(pcr);
+      if (!first) {
+        continue;
+      }
+      const measure::PcrPrediction* predicted = prediction ? prediction->Find(pcr) : nullptr;
+      const std::string reason = predicted != nullptr ? predicted->reason
+                                 : !prediction        ? facts_.forecast->problem
+                                                      : "this host cannot predict it";
+      auto found = std::ranges::find(by_reason, reason, &decltype(by_reason)::value_type::first);
+      if (found == by_reason.end()) {
+        found = by_reason.insert(by_reason.end(), {reason, {}});
+      }
+      found->second.push_back(std::to_string(i) +
+                              (*first == 1 ? "" : " (from extend " + std::to_string(*first) + ")"));
+    }
+    for (const auto& [reason, pcrs] : by_reason) {
+      notes_.push_back("not compared with a prediction: PCR " + Join(pcrs, ", ") + ": " + reason);
     }
   }
 

@@ -10,6 +10,7 @@
 #include "base/digest.h"
 #include "firmware/key_store.h"
 #include "firmware/signature_list.h"
+#include "firmware/variable_store_editor.h"
 #include "measure/event_digest.h"
 #include "measure/pcr.h"
 #include "measure/secure_boot_pcr.h"
@@ -280,6 +281,54 @@ TEST(BootJudge, WithoutAPredictionPcr7AndTheKeysDecide) {
   EXPECT_EQ(diverged.first_difference().expected_from(), "key set prod version 2");
 }
 
+TEST(BootJudge, WhatWasNotComparedIsNotedWithTheReason) {
+  Boot boot;
+  EXPECT_EQ(JudgeBoot(boot.Facts()).reasons_size(), 0) << "all of it was";
+  boot.forecast_->prediction =
+      measure::KeepFirmwarePart(*boot.forecast_->prediction, "the guest has a boot option");
+  std::erase_if(boot.events,
+                [](const auto& event) { return event.digest == DigestOf("authority"); });
+  boot.events.insert(boot.events.begin(), {PcrIndex::Of<0>(), DigestOf("firmware"), WallTime()});
+  const v1::BootMeasured judged = JudgeBoot(boot.Facts());
+  EXPECT_EQ(judged.verdict(), v1::BOOT_VERIFIED) << judged.DebugString();
+  EXPECT_THAT(judged.reasons(),
+              ElementsAre("not compared with a prediction: PCR 0: this host cannot predict it",
+                          "not compared with a prediction: PCR 4, 5, 9: the guest has a boot "
+                          "option"));
+}
+
+TEST(BootForecast, BootOptionOfTheGuestsOwnIsFoundAndWhatCannotBeReadIsOne) {
+  const auto with = [](const char* hex) {
+    auto editor = firmware::VariableStoreEditor::Open(
+        *firmware::MakeKeyStore(Keys(), firmware::OvmfBuild::k4M, {2024, 1, 1, 0, 0, 0}));
+    EXPECT_TRUE(editor->Set({.name = u"Boot0001",
+                             .vendor = firmware::kGlobalVariableGuid,
+                             .attributes = 7,
+                             .data = *FromHex(hex),
+                             .time = {},
+                             .monotonic_count = 0,
+                             .public_key_index = 0}));
+    return FindOwnBootOption(*firmware::VariableStore::Parse(editor->image()));
+  };
+  // Active, a path of so many bytes, description "d"; media file path "\a", or PCI; end.
+  EXPECT_THAT(with("01000000"
+                   "0e00"
+                   "64000000"
+                   "04040a005c0061000000"
+                   "7fff0400"),
+              HasSubstr("Boot0001, for \\a"));
+  EXPECT_EQ(with("01000000"
+                 "0a00"
+                 "64000000"
+                 "010106000001"
+                 "7fff0400"),
+            "");
+  EXPECT_THAT(with("01000000"
+                   "ff00"
+                   "64000000"),
+              HasSubstr("Boot0001"));
+}
+
 TEST(BootJudge, GuestsOwnDbxUpdateIsANote) {
   Boot boot;
   firmware::KeySet keys = Keys();
@@ -287,7 +336,7 @@ TEST(BootJudge, GuestsOwnDbxUpdateIsANote) {
   boot.StoreHas(keys);
   const v1::BootMeasured judged = JudgeBoot(boot.Facts());
   EXPECT_EQ(judged.verdict(), v1::BOOT_VERIFIED) << judged.DebugString();
-  ASSERT_EQ(judged.reasons_size(), 1);
+  ASSERT_EQ(judged.reasons_size(), 2);
   EXPECT_THAT(judged.reasons(0), HasSubstr("dbx of the variable store has entries"));
 }
 
@@ -331,7 +380,7 @@ TEST(BootJudge, WithoutSecureBootOtherKeysAreANote) {
   facts.mode = v1::BOOT_MODE_LEGACY;
   const v1::BootMeasured judged = JudgeBoot(facts);
   EXPECT_EQ(judged.verdict(), v1::BOOT_VERIFIED) << judged.DebugString();
-  EXPECT_EQ(judged.reasons_size(), 1);
+  EXPECT_THAT(judged.reasons(), Contains(HasSubstr("has entries")));
 }
 
 TEST(BootJudge, SecureBootThatIsOffDivergesWhenItWasAskedFor) {

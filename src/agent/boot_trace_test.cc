@@ -55,7 +55,8 @@ class Trace {
   // Whether PCR 0 to 7 are what the whole record gives.
   bool IsReplayed() const {
     const auto whole = log_.Replay(kBank).values;
-    return std::ranges::equal(std::span(whole).first(8), std::span(Facts().replay.values).first(8));
+    const auto followed = Facts().replay.values;
+    return std::ranges::equal(std::span(whole).first(8), std::span(followed).first(8));
   }
 
   BootTrace trace_;

@@ -4,9 +4,11 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <iterator>
 #include <utility>
 
 #include "base/check.h"
+#include "measure/event_digest.h"
 #include "measure/pcr.h"
 
 namespace vallum::measure {
@@ -57,6 +59,24 @@ std::string_view PcrKnowledgeName(PcrKnowledge state) {
       return "unknown";
   }
   return "";
+}
+
+Prediction KeepFirmwarePart(Prediction prediction, const std::string& reason) {
+  constexpr PcrIndex kOwn[] = {PcrIndex::Of<0>(), PcrIndex::Of<2>(), PcrIndex::Of<3>(),
+                               PcrIndex::Of<6>()};
+  const Bytes separator = SeparatorDigest(prediction.bank);
+  for (PcrPrediction& pcr : prediction.pcrs) {
+    if (std::ranges::find(kOwn, pcr.pcr) != std::end(kOwn)) {
+      continue;
+    }
+    const auto found = std::ranges::find(pcr.events, separator, &PredictedEvent::digest);
+    const bool known = found != pcr.events.end() && pcr.pcr != PcrIndex::Of<1>();
+    pcr.events.erase(known ? found + 1 : pcr.events.begin(), pcr.events.end());
+    pcr.state = known ? PcrKnowledge::kPartial : PcrKnowledge::kUnknown;
+    pcr.reason = reason;
+    pcr.value.clear();
+  }
+  return prediction;
 }
 
 std::string_view PcrAgreementName(PcrAgreement agreement) {

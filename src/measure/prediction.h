@@ -62,6 +62,11 @@ class PredictionBuilder {
   Prediction prediction_;
 };
 
+// What is left of a prediction of which only the firmware's own part is known to hold, because it
+// may start another program: of PCR 0, 2, 3 and 6 everything, of the others what comes up to the
+// separator, with the reason. Boot options are measured into PCR 1.
+Prediction KeepFirmwarePart(Prediction prediction, const std::string& reason);
+
 enum class PcrAgreement {
   kEqual,      // an exact prediction, and exactly its events were measured
   kAgrees,     // a partial one whose events were measured first

@@ -5,7 +5,9 @@
 #include <gtest/gtest.h>
 
 #include <utility>
+#include <vector>
 
+#include "measure/event_digest.h"
 #include "measure/pcr.h"
 
 namespace vallum::measure {
@@ -43,6 +45,29 @@ std::vector<PcrExtend> Measured(const std::vector<std::string>& texts) {
 
 PcrComparison CompareFour(const Prediction& prediction, const std::vector<std::string>& texts) {
   return ComparePrediction(prediction, Measured(texts)).front();
+}
+
+TEST(Prediction, FirmwarePartGoesUpToTheSeparator) {
+  constexpr HashAlgorithm kSha256 = HashAlgorithm::kSha256;
+  constexpr PcrIndex kCode = PcrIndex::Of<0>();
+  constexpr PcrIndex kOptions = PcrIndex::Of<1>();
+  constexpr PcrIndex kPrograms = PcrIndex::Of<4>();
+  constexpr PcrIndex kFiles = PcrIndex::Of<9>();
+  PredictionBuilder builder(kSha256, std::vector{kCode, kOptions, kPrograms, kFiles});
+  for (const PcrIndex pcr : {kCode, kOptions, kPrograms}) {
+    builder.Extend(pcr, Bytes(32, std::byte{1}), "first");
+    builder.Extend(pcr, SeparatorDigest(kSha256), "separator");
+  }
+  builder.Extend(kPrograms, Bytes(32, std::byte{2}), "shim");
+  builder.Extend(kFiles, Bytes(32, std::byte{3}), "initrd");
+  const Prediction kept = KeepFirmwarePart(std::move(builder).Finish(), "another option");
+  EXPECT_EQ(kept.Find(kCode)->state, PcrKnowledge::kExact);
+  EXPECT_EQ(kept.Find(kOptions)->state, PcrKnowledge::kUnknown);
+  EXPECT_EQ(kept.Find(kPrograms)->state, PcrKnowledge::kPartial);
+  EXPECT_EQ(kept.Find(kPrograms)->events.size(), 2U);
+  EXPECT_EQ(kept.Find(kPrograms)->reason, "another option");
+  EXPECT_TRUE(kept.Find(kPrograms)->value.empty());
+  EXPECT_EQ(kept.Find(kFiles)->state, PcrKnowledge::kUnknown);
 }
 
 TEST(Prediction, ExactPcrHasTheValueThatItsEventsReplayTo) {
