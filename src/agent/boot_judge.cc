@@ -18,10 +18,6 @@ constexpr PcrIndex kSecureBootPcr = PcrIndex::Of<7>();
 constexpr PcrIndex kMokPcr = PcrIndex::Of<14>();
 constexpr HashAlgorithm kBank = HashAlgorithm::kSha256;
 constexpr size_t kReasonLimit = 500;
-// TCG PC Client Platform Firmware Profile 1.05, section 3.3.4.6: measured into PCR 5 by the
-// firmware itself, when the loader calls ExitBootServices and once that succeeded.
-constexpr std::string_view kExitInvoked = "Exit Boot Services Invocation";
-constexpr std::string_view kExitSucceeded = "Exit Boot Services Returned with Success";
 constexpr int kMaxGaps = 8;
 
 v1::SecureBootState ToProto(measure::SecureBootState state) {
@@ -339,12 +335,12 @@ void Bound(v1::BootEvidence& evidence) {
 }  // namespace
 
 bool EndsBoot(const MeasuredExtend& event) {
-  static const Bytes kSucceeded = measure::ActionDigest(kBank, kExitSucceeded);
+  static const Bytes kSucceeded = measure::ActionDigest(kBank, measure::kActionExitSucceeded);
   return event.pcr == kBootManagerPcr && event.digest == kSucceeded;
 }
 
 bool IsHandOver(const MeasuredExtend& event) {
-  static const Bytes kInvoked = measure::ActionDigest(kBank, kExitInvoked);
+  static const Bytes kInvoked = measure::ActionDigest(kBank, measure::kActionExitInvoked);
   return EndsBoot(event) || (event.pcr == kBootManagerPcr && event.digest == kInvoked);
 }
 

@@ -18,17 +18,13 @@ constexpr HashAlgorithm kBank = HashAlgorithm::kSha256;
 constexpr PcrIndex kImages = PcrIndex::Of<4>();
 // A loader may extend anything any number of times; the firmware's and loaders' steps are few.
 constexpr size_t kMaxStages = 16;
-constexpr std::string_view kActions[] = {
-    "Calling EFI Application from Boot Option", "Returning from EFI Application from Boot Option",
-    "Exit Boot Services Invocation", "Exit Boot Services Returned with Success",
-    "Exit Boot Services Returned with Failure"};
 
 const std::map<Bytes, std::string>& Constants() {
   static const std::map<Bytes, std::string> kConstants = [] {
     std::map<Bytes, std::string> map = {
         {measure::SeparatorDigest(kBank), "separator"},
         {measure::ErrorSeparatorDigest(kBank), "the firmware's mark for failed measurements"}};
-    for (const std::string_view action : kActions) {
+    for (const std::string_view action : measure::kBootActions) {
       map.emplace(measure::ActionDigest(kBank, action), "action \"" + std::string(action) + "\"");
     }
     return map;

@@ -27,11 +27,6 @@ constexpr PcrIndex kDiskPcrs[] = {kImages,
                                   PcrIndex::Of<12>(),
                                   PcrIndex::Of<13>(),
                                   PcrIndex::Of<14>()};
-constexpr std::string_view kCalling = "Calling EFI Application from Boot Option";
-constexpr std::string_view kReturning = "Returning from EFI Application from Boot Option";
-constexpr std::string_view kExitInvoked = "Exit Boot Services Invocation";
-constexpr std::string_view kExitFailed = "Exit Boot Services Returned with Failure";
-constexpr std::string_view kExitSucceeded = "Exit Boot Services Returned with Success";
 // As measure::PredictBoot describes them.
 constexpr std::string_view kTableWords = "GPT of the disk";
 constexpr std::string_view kFileWords = "file ";
@@ -47,10 +42,10 @@ struct Place {
 
 // The events of a PCR, without attempts that failed: of boot options, of leaving the firmware.
 std::vector<Place> PlacesOf(std::span<const BootEvent> events, PcrIndex pcr) {
-  static const Bytes calling = ActionDigest(kBank, kCalling);
-  static const Bytes returning = ActionDigest(kBank, kReturning);
-  static const Bytes invoked = ActionDigest(kBank, kExitInvoked);
-  static const Bytes failed = ActionDigest(kBank, kExitFailed);
+  static const Bytes calling = ActionDigest(kBank, kActionCalling);
+  static const Bytes returning = ActionDigest(kBank, kActionReturning);
+  static const Bytes invoked = ActionDigest(kBank, kActionExitInvoked);
+  static const Bytes failed = ActionDigest(kBank, kActionExitFailed);
   std::vector<Place> places;
   const auto ends_with = [&](const Bytes& digest) {
     return !places.empty() && events[places.back().at].digest == digest;
@@ -338,7 +333,7 @@ class Judge {
 }  // namespace
 
 std::optional<size_t> CountBootEvents(std::span<const BootEvent> events) {
-  static const Bytes succeeded = ActionDigest(kBank, kExitSucceeded);
+  static const Bytes succeeded = ActionDigest(kBank, kActionExitSucceeded);
   for (size_t i = 0; i < events.size(); ++i) {
     if (events[i].pcr == kTable && events[i].digest == succeeded) {
       return i + 1;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <array>
 #include <string_view>
 
 #include "base/bytes.h"
@@ -24,6 +25,16 @@ Bytes SeparatorDigest(HashAlgorithm bank);
 // The digest of the EV_SEPARATOR by which firmware says that measuring failed: over the value 1.
 Bytes ErrorSeparatorDigest(HashAlgorithm bank);
 
+// What firmware measures as EV_EFI_ACTION around boot options, into PCR 4, and when the loader
+// hands over, into PCR 5. Source: TCG PC Client Platform Firmware Profile 1.05, EV_EFI_ACTION.
+inline constexpr std::string_view kActionCalling = "Calling EFI Application from Boot Option";
+inline constexpr std::string_view kActionReturning =
+    "Returning from EFI Application from Boot Option";
+inline constexpr std::string_view kActionExitInvoked = "Exit Boot Services Invocation";
+inline constexpr std::string_view kActionExitFailed = "Exit Boot Services Returned with Failure";
+inline constexpr std::string_view kActionExitSucceeded = "Exit Boot Services Returned with Success";
+inline constexpr std::array kBootActions = {kActionCalling, kActionReturning, kActionExitInvoked,
+                                            kActionExitFailed, kActionExitSucceeded};
 // The digest of EV_EFI_ACTION: over the text, without a closing zero.
 Bytes ActionDigest(HashAlgorithm bank, std::string_view text);
 

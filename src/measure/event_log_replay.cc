@@ -79,8 +79,7 @@ std::string FindCause(const EventLog& log, const EventLogReplay& replay,
   }
   if (log.kind() == EventLogKind::kTpm && index == kPartitionPcr) {
     Bytes value = replay.values[index];
-    for (const std::string_view action :
-         {"Exit Boot Services Invocation", "Exit Boot Services Returned with Success"}) {
+    for (const std::string_view action : {kActionExitInvoked, kActionExitSucceeded}) {
       hasher.Extend(value, ActionDigest(replay.bank, action));
     }
     if (value == known.value) {

@@ -102,8 +102,7 @@ Result<Prediction> PredictBoot(HashAlgorithm bank, const firmware::VariableStore
   RETURN_IF_ERROR(PredictFirmware(run));
   RETURN_IF_ERROR(PredictChain(run));
   // The kernel, or GRUB for it, leaves the firmware.
-  for (const std::string_view action :
-       {"Exit Boot Services Invocation", "Exit Boot Services Returned with Success"}) {
+  for (const std::string_view action : {kActionExitInvoked, kActionExitSucceeded}) {
     run.ExtendText(kTablePcr, action, fmt::format("action \"{}\"", action));
   }
   return std::move(out).Finish();

@@ -11,9 +11,6 @@
 namespace vallum::measure {
 namespace {
 
-constexpr std::string_view kCalling = "Calling EFI Application from Boot Option";
-constexpr std::string_view kReturning = "Returning from EFI Application from Boot Option";
-
 constexpr size_t kGptHeaderSize = 92;
 constexpr size_t kTypeGuidSize = 16;
 constexpr size_t kEntryCountOffset = 80;
@@ -61,12 +58,12 @@ Result<void> PredictFirmware(const BootRun& run) {
   for (auto& each : ExpectedPcr7Configuration(run.out.bank(), run.store)) {
     run.out.Extend(kPolicyPcr, each.digest, each.explanation);
   }
-  Action(run, kCalling);
+  Action(run, kActionCalling);
   Separator(run, kImagesPcr);
   Separator(run, kTablePcr);
   for (size_t i = 0; i < run.input.failed_boot_options; ++i) {
-    Action(run, kReturning);
-    Action(run, kCalling);
+    Action(run, kActionReturning);
+    Action(run, kActionCalling);
   }
   if (!run.input.gpt_header.empty()) {
     const auto table = EncodeGptData(run.input.gpt_header, run.input.gpt_entries);
