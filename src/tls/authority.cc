@@ -367,6 +367,24 @@ Result<std::string> CertificateAuthority::IssueAgent(ByteView csr_der,
   return CertificateToPem(der);
 }
 
+Result<Credentials> CertificateAuthority::IssueSigner(std::string_view unit) const {
+  const Profile profile{.common_name = std::string(unit),
+                        .unit = std::string(unit),
+                        .validity = kSignerValidity,
+                        .basic_constraints = "critical,CA:FALSE",
+                        .key_usage = "critical,digitalSignature",
+                        .extended_key_usage = nullptr,
+                        .alternative_names = "",
+                        .serial_number = ""};
+  ASSIGN_OR_RETURN(const KeyPtr key, MakeP256Key());
+  ASSIGN_OR_RETURN(const CertPtr certificate, Issue(profile, key.get(), state_->certificate.get(),
+                                                    state_->key.get(), state_->clock->Now()));
+  ASSIGN_OR_RETURN(const Bytes der, CertificateDer(certificate.get()));
+  ASSIGN_OR_RETURN(SecretBytes key_pem, KeyToPem(key.get()));
+  return Credentials{.certificate_pem = CertificateToPem(der),
+                     .private_key_pem = std::move(key_pem)};
+}
+
 Result<std::string> CertificateAuthority::IssueVtpm(ByteView key_der, std::string_view instance,
                                                     std::string_view uid) const {
   RETURN_IF_ERROR(ValidateName("instance", instance));

@@ -24,6 +24,7 @@ struct ServerNames {
 inline constexpr std::chrono::hours kAuthorityValidity{24 * 3653};
 inline constexpr std::chrono::hours kServerValidity{24 * 365};
 inline constexpr std::chrono::hours kAgentValidity{24 * 30};
+inline constexpr std::chrono::hours kSignerValidity{24 * 7};
 inline constexpr std::chrono::hours kVtpmValidity{24 * 3652};  // or as long as the CA's own
 
 // The deployment's own CA: an EC P-256 key in <dir>/ca.key (mode 0600) and its certificate in
@@ -59,6 +60,10 @@ class CertificateAuthority {
   // Errors: kInvalidInput.
   Result<std::string> IssueAgent(ByteView csr_der, std::string_view host) const;
 
+  // Makes a key and a certificate (kSignerValidity) for statements that agents verify, such as
+  // leases: CN=unit, OU=unit, good for no TLS server and for no agent.
+  Result<Credentials> IssueSigner(std::string_view unit) const;
+
   // Certifies the endorsement key of an instance's vTPM, as TCG's EK Credential Profile for TPM
   // Family 2.0 has it: subject CN=instance, serialNumber=uid; the TPM's maker, model and version as
   // subject alternative name; for key agreement by a TPM only (tcg-kp-EKCertificate).
@@ -75,5 +80,7 @@ class CertificateAuthority {
 
 // The OU of agents' certificates.
 inline constexpr std::string_view kAgentUnit = "agent";
+// The OU of the certificate with which a controller signs leases.
+inline constexpr std::string_view kLeaseSignerUnit = "lease signer";
 
 }  // namespace vallum::tls
