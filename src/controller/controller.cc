@@ -51,6 +51,9 @@ Controller::~Controller() {
   if (reconciler_ != nullptr) {
     reconciler_->Stop();
   }
+  if (attestor_ != nullptr) {
+    attestor_->Stop();
+  }
   if (snapshots_ != nullptr) {
     snapshots_->Stop();
   }
@@ -88,6 +91,7 @@ Result<std::unique_ptr<Controller>> Controller::Start(const Options& options, co
                                                    .inspector = self->inspector_,
                                                    .clock = parts.clock,
                                                    .on_error = options.reconciler.on_error});
+  RETURN_IF_ERROR(self->MakeAttestor());
   self->reconciler_ =
       std::make_unique<Reconciler>(options.reconciler, Reconciler::Parts{
                                                            .resources = self->resources_,
@@ -96,6 +100,7 @@ Result<std::unique_ptr<Controller>> Controller::Start(const Options& options, co
                                                            .events = self->events_,
                                                            .book = *self->book_,
                                                            .verdicts = *self->verdicts_,
+                                                           .attestor = *self->attestor_,
                                                            .metrics = self->metrics_,
                                                            .clock = parts.clock,
                                                        });
@@ -109,12 +114,33 @@ Result<std::unique_ptr<Controller>> Controller::Start(const Options& options, co
                                                        .authority = parts.authority,
                                                        .listener = *self->reconciler_,
                                                        .snapshots = *self->snapshots_,
+                                                       .trust = *self->attestor_,
                                                        .metrics = self->metrics_,
                                                        .clock = parts.clock,
                                                    }));
+  RETURN_IF_ERROR(self->attestor_->Start(*self->gateway_));
   RETURN_IF_ERROR(self->reconciler_->Start(*self->gateway_));
   RETURN_IF_ERROR(self->snapshots_->Start(*self->gateway_, *self->view_));
   return self;
+}
+
+Result<void> Controller::MakeAttestor() {
+  policies_ = std::make_unique<AttestationPolicies>(resources_, *view_, parts_.blobs);
+  bindings_ = std::make_unique<TpmBindings>(resources_, *view_, events_, parts_.clock);
+  ASSIGN_OR_RETURN(evidence_, EvidenceBook::Open(options_.state_dir / "evidence"));
+  ASSIGN_OR_RETURN(leases_, LeaseSigner::Create(parts_.authority, parts_.clock));
+  Attestor::Options options = options_.attestor;
+  options.on_error = options_.reconciler.on_error;
+  attestor_ = std::make_unique<Attestor>(options, Attestor::Parts{.resources = resources_,
+                                                                  .view = *view_,
+                                                                  .events = events_,
+                                                                  .policies = *policies_,
+                                                                  .bindings = *bindings_,
+                                                                  .evidence = *evidence_,
+                                                                  .leases = *leases_,
+                                                                  .metrics = metrics_,
+                                                                  .clock = parts_.clock});
+  return Ok();
 }
 
 Result<void> Controller::MakeDefaults() {

@@ -8,15 +8,19 @@
 
 #include "base/clock.h"
 #include "base/result.h"
+#include "controller/attestation_policies.h"
+#include "controller/attestor.h"
 #include "controller/boot_book.h"
 #include "controller/boot_verdicts.h"
 #include "controller/console_hub.h"
 #include "controller/content_claims.h"
 #include "controller/event_log.h"
+#include "controller/evidence_book.h"
 #include "controller/gateway.h"
 #include "controller/instance_service.h"
 #include "controller/key_set_service.h"
 #include "controller/known_artefacts.h"
+#include "controller/lease_signer.h"
 #include "controller/metrics.h"
 #include "controller/operations.h"
 #include "controller/reconciler.h"
@@ -24,6 +28,7 @@
 #include "controller/scheduler.h"
 #include "controller/snapshots.h"
 #include "controller/tokens.h"
+#include "controller/tpm_bindings.h"
 #include "controller/view.h"
 #include "firmware/key_set.h"
 #include "store/blob_store.h"
@@ -40,6 +45,7 @@ class Controller {
     std::filesystem::path state_dir;
     Gateway::Options gateway;
     Reconciler::Options reconciler;
+    Attestor::Options attestor;
     // host:port that agents are told to dial; empty: the gateway's own port on localhost.
     std::string agent_endpoint;
     // That this machine brings: built-in key sets are made of them.
@@ -66,6 +72,10 @@ class Controller {
   Tokens& tokens() { return *tokens_; }
   KeySetService& key_sets() { return *key_sets_; }
   InstanceService& instances() { return *instances_; }
+  AttestationPolicies& policies() { return *policies_; }
+  TpmBindings& tpm_bindings() { return *bindings_; }
+  EvidenceBook& evidence() { return *evidence_; }
+  Attestor& attestor() { return *attestor_; }
   Snapshots& snapshots() { return *snapshots_; }
   ContentClaims& contents() { return *contents_; }
   Gateway& gateway() { return *gateway_; }
@@ -81,6 +91,7 @@ class Controller {
  private:
   Controller(const Options& options, const Parts& parts);
   Result<void> MakeDefaults();
+  Result<void> MakeAttestor();
 
   Options options_;
   Parts parts_;
@@ -100,6 +111,11 @@ class Controller {
   std::unique_ptr<Sealer> sealer_;
   images::ConfinedInspector inspector_;
   std::unique_ptr<Snapshots> snapshots_;
+  std::unique_ptr<AttestationPolicies> policies_;
+  std::unique_ptr<TpmBindings> bindings_;
+  std::unique_ptr<EvidenceBook> evidence_;
+  std::unique_ptr<LeaseSigner> leases_;
+  std::unique_ptr<Attestor> attestor_;
   std::unique_ptr<Reconciler> reconciler_;
   std::unique_ptr<Gateway> gateway_;
 };

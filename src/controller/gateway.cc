@@ -479,6 +479,11 @@ void Gateway::SendInstance(std::string_view host, const v1::DesiredInstance& des
   impl_->WithSession(host, [&](SessionReactor& session) { session.SendInstance(desired); });
 }
 
+bool Gateway::Send(std::string_view host, v1::ControllerMessage message) {
+  return impl_->WithSession(host,
+                            [&](SessionReactor& session) { session.Send(std::move(message)); });
+}
+
 bool Gateway::SendTakeSnapshot(std::string_view host, const v1::TakeSnapshot& request) {
   return impl_->WithSession(host, [&](SessionReactor& session) {
     v1::ControllerMessage message;

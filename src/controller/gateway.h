@@ -16,6 +16,7 @@
 #include "controller/resource_store.h"
 #include "controller/snapshot_receiver.h"
 #include "controller/tokens.h"
+#include "controller/trust_receiver.h"
 #include "controller/view.h"
 #include "store/blob_store.h"
 #include "tls/authority.h"
@@ -56,6 +57,7 @@ class Gateway {
     tls::CertificateAuthority& authority;
     AgentListener& listener;
     SnapshotReceiver& snapshots;
+    TrustReceiver& trust;
     Metrics& metrics;
     const Clock& clock;
   };
@@ -75,6 +77,8 @@ class Gateway {
   void SendInstance(std::string_view host, const v1::DesiredInstance& desired);
   // Asks a host for a snapshot. False: it is not connected.
   bool SendTakeSnapshot(std::string_view host, const v1::TakeSnapshot& request);
+  // Sends a message of no other kind above. False: the host is not connected.
+  bool Send(std::string_view host, v1::ControllerMessage message);
   // Ends a host's session, such as when it is deleted.
   void Disconnect(std::string_view host);
 

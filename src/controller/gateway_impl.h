@@ -85,6 +85,14 @@ class Gateway::Impl final : public v1::AgentGateway::CallbackService {
   grpc::ServerUnaryReactor* AnswerQuote(grpc::CallbackServerContext* context,
                                         const v1::QuoteAnswer* request,
                                         v1::QuoteAnswerReply* reply) override;
+  grpc::ServerUnaryReactor* BeginTpmBinding(grpc::CallbackServerContext* context,
+                                            const v1::TpmIdentity* request,
+                                            v1::TpmChallenge* reply) override;
+  grpc::ServerUnaryReactor* FinishTpmBinding(grpc::CallbackServerContext* context,
+                                             const v1::TpmProof* request,
+                                             v1::TpmBinding* reply) override;
+  grpc::ServerReadReactor<v1::EvidenceChunk>* SubmitEvidence(
+      grpc::CallbackServerContext* context, v1::SubmitEvidenceReply* reply) override;
   Result<v1::InstanceQuote> Quote(std::string_view instance, ByteView nonce, std::string_view pcrs);
 
   // Whom the connection belongs to: the host's name, if its certificate names an agent, the host

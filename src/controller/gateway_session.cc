@@ -61,6 +61,7 @@ void SessionReactor::Handle() {
       v1::ControllerMessage welcome;
       welcome.mutable_welcome()->set_heartbeat_seconds(
           static_cast<int32_t>(gateway_.options().heartbeat.count()));
+      welcome.mutable_welcome()->set_attested(gateway_.parts().trust.Attests(host_));
       Send(std::move(welcome));
       gateway_.Register(host_, this);
       listener.OnHello(host_, std::move(*incoming_.mutable_hello()));
@@ -79,7 +80,9 @@ void SessionReactor::Handle() {
     case v1::AgentMessage::kEvidence:
       listener.OnEvidence(host_, std::move(*incoming_.mutable_evidence()));
       break;
-    case v1::AgentMessage::kLeaseWanted:  // no host is asked for evidence yet
+    case v1::AgentMessage::kLeaseWanted:
+      gateway_.parts().trust.OnLeaseWanted(host_);
+      break;
     case v1::AgentMessage::MESSAGE_NOT_SET:
       break;  // a newer agent's message: it tells an older controller nothing
   }

@@ -14,6 +14,7 @@
 #include "base/ids.h"
 #include "base/text.h"
 #include "controller/boot_settings.h"
+#include "controller/boot_verdicts.h"
 #include "controller/instance_keys.h"
 #include "controller/instance_origin.h"
 #include "controller/key_set_service.h"
@@ -208,6 +209,19 @@ Result<void> CheckMutable(const v1::Instance& current, const v1::Instance& wante
         .WithFix("use POWER_RUNNING, POWER_STOPPED or POWER_PAUSED");
   }
   return Ok();
+}
+
+// What the agent would refuse, too: nothing starts on a host that its pool does not take.
+Result<void> CheckTrustOfHost(const View& view, const v1::Instance& instance) {
+  const auto host = view.Get<v1::Host>(instance.status().host());
+  if (host == nullptr || !PoolOf(instance, view).trusted_service()) return Ok();
+  const v1::HostTrust& trust = host->status().trust();
+  if (trust.level() == v1::TRUST_TRUSTED || trust.level() == v1::TRUST_LEVEL_UNSPECIFIED) {
+    return Ok();
+  }
+  const std::string& name = host->metadata().name();
+  return Conflict("host " + name + ", where the instance is, is not trusted: " + trust.detail())
+      .WithFix("`vallum host show " + name + " --explain` says why");
 }
 
 }  // namespace
@@ -420,22 +434,25 @@ Result<InstanceService::Accepted> InstanceService::Change(
 Result<InstanceService::Accepted> InstanceService::Start(std::string_view name,
                                                          const Principal& who,
                                                          store::Revision if_match) {
-  return Change(name, "instance.start", who, if_match, [](v1::Instance& instance) -> Result<void> {
-    v1::InstanceSpec& spec = *instance.mutable_spec();
-    const v1::InstancePhase phase = instance.status().phase();
-    if (spec.power() == v1::POWER_PAUSED) {
-      return Conflict("the instance is paused").WithFix("resume it instead");
-    }
-    // One that ended by itself is asked for already: the count makes this a new request.
-    if (spec.power() == v1::POWER_RUNNING &&
-        (phase == v1::INSTANCE_CRASHED || phase == v1::INSTANCE_FAILED ||
-         phase == v1::INSTANCE_STOPPED)) {
-      spec.set_reboot_count(spec.reboot_count() + 1);
-    }
-    spec.set_power(v1::POWER_RUNNING);
-    spec.set_force_stop(false);
-    return Ok();
-  });
+  return Change(name, "instance.start", who, if_match,
+                [this](v1::Instance& instance) -> Result<void> {
+                  v1::InstanceSpec& spec = *instance.mutable_spec();
+                  const v1::InstancePhase phase = instance.status().phase();
+                  if (spec.power() == v1::POWER_PAUSED) {
+                    return Conflict("the instance is paused").WithFix("resume it instead");
+                  }
+                  // One that ended by itself is asked for already: the count makes this a new
+                  // request.
+                  if (spec.power() == v1::POWER_RUNNING &&
+                      (phase == v1::INSTANCE_CRASHED || phase == v1::INSTANCE_FAILED ||
+                       phase == v1::INSTANCE_STOPPED)) {
+                    spec.set_reboot_count(spec.reboot_count() + 1);
+                  }
+                  RETURN_IF_ERROR(CheckTrustOfHost(view_, instance));
+                  spec.set_power(v1::POWER_RUNNING);
+                  spec.set_force_stop(false);
+                  return Ok();
+                });
 }
 
 Result<InstanceService::Accepted> InstanceService::Stop(std::string_view name, StopKind kind,

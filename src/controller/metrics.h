@@ -19,6 +19,9 @@ struct Metrics {
   std::atomic<uint64_t> enrolments_refused_total{0};
   std::atomic<uint64_t> blob_bytes_sent_total{0};
   std::atomic<uint64_t> authentication_failures_total{0};
+  std::atomic<uint64_t> evidence_requests_total{0};
+  std::atomic<uint64_t> evidence_missing_total{0};
+  std::atomic<uint64_t> attestations_total{0};
   std::atomic<int64_t> agent_sessions{0};
   std::atomic<int64_t> consoles{0};
   std::atomic<int64_t> reconcile_queue{0};

@@ -8,6 +8,7 @@
 
 #include "base/clock.h"
 #include "base/result.h"
+#include "controller/attestor.h"
 #include "controller/boot_book.h"
 #include "controller/boot_verdicts.h"
 #include "controller/event_log.h"
@@ -42,6 +43,7 @@ class Reconciler final : public AgentListener {
     EventLog& events;
     BootBook& book;
     BootVerdicts& verdicts;
+    Attestor& attestor;
     Metrics& metrics;
     const Clock& clock;
   };

@@ -94,6 +94,7 @@ void Reconciler::Impl::WorkOnBoots(Notes& notes) {
   }
   for (const std::string& pool : notes.pools) {
     RejudgePool(pool);
+    ReconcilePool(pool);
   }
   for (const std::string& name : notes.rejudge) {
     if (Failed(Rejudge(name))) {

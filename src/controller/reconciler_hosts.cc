@@ -23,19 +23,20 @@ void Reconciler::Impl::Saw(const std::string& host) { seen_[host].last = parts_.
 Result<void> Reconciler::Impl::Greet(const std::string& host, const v1::Hello& hello) {
   Saw(host);
   seen_[host].greeted = true;
+  seen_[host].boot_id = hello.boot_id();
   bool was_up = false;
-  ASSIGN_OR_RETURN(
-      const v1::Host stored,
-      parts_.resources.Modify<v1::Host>(host, [&](v1::Host& current) -> Result<Write> {
-        v1::HostStatus& status = *current.mutable_status();
-        was_up = status.state() == v1::HOST_UP;
-        status.set_state(current.spec().maintenance() ? v1::HOST_MAINTENANCE : v1::HOST_UP);
-        status.clear_reason();
-        *status.mutable_capabilities() = hello.capabilities();
-        status.mutable_capabilities()->set_agent_version(hello.agent_version());
-        *status.mutable_last_seen() = ToTimestamp(parts_.clock.Now());
-        return Write::kWrite;
-      }));
+  ASSIGN_OR_RETURN(const v1::Host stored,
+                   parts_.resources.Modify<v1::Host>(host, [&](v1::Host& current) -> Result<Write> {
+                     v1::HostStatus& status = *current.mutable_status();
+                     was_up = status.state() == v1::HOST_UP;
+                     const Standing standing = StandingOf(current);
+                     status.set_state(standing.state);
+                     status.set_reason(standing.reason);
+                     *status.mutable_capabilities() = hello.capabilities();
+                     status.mutable_capabilities()->set_agent_version(hello.agent_version());
+                     *status.mutable_last_seen() = ToTimestamp(parts_.clock.Now());
+                     return Write::kWrite;
+                   }));
   if (!was_up && stored.status().state() == v1::HOST_UP) {
     Tell("host.up", "info", Object(host), "its agent has connected");
   }
@@ -51,6 +52,7 @@ Result<void> Reconciler::Impl::Greet(const std::string& host, const v1::Hello& h
     }
   }
   gateway_->SendDesired(host, desired);
+  parts_.attestor.OnConnected(host, hello.boot_id());
   return Ok();
 }
 
@@ -139,6 +141,10 @@ Result<void> Reconciler::Impl::SetHostState(const v1::Host& host, v1::HostState 
   }));
   if (changed && state == v1::HOST_DOWN) {
     Tell("host.down", "error", Object(name), reason);
+  } else if (changed && state == v1::HOST_NON_OPERATIONAL) {
+    Tell("host.non-operational", "error", Object(name), reason);
+  } else if (changed && state == v1::HOST_UP) {
+    Tell("host.up", "info", Object(name), "its pool takes it");
   }
   return Ok();
 }
@@ -154,11 +160,14 @@ Result<void> Reconciler::Impl::ReconcileHost(const std::string& name) {
   Seen& seen = seen_[name];
   if (!gateway_->Connected(name)) {
     seen.greeted = false;
+    parts_.attestor.OnGone(name);
   }
   const MonotonicTime last = std::max(seen.last, started_);
   const bool overdue = parts_.clock.Monotonic() - last > options_.host_grace;
   if (seen.greeted && !overdue) {
-    return SetHostState(*host, host->spec().maintenance() ? v1::HOST_MAINTENANCE : v1::HOST_UP, "");
+    const Standing standing = StandingOf(*host);
+    RETURN_IF_ERROR(SetHostState(*host, standing.state, standing.reason));
+    return SettleTrust(*host);
   }
   if (host->status().state() == v1::HOST_JOINING || !overdue) {
     return Ok();

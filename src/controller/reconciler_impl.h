@@ -59,6 +59,7 @@ class Reconciler::Impl {
   struct Seen {
     MonotonicTime last;
     bool greeted = false;
+    std::string boot_id;  // by its last Hello
   };
 
   void Run();
@@ -104,6 +105,19 @@ class Reconciler::Impl {
   bool MustStop(const v1::Instance& instance) const;
   void TellVerdict(const v1::Instance& before, const v1::Instance& after);
   Result<void> SweepBoots();
+
+  // reconciler_trust.cc
+  struct Standing {
+    v1::HostState state = v1::HOST_JOINING;
+    std::string reason;
+  };
+  // What a connected host is, by its pool and its trust.
+  Standing StandingOf(const v1::Host& host) const;
+  bool NeedsLease(const v1::Instance& instance) const;
+  // Has instances leave a host that lost its trust, as its pool says.
+  Result<void> SettleTrust(const v1::Host& host);
+  Result<void> StopForTrust(const std::string& name, const v1::Host& host);
+  void ReconcilePool(const std::string& pool);
 
   // reconciler_rollouts.cc
   void ReconcileRollouts();

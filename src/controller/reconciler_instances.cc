@@ -104,6 +104,7 @@ v1::DesiredInstance Reconciler::Impl::Desired(const v1::Instance& instance) cons
   *desired.mutable_spec() = instance.spec();
   desired.set_remove(instance.metadata().has_delete_time());
   desired.set_isolate(instance.status().isolated());
+  desired.set_needs_lease(NeedsLease(instance));
   *desired.mutable_boot() = instance.status().boot().requested();
   SetDesiredOrigin(parts_.view, instance, desired);
   desired.set_key_set_name(KeySetOf(instance));

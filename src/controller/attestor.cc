@@ -1,0 +1,400 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "controller/attestor.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <memory>
+#include <string>
+#include <utility>
+
+#include "base/ids.h"
+#include "controller/attestor_impl.h"
+
+namespace vallum::controller {
+namespace {
+
+constexpr size_t kNonceBytes = 32;
+// After a host that did not answer.
+constexpr std::chrono::seconds kAskAgain{15};
+
+std::shared_ptr<const v1::Pool> TrustedPoolOf(const View& view, const v1::Host& host) {
+  auto pool = view.Get<v1::Pool>(host.spec().pool());
+  return pool != nullptr && pool->spec().trusted_service() ? pool : nullptr;
+}
+
+// Asks for what a policy may be learned from, and judges nothing.
+attest::SharedPolicy ObservingPolicy() {
+  constexpr uint32_t kStaticPcrs = 16;
+  attest::AttestationPolicy policy;
+  policy.name = "none";
+  policy.banks = {HashAlgorithm::kSha256};
+  policy.emulated_tpm = attest::EmulatedTpm::kAllowed;
+  for (uint32_t pcr = 0; pcr < kStaticPcrs; ++pcr) {
+    policy.pcrs[pcr] = attest::IgnoredRule{.because = "there is no policy yet"};
+  }
+  return attest::PreparePolicy(std::move(policy), nullptr);
+}
+
+// What the store remembers of the TPM's time, so that it never goes back over a restart either.
+attest::HostState StateOf(const v1::HostTrust& trust) {
+  attest::HostState state;
+  if (!trust.has_verify_time() || trust.clock_ms() == 0) return state;
+  attest::ClockState clock;
+  clock.clock = static_cast<uint64_t>(trust.clock_ms());
+  clock.reset_count = static_cast<uint32_t>(trust.reset_count());
+  clock.restart_count = static_cast<uint32_t>(trust.restart_count());
+  clock.safe = true;
+  clock.firmware_version = std::strtoull(trust.tpm_firmware_version().c_str(), nullptr, 16);
+  state.clock = clock;
+  return state;
+}
+
+}  // namespace
+
+attest::TpmKind TpmKindOf(const v1::HostIdentity& identity) {
+  if (identity.emulated()) return attest::TpmKind::kEmulated;
+  return identity.authority().empty() ? attest::TpmKind::kUnknown : attest::TpmKind::kHardware;
+}
+
+Attestor::Impl::Impl(const Options& options, const Parts& parts)
+    : options_(options), parts_(parts), observing_(ObservingPolicy()) {}
+
+Result<void> Attestor::Impl::Start(Gateway& gateway) {
+  gateway_ = &gateway;
+  ASSIGN_OR_RETURN(subscription_, parts_.view.Subscribe(
+                                      0, [this](const Change& change) { OnViewChange(change); }));
+  planner_ = std::thread([this] { Plan(); });
+  const unsigned threads =
+      options_.threads != 0 ? options_.threads : std::max(1U, std::thread::hardware_concurrency());
+  for (unsigned i = 0; i < threads; ++i) judges_.emplace_back([this] { JudgeAll(); });
+  return Ok();
+}
+
+void Attestor::Impl::Stop() {
+  if (!planner_.joinable()) return;
+  parts_.view.Unsubscribe(subscription_);
+  {
+    const std::lock_guard lock(mutex_);
+    stopping_ = true;
+  }
+  wake_.notify_all();
+  work_.notify_all();
+  planner_.join();
+  for (std::thread& judge : judges_) judge.join();
+  judges_.clear();
+}
+
+bool Attestor::Impl::Attests(const std::string& host) const {
+  const auto known = parts_.view.Get<v1::Host>(host);
+  return known != nullptr && TrustedPoolOf(parts_.view, *known) != nullptr;
+}
+
+void Attestor::Impl::OnConnected(const std::string& host, const std::string& boot_id) {
+  const bool attested = Attests(host);
+  {
+    const std::lock_guard lock(mutex_);
+    Record& record = records_[host];
+    record.connected = true;
+    record.told = attested;
+    record.boot_id = boot_id;
+  }
+  Want(host, Urgency::kNew);
+}
+
+void Attestor::Impl::OnGone(const std::string& host) {
+  const std::lock_guard lock(mutex_);
+  const auto found = records_.find(host);
+  if (found == records_.end()) return;
+  found->second.connected = false;
+  Unschedule(host, found->second);
+  if (found->second.pending.has_value()) {
+    found->second.pending.reset();
+    --in_flight_;
+  }
+}
+
+void Attestor::Impl::OnBound(const std::string& host) { Want(host, Urgency::kNew); }
+
+void Attestor::Impl::Want(const std::string& host, Urgency urgency) {
+  const std::lock_guard lock(mutex_);
+  const auto found = records_.find(host);
+  if (found == records_.end() || !found->second.connected) return;
+  Schedule(host, found->second, urgency, parts_.clock.Monotonic());
+  urgent_ = true;
+  wake_.notify_one();
+}
+
+// The most urgent and earliest of what is wanted counts.
+void Attestor::Impl::Schedule(const std::string& host, Record& record, Urgency urgency,
+                              MonotonicTime when) {
+  if (record.due.has_value() && record.due->first <= urgency && record.due->second <= when) return;
+  Unschedule(host, record);
+  record.due = {urgency, when};
+  due_[static_cast<size_t>(urgency)].emplace(when, host);
+}
+
+void Attestor::Impl::Unschedule(const std::string& host, Record& record) {
+  if (!record.due.has_value()) return;
+  due_[static_cast<size_t>(record.due->first)].erase({record.due->second, host});
+  record.due.reset();
+}
+
+void Attestor::Impl::OnViewChange(const Change& change) {
+  // Called on the view's thread, which must not block: notes are left for the planner.
+  if (change.kind == Kind::kHost && change.what == Change::What::kDelete) {
+    const std::lock_guard lock(mutex_);
+    const auto found = records_.find(change.name);
+    if (found == records_.end()) return;
+    Unschedule(change.name, found->second);
+    if (found->second.pending.has_value()) --in_flight_;
+    records_.erase(found);
+    return;
+  }
+  if (change.kind != Kind::kPool && change.kind != Kind::kAttestationPolicy) return;
+  const std::lock_guard lock(mutex_);
+  changed_ = true;
+  wake_.notify_one();
+}
+
+void Attestor::Impl::Plan() {
+  MonotonicTime expire_at = parts_.clock.Monotonic();
+  while (true) {
+    std::vector<std::string> due;
+    std::vector<std::string> unanswered;
+    bool changed = false;
+    {
+      std::unique_lock lock(mutex_);
+      wake_.wait_for(lock, options_.tick, [&] { return stopping_ || changed_ || urgent_; });
+      if (stopping_) return;
+      urgent_ = false;
+      changed = std::exchange(changed_, false);
+      unanswered = TakeUnanswered(parts_.clock.Monotonic());
+      due = TakeDue(parts_.clock.Monotonic());
+    }
+    if (changed) Review();
+    for (const std::string& host : unanswered) {
+      Unanswered(host, "its agent did not answer within " +
+                           std::to_string(options_.answer_timeout.count()) + " s");
+    }
+    for (const std::string& host : due) Ask(host);
+    if (parts_.clock.Monotonic() >= expire_at) {
+      Expire();
+      expire_at = parts_.clock.Monotonic() + std::chrono::seconds(1);
+    }
+  }
+}
+
+std::vector<std::string> Attestor::Impl::TakeUnanswered(MonotonicTime now) {
+  std::vector<std::string> hosts;
+  for (auto& [host, record] : records_) {
+    if (!record.pending.has_value() || record.pending->deadline > now) continue;
+    record.pending.reset();
+    --in_flight_;
+    hosts.push_back(host);
+  }
+  return hosts;
+}
+
+std::vector<std::string> Attestor::Impl::TakeDue(MonotonicTime now) {
+  const size_t stage =
+      answered_ < options_.first_stage_size ? options_.first_stage_size : options_.stage_size;
+  std::vector<std::string> hosts;
+  for (auto& queue : due_) {
+    for (auto next = queue.begin(); next != queue.end() && in_flight_ < stage;) {
+      const auto& [when, host] = *next;
+      if (when > now) break;
+      Record& record = records_.at(host);
+      if (record.pending.has_value() || record.judging) {
+        // Asked already: looked at again when that has ended.
+        ++next;
+        continue;
+      }
+      // A place for the answer, so that the stage is not overrun; Ask fills it or gives it back.
+      record.pending.emplace().deadline = now + options_.answer_timeout;
+      ++in_flight_;
+      hosts.push_back(host);
+      record.due.reset();
+      next = queue.erase(next);
+    }
+  }
+  return hosts;
+}
+
+void Attestor::Impl::Ask(const std::string& host) {
+  const auto known = parts_.view.Get<v1::Host>(host);
+  const auto pool = known == nullptr ? nullptr : TrustedPoolOf(parts_.view, *known);
+  Result<v1::RequestEvidence> request =
+      pool == nullptr ? Result<v1::RequestEvidence>(NotFound("its pool asks for no trust"))
+                      : Prepare(*known, *pool);
+  bool sent = false;
+  if (request.has_value()) {
+    v1::ControllerMessage message;
+    *message.mutable_request_evidence() = *request;
+    sent = gateway_->Send(host, std::move(message));
+  }
+  if (sent) {
+    parts_.metrics.evidence_requests_total.fetch_add(1);
+    return;
+  }
+  {
+    const std::lock_guard lock(mutex_);
+    const auto found = records_.find(host);
+    if (found != records_.end() && found->second.pending.has_value()) {
+      found->second.pending.reset();
+      --in_flight_;
+    }
+  }
+  if (pool != nullptr && !request.has_value()) {
+    // Nothing to judge by or nobody to judge: it waits for what changes that.
+    const Result<void> done = SetLevel(host, v1::TRUST_UNKNOWN, request.error().message());
+    if (!done.has_value()) Failed(done.error());
+  }
+}
+
+Result<attest::BoundTpm> Attestor::Impl::TpmOf(const v1::Host& host) const {
+  const v1::HostIdentity& identity = host.status().identity();
+  ASSIGN_OR_RETURN(const attest::TpmPublic ak,
+                   attest::ParseTpmtPublic(AsBytes(identity.ak_public())));
+  ASSIGN_OR_RETURN(attest::QuoteKey key, attest::QuoteKey::Create(ak));
+  return attest::BoundTpm{.key = std::move(key), .kind = TpmKindOf(identity)};
+}
+
+Result<v1::RequestEvidence> Attestor::Impl::Prepare(const v1::Host& host, const v1::Pool& pool) {
+  const v1::HostStatus& status = host.status();
+  if (status.identity().ak_public().empty()) {
+    return NotFound(status.has_pending_identity()
+                        ? "its TPM is not accepted yet: " + status.pending_identity().detail()
+                        : "its agent has not proven to have a TPM yet");
+  }
+  Result<attest::SharedPolicy> policy = parts_.policies.ForPool(pool);
+  if (!policy.has_value() && policy.error().code() != ErrorCode::kNotFound) return policy.error();
+  const std::lock_guard lock(mutex_);
+  const auto found = records_.find(host.metadata().name());
+  if (found == records_.end() || !found->second.pending.has_value()) {
+    return Unavailable("its agent is away");
+  }
+  Record& record = found->second;
+  if (!record.tpm.has_value() || record.ak_name != status.identity().ak_name()) {
+    ASSIGN_OR_RETURN(record.tpm, TpmOf(host));
+    record.ak_name = status.identity().ak_name();
+    record.state = StateOf(status.trust());
+  }
+  Pending& pending = *record.pending;
+  pending.request_id = NewUid();
+  pending.nonce = RandomBytes(kNonceBytes);
+  pending.policy = policy.has_value() ? *policy : observing_;
+  pending.unjudged = policy.has_value() ? "" : policy.error().message();
+  const attest::WantedEvidence wanted =
+      policy.has_value() ? attest::EvidenceFor(**policy, record.state)
+                         : attest::WantedEvidence{.known_reset_count = {}, .ima_from = 0};
+  v1::RequestEvidence request;
+  request.set_request_id(pending.request_id);
+  request.set_nonce(pending.nonce.data(), pending.nonce.size());
+  request.set_pcrs(measure::FormatPcrSelections(pending.policy->selections));
+  request.set_event_log(!wanted.known_reset_count.has_value());
+  request.set_known_reset_count(wanted.known_reset_count.value_or(0));
+  request.set_ima_from(wanted.ima_from.has_value() ? static_cast<int64_t>(*wanted.ima_from) : -1);
+  request.set_known_boot_id(status.trust().boot_id());
+  return request;
+}
+
+void Attestor::Impl::Review() {
+  std::vector<std::string> ask;
+  std::vector<std::string> greet;
+  std::vector<std::string> untrusted_pools;
+  for (const auto& host : parts_.view.All<v1::Host>()) {
+    const std::string& name = host->metadata().name();
+    const auto pool = TrustedPoolOf(parts_.view, *host);
+    const std::lock_guard lock(mutex_);
+    const auto found = records_.find(name);
+    if (pool == nullptr) {
+      if (found != records_.end()) Unschedule(name, found->second);
+      if (host->status().has_trust()) untrusted_pools.push_back(name);
+      continue;
+    }
+    if (found == records_.end() || !found->second.connected) continue;
+    const v1::HostTrust& trust = host->status().trust();
+    const auto policy = parts_.view.Get<v1::AttestationPolicy>(pool->spec().attestation_policy());
+    const int32_t version = policy == nullptr ? 0 : policy->status().active_version();
+    if (!found->second.told) {
+      greet.push_back(name);
+    } else if (trust.policy() != pool->spec().attestation_policy() ||
+               trust.policy_version() != version) {
+      ask.push_back(name);
+    }
+  }
+  // An agent learns when it connects that it is to bind its TPM.
+  for (const std::string& host : greet) gateway_->Disconnect(host);
+  for (const std::string& host : ask) Want(host, Urgency::kNew);
+  for (const std::string& host : untrusted_pools) {
+    const Result<void> done = SetLevel(host, v1::TRUST_LEVEL_UNSPECIFIED, "");
+    if (!done.has_value()) Failed(done.error());
+  }
+}
+
+// A lease that ended without another is trust that is too old.
+void Attestor::Impl::Expire() {
+  const WallTime now = parts_.clock.Now();
+  for (const auto& host : parts_.view.All<v1::Host>()) {
+    const v1::HostTrust& trust = host->status().trust();
+    if (trust.level() != v1::TRUST_TRUSTED || FromTimestamp(trust.lease_expire_time()) > now) {
+      continue;
+    }
+    std::string why = "its lease ended at " + FormatTime(FromTimestamp(trust.lease_expire_time()));
+    {
+      const std::lock_guard lock(mutex_);
+      const auto found = records_.find(host->metadata().name());
+      if (found == records_.end() || !found->second.connected) {
+        why += ", and its agent is away";
+      } else if (!found->second.problem.empty()) {
+        why += ", and " + found->second.problem;
+      }
+    }
+    const Result<void> done = SetLevel(host->metadata().name(), v1::TRUST_STALE, why);
+    if (!done.has_value()) Failed(done.error());
+  }
+}
+
+std::chrono::milliseconds Attestor::Impl::Spread(std::chrono::seconds interval) const {
+  const Bytes random = RandomBytes(2);
+  const int64_t value =
+      (std::to_integer<int64_t>(random[0]) << 8) | std::to_integer<int64_t>(random[1]);
+  const int64_t milliseconds = std::chrono::milliseconds(interval).count();
+  return std::chrono::milliseconds(milliseconds - milliseconds / 10 +
+                                   value * (milliseconds / 5) / 65536);
+}
+
+Attestor::Attestor(const Options& options, const Parts& parts)
+    : impl_(std::make_unique<Impl>(options, parts)), bindings_(parts.bindings) {}
+Attestor::~Attestor() = default;
+Result<void> Attestor::Start(Gateway& gateway) { return impl_->Start(gateway); }
+void Attestor::Stop() { impl_->Stop(); }
+void Attestor::OnConnected(const std::string& host, const std::string& boot_id) {
+  impl_->OnConnected(host, boot_id);
+}
+void Attestor::OnGone(const std::string& host) { impl_->OnGone(host); }
+void Attestor::AttestNow(const std::string& host) { impl_->Want(host, Impl::Urgency::kWaitedFor); }
+bool Attestor::Attests(const std::string& host) { return impl_->Attests(host); }
+
+Result<v1::TpmChallenge> Attestor::BeginBinding(const std::string& host,
+                                                const v1::TpmIdentity& identity) {
+  return bindings_.Begin(host, identity);
+}
+
+Result<v1::TpmBinding> Attestor::FinishBinding(const std::string& host, const v1::TpmProof& proof) {
+  ASSIGN_OR_RETURN(v1::TpmBinding binding, bindings_.Finish(host, proof));
+  impl_->OnBound(host);
+  return binding;
+}
+
+bool Attestor::Expects(const std::string& host, const std::string& request_id) {
+  return impl_->Expects(host, request_id);
+}
+Result<void> Attestor::OnSubmitted(const std::string& host, SubmittedEvidence evidence) {
+  return impl_->OnSubmitted(host, std::move(evidence));
+}
+void Attestor::OnLeaseWanted(const std::string& host) {
+  impl_->Want(host, Impl::Urgency::kWaitedFor);
+}
+
+}  // namespace vallum::controller

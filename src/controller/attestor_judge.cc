@@ -1,0 +1,439 @@
+// SPDX-License-Identifier: Apache-2.0
+// What follows from a host's answer: verdict, lease, events, and what is kept.
+#include <algorithm>
+#include <cstdio>
+#include <string>
+#include <utility>
+
+#include "attest/evidence_bundle.h"
+#include "base/ids.h"
+#include "base/text.h"
+#include "controller/attestor_impl.h"
+#include "controller/problem.h"
+#include "measure/evidence_nonce.h"
+#include "measure/extend_log.h"
+
+namespace vallum::controller {
+namespace {
+
+constexpr int kMaxStoredReasons = 32;
+constexpr std::chrono::seconds kAskAgain{15};
+
+Bytes ToBytes(const std::string& text) {
+  const ByteView view = AsBytes(text);
+  return {view.begin(), view.end()};
+}
+
+attest::PcrBanks BanksOf(const v1::EvidenceHeader& header) {
+  attest::PcrBanks banks;
+  for (const v1::QuotedBank& bank : header.banks()) {
+    const Result<HashAlgorithm> algorithm = measure::ParseBankName(bank.bank());
+    if (!algorithm.has_value() || bank.pcrs_size() != bank.values_size()) continue;
+    for (int i = 0; i < bank.pcrs_size(); ++i) {
+      const auto pcr = PcrIndex::Create(bank.pcrs(i));
+      if (pcr.has_value()) banks[*algorithm][*pcr] = ToBytes(bank.values(i));
+    }
+  }
+  return banks;
+}
+
+attest::HostFacts FactsOf(const v1::EvidenceHeader& header) {
+  const v1::HostFacts& sent = header.facts();
+  attest::HostFacts facts;
+  const auto bounded = [](const std::string& text) { return text.substr(0, attest::kMaxFactText); };
+  facts.kernel_release = bounded(sent.kernel_release());
+  facts.command_line = bounded(sent.command_line());
+  facts.lockdown = bounded(sent.lockdown());
+  facts.iommu = bounded(sent.iommu());
+  facts.swap = bounded(sent.swap());
+  facts.kdump = bounded(sent.kdump());
+  facts.secure_boot = bounded(sent.secure_boot());
+  facts.microcode = bounded(sent.microcode());
+  facts.cpu_model = bounded(sent.cpu_model());
+  facts.architecture = bounded(sent.architecture());
+  facts.boot_id = bounded(header.boot_id());
+  for (const std::string& feature : sent.cpu_features()) {
+    if (facts.cpu_features.size() == attest::kMaxCpuFeatures) break;
+    facts.cpu_features.push_back(bounded(feature));
+  }
+  return facts;
+}
+
+attest::HostEvidence EvidenceOf(const SubmittedEvidence& sent) {
+  attest::HostEvidence evidence;
+  evidence.quote = AsBytes(sent.header.quoted());
+  evidence.signature = AsBytes(sent.header.signature());
+  evidence.pcrs = BanksOf(sent.header);
+  evidence.event_log = sent.event_log;
+  evidence.ima_log = sent.ima_list;
+  evidence.ima_first_entry = static_cast<uint64_t>(std::max<int64_t>(sent.header.ima_from(), 0));
+  evidence.facts = FactsOf(sent.header);
+  return evidence;
+}
+
+// What the quote must answer. One quote may answer several controllers; one that does not answer
+// this controller's nonce is refused by the comparison with that nonce itself.
+Bytes NonceOf(const v1::EvidenceHeader& header, const Bytes& own) {
+  std::vector<Bytes> nonces;
+  for (const std::string& nonce : header.nonces()) nonces.push_back(ToBytes(nonce));
+  if (std::ranges::find(nonces, own) == nonces.end()) return own;
+  return measure::EvidenceNonce(nonces).value_or(own);
+}
+
+v1::TrustReason ToMessage(const attest::Reason& reason) {
+  v1::TrustReason out;
+  out.set_id(std::string(attest::ReasonName(reason.id)));
+  if (reason.pcr.has_value()) out.set_pcr(static_cast<int32_t>(*reason.pcr));
+  if (reason.event.has_value()) out.set_event(static_cast<int32_t>(*reason.event));
+  out.set_decoded(reason.content);
+  out.set_expected(reason.expected);
+  out.set_actual(reason.actual);
+  out.set_fix(reason.fix);
+  return out;
+}
+
+std::string DetailOf(const attest::Verdict& verdict) {
+  const std::string policy =
+      "policy " + verdict.policy + " version " + std::to_string(verdict.policy_version);
+  if (verdict.reasons.empty()) return "what it measured is what " + policy + " accepts";
+  const size_t more = verdict.reasons.size() - 1;
+  return policy + " does not accept it: " + attest::DescribeReason(verdict.reasons.front()) +
+         (more == 0 ? "" : " (and " + std::to_string(more) + " more)");
+}
+
+void FillClock(const attest::HostState& state, v1::HostTrust& trust) {
+  const auto* clock = std::get_if<attest::ClockState>(&state.clock);
+  if (clock == nullptr) return;
+  trust.set_reset_count(clock->reset_count);
+  trust.set_restart_count(clock->restart_count);
+  trust.set_clock_ms(static_cast<int64_t>(clock->clock));
+  char text[17] = {};
+  std::snprintf(text, sizeof text, "%016llx",
+                static_cast<unsigned long long>(clock->firmware_version));
+  trust.set_tpm_firmware_version(text);
+}
+
+}  // namespace
+
+v1::TrustLevel LevelOf(attest::HostVerdictKind kind) {
+  switch (kind) {
+    case attest::HostVerdictKind::kTrusted:
+      return v1::TRUST_TRUSTED;
+    case attest::HostVerdictKind::kUntrusted:
+      return v1::TRUST_UNTRUSTED;
+    case attest::HostVerdictKind::kUnknown:
+      return v1::TRUST_UNKNOWN;
+    case attest::HostVerdictKind::kStale:
+      return v1::TRUST_STALE;
+  }
+  return v1::TRUST_UNKNOWN;
+}
+
+bool Attestor::Impl::Expects(const std::string& host, const std::string& request_id) {
+  const std::lock_guard lock(mutex_);
+  const auto found = records_.find(host);
+  return found != records_.end() && found->second.pending.has_value() && !request_id.empty() &&
+         found->second.pending->request_id == request_id;
+}
+
+Result<void> Attestor::Impl::OnSubmitted(const std::string& host, SubmittedEvidence evidence) {
+  const std::lock_guard lock(mutex_);
+  const auto found = records_.find(host);
+  if (found == records_.end() || !found->second.pending.has_value() ||
+      found->second.pending->request_id != evidence.header.request_id()) {
+    return NotFound("nobody waits for this evidence");
+  }
+  jobs_.push_back({.host = host,
+                   .pending = *std::exchange(found->second.pending, std::nullopt),
+                   .evidence = std::move(evidence)});
+  found->second.judging = true;
+  work_.notify_one();
+  return Ok();
+}
+
+void Attestor::Impl::JudgeAll() {
+  while (true) {
+    Job job;
+    {
+      std::unique_lock lock(mutex_);
+      work_.wait(lock, [&] { return stopping_ || !jobs_.empty(); });
+      if (stopping_) return;
+      job = std::move(jobs_.front());
+      jobs_.pop_front();
+    }
+    const std::string host = job.host;
+    Judge(std::move(job));
+    const std::lock_guard lock(mutex_);
+    const auto found = records_.find(host);
+    if (found != records_.end()) found->second.judging = false;
+    --in_flight_;
+    ++answered_;
+    urgent_ = true;
+    wake_.notify_one();
+  }
+}
+
+void Attestor::Impl::Judge(Job job) {
+  if (!job.evidence.problem.code().empty()) {
+    return Unanswered(
+        job.host, "its agent has no evidence: " + Printable(job.evidence.problem.detail(), 1000));
+  }
+  const auto host = parts_.view.Get<v1::Host>(job.host);
+  const auto pool = host == nullptr ? nullptr : parts_.view.Get<v1::Pool>(host->spec().pool());
+  if (pool == nullptr || !pool->spec().trusted_service()) return;
+  attest::HostState before;
+  std::optional<attest::BoundTpm> tpm;
+  {
+    const std::lock_guard lock(mutex_);
+    const auto found = records_.find(job.host);
+    // Another TPM was bound meanwhile: it is asked anew.
+    if (found == records_.end() || !found->second.tpm.has_value() ||
+        found->second.ak_name != host->status().identity().ak_name()) {
+      return;
+    }
+    before = found->second.state;
+    tpm = found->second.tpm;
+  }
+  const attest::HostJudgement judgement =
+      attest::VerifyHost(*tpm, EvidenceOf(job.evidence), before, *job.pending.policy,
+                         NonceOf(job.evidence.header, job.pending.nonce), parts_.clock.Now());
+  parts_.metrics.attestations_total.fetch_add(1);
+  {
+    const std::lock_guard lock(mutex_);
+    const auto found = records_.find(job.host);
+    if (found != records_.end()) {
+      Record& record = found->second;
+      record.state = judgement.state;
+      record.problem.clear();
+      const int32_t seconds = pool->spec().attest_interval_seconds();
+      const auto interval = seconds > 0 ? std::chrono::seconds(seconds) : options_.interval;
+      Schedule(job.host, record, Urgency::kPeriodic, parts_.clock.Monotonic() + Spread(interval));
+    }
+  }
+  const Result<void> stored = Store(*host, *pool, job, before, judgement);
+  if (!stored.has_value()) {
+    Failed(stored.error());
+    Unanswered(job.host, "its verdict could not be stored: " + stored.error().message());
+  }
+}
+
+void Attestor::Impl::Unanswered(const std::string& host, const std::string& problem) {
+  {
+    const std::lock_guard lock(mutex_);
+    const auto found = records_.find(host);
+    if (found == records_.end()) return;
+    found->second.problem = problem;
+    if (found->second.connected) {
+      Schedule(host, found->second, Urgency::kPeriodic, parts_.clock.Monotonic() + kAskAgain);
+    }
+  }
+  parts_.metrics.evidence_missing_total.fetch_add(1);
+  const auto known = parts_.view.Get<v1::Host>(host);
+  if (known == nullptr) return;
+  const v1::TrustLevel level = known->status().trust().level();
+  // What was found stays found: a lease that lives lives on, and UNTRUSTED is not taken back.
+  if (level == v1::TRUST_TRUSTED || level == v1::TRUST_UNTRUSTED) return;
+  const Result<void> done =
+      SetLevel(host, level == v1::TRUST_STALE ? v1::TRUST_STALE : v1::TRUST_UNKNOWN, problem);
+  if (!done.has_value()) Failed(done.error());
+}
+
+Result<void> Attestor::Impl::Store(const v1::Host& host, const v1::Pool& pool, const Job& job,
+                                   const attest::HostState& before,
+                                   const attest::HostJudgement& judgement) {
+  const WallTime now = parts_.clock.Now();
+  const std::string& name = host.metadata().name();
+  v1::HostTrust trust;
+  trust.set_level(LevelOf(judgement.verdict.kind));
+  trust.set_detail(DetailOf(judgement.verdict));
+  for (const attest::Reason& reason : judgement.verdict.reasons) {
+    if (trust.reasons_size() == kMaxStoredReasons) break;
+    *trust.add_reasons() = ToMessage(reason);
+  }
+  for (const attest::Reason& note : judgement.verdict.notes) {
+    if (trust.notes_size() == kMaxStoredReasons) break;
+    trust.add_notes(attest::DescribeReason(note));
+  }
+  trust.set_policy(judgement.verdict.policy);
+  trust.set_policy_version(static_cast<int32_t>(judgement.verdict.policy_version));
+  *trust.mutable_verify_time() = ToTimestamp(now);
+  trust.set_boot_id(job.evidence.header.boot_id());
+  FillClock(judgement.state, trust);
+  if (judgement.state.ima.has_value()) {
+    trust.set_ima_entries(static_cast<int64_t>(judgement.state.ima->replay.entries));
+  }
+  trust.set_evidence_sha256(Keep(host, job, before, judgement.verdict.kind));
+  if (trust.level() == v1::TRUST_TRUSTED && job.pending.unjudged.empty()) {
+    const int32_t seconds = pool.spec().lease_seconds();
+    *trust.mutable_lease_expire_time() =
+        ToTimestamp(now + (seconds > 0 ? std::chrono::seconds(seconds) : options_.lease));
+  }
+  if (!job.pending.unjudged.empty()) {
+    trust.set_level(v1::TRUST_UNKNOWN);
+    trust.set_detail(job.pending.unjudged);
+    trust.clear_policy();
+    trust.clear_policy_version();
+  }
+  v1::HostTrust last;
+  ASSIGN_OR_RETURN(
+      const v1::Host stored,
+      parts_.resources.Modify<v1::Host>(name, [&](v1::Host& current) -> Result<Write> {
+        // A verdict on a TPM that is no longer the host's.
+        if (current.status().identity().ak_name() != host.status().identity().ak_name()) {
+          return Conflict("another TPM was bound to the host while its evidence was judged");
+        }
+        last = current.status().trust();
+        *trust.mutable_change_time() =
+            last.level() == trust.level() ? last.change_time() : ToTimestamp(now);
+        *current.mutable_status()->mutable_trust() = trust;
+        return Write::kWrite;
+      }));
+  TellChange(name, last, stored.status().trust());
+  ASSIGN_OR_RETURN(v1::TrustNotice notice, NoticeOf(stored));
+  SendNotice(name, std::move(notice));
+  return Ok();
+}
+
+// What proves nothing new is not written again.
+std::string Attestor::Impl::Keep(const v1::Host& host, const Job& job,
+                                 const attest::HostState& before, attest::HostVerdictKind verdict) {
+  const v1::EvidenceHeader& header = job.evidence.header;
+  const std::string& uid = host.metadata().uid();
+  const bool whole = !job.evidence.event_log.empty() || header.event_log_size() != 0;
+  if (!whole && job.evidence.ima_list.empty() && verdict == attest::HostVerdictKind::kTrusted &&
+      !host.status().trust().evidence_sha256().empty()) {
+    return host.status().trust().evidence_sha256();
+  }
+  const attest::HostEvidence evidence = EvidenceOf(job.evidence);
+  attest::EvidenceBundle bundle;
+  bundle.ak_public = ToBytes(host.status().identity().ak_public());
+  bundle.ek_certificate = ToBytes(host.status().identity().ek_certificate());
+  bundle.tpm = TpmKindOf(host.status().identity());
+  bundle.nonce = NonceOf(header, job.pending.nonce);
+  bundle.quote = ToBytes(header.quoted());
+  bundle.signature = ToBytes(header.signature());
+  bundle.pcrs = evidence.pcrs;
+  bundle.event_log = job.evidence.event_log;
+  bundle.ima_log = job.evidence.ima_list;
+  if (before.ima.has_value() && header.ima_from() > 0) bundle.ima_before = before.ima->replay;
+  bundle.facts = evidence.facts;
+  bundle.policy = job.pending.policy->policy.name;
+  bundle.policy_version = job.pending.policy->policy.version;
+  bundle.taken_at = static_cast<uint64_t>(std::chrono::system_clock::to_time_t(parts_.clock.Now()));
+  if (!whole) {
+    const auto earlier = KeptBundle(uid, EvidenceKind::kWhole);
+    if (earlier.has_value()) bundle.event_log = earlier->event_log;
+  }
+  const auto file = attest::FormatBundle(bundle);
+  if (!file.has_value()) {
+    Failed(file.error());
+    return {};
+  }
+  EvidenceKind kind = whole ? EvidenceKind::kWhole : EvidenceKind::kLast;
+  if (!whole && verdict == attest::HostVerdictKind::kUntrusted) kind = EvidenceKind::kUntrusted;
+  const auto kept = parts_.evidence.Put(uid, kind, *file);
+  if (!kept.has_value()) Failed(kept.error());
+  return kept.value_or("");
+}
+
+Result<attest::EvidenceBundle> Attestor::Impl::KeptBundle(const std::string& host_uid,
+                                                          EvidenceKind kind) const {
+  ASSIGN_OR_RETURN(const Bytes file, parts_.evidence.Get(host_uid, kind));
+  return attest::ParseBundle(file);
+}
+
+Result<void> Attestor::Impl::SetLevel(const std::string& host, v1::TrustLevel level,
+                                      const std::string& detail) {
+  v1::HostTrust before;
+  bool changed = false;
+  ASSIGN_OR_RETURN(const v1::Host stored,
+                   parts_.resources.Modify<v1::Host>(host, [&](v1::Host& current) -> Result<Write> {
+                     before = current.status().trust();
+                     changed = before.level() != level || before.detail() != detail;
+                     if (!changed) return Write::kKeep;
+                     if (level == v1::TRUST_LEVEL_UNSPECIFIED) {
+                       current.mutable_status()->clear_trust();
+                       return Write::kWrite;
+                     }
+                     v1::HostTrust& trust = *current.mutable_status()->mutable_trust();
+                     if (before.level() != level)
+                       *trust.mutable_change_time() = ToTimestamp(parts_.clock.Now());
+                     trust.set_level(level);
+                     trust.set_detail(detail);
+                     trust.clear_reasons();
+                     trust.clear_notes();
+                     trust.clear_lease_expire_time();
+                     return Write::kWrite;
+                   }));
+  if (!changed) return Ok();
+  TellChange(host, before, stored.status().trust());
+  ASSIGN_OR_RETURN(v1::TrustNotice notice, NoticeOf(stored));
+  SendNotice(host, std::move(notice));
+  return Ok();
+}
+
+Result<v1::TrustNotice> Attestor::Impl::NoticeOf(const v1::Host& host) {
+  const v1::HostTrust& trust = host.status().trust();
+  v1::TrustNotice notice;
+  notice.set_level(trust.level());
+  notice.set_detail(trust.detail());
+  if (trust.level() != v1::TRUST_TRUSTED) return notice;
+  v1::LeaseClaims claims;
+  claims.set_host(host.metadata().name());
+  claims.set_boot_id(trust.boot_id());
+  ASSIGN_OR_RETURN(const Bytes ak_name, FromHex(host.status().identity().ak_name()));
+  claims.set_ak_name(ak_name.data(), ak_name.size());
+  claims.set_pool(host.spec().pool());
+  claims.set_policy(trust.policy());
+  claims.set_policy_version(trust.policy_version());
+  *claims.mutable_issue_time() = trust.verify_time();
+  *claims.mutable_expire_time() = trust.lease_expire_time();
+  claims.set_serial(NewUid());
+  ASSIGN_OR_RETURN(*notice.mutable_lease(), parts_.leases.Sign(claims));
+  return notice;
+}
+
+void Attestor::Impl::SendNotice(const std::string& host, v1::TrustNotice notice) {
+  v1::ControllerMessage message;
+  *message.mutable_trust() = std::move(notice);
+  // A host that is away hears of it when it connects: it is asked for evidence then.
+  static_cast<void>(gateway_->Send(host, std::move(message)));
+}
+
+void Attestor::Impl::TellChange(const std::string& host, const v1::HostTrust& before,
+                                const v1::HostTrust& after) {
+  if (before.level() == after.level()) return;
+  std::string kind = "host.trust-none";
+  std::string severity = "info";
+  switch (after.level()) {
+    case v1::TRUST_TRUSTED:
+      kind = "host.trusted";
+      break;
+    case v1::TRUST_UNTRUSTED:
+      kind = "host.untrusted";
+      severity = "error";
+      break;
+    case v1::TRUST_STALE:
+      kind = "host.trust-stale";
+      severity = "warning";
+      break;
+    default:
+      if (after.level() == v1::TRUST_UNKNOWN) kind = "host.trust-unknown";
+      break;
+  }
+  const Result<v1::Event> told = parts_.events.Append({.kind = kind,
+                                                       .severity = severity,
+                                                       .object = "hosts/" + host,
+                                                       .user = {},
+                                                       .message = after.detail(),
+                                                       .tenant = {}});
+  if (!told.has_value()) Failed(told.error());
+}
+
+void Attestor::Impl::Failed(const Error& error) const {
+  // What does not exist any more needs nothing any more.
+  if (error.code() == ErrorCode::kNotFound || !options_.on_error) return;
+  options_.on_error(error);
+}
+
+}  // namespace vallum::controller

@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: Apache-2.0
+// The part of the gateway about the trust of hosts: binding of their TPMs, and evidence.
+#include <string>
+#include <utility>
+
+#include "base/text.h"
+#include "controller/gateway_impl.h"
+#include "controller/trust_receiver.h"
+
+namespace vallum::controller {
+namespace {
+
+Result<void> AppendBounded(Bytes& to, const std::string& part, size_t limit, const char* what) {
+  if (part.size() > limit - to.size()) {
+    return Exhausted(std::string(what) + " of more than " + std::to_string(limit) + " bytes");
+  }
+  const ByteView bytes = AsBytes(part);
+  to.insert(to.end(), bytes.begin(), bytes.end());
+  return Ok();
+}
+
+// Receives one answer. Deletes itself.
+class EvidenceReactor final : public grpc::ServerReadReactor<v1::EvidenceChunk> {
+ public:
+  EvidenceReactor(Gateway::Impl& gateway, std::string host)
+      : gateway_(gateway), host_(std::move(host)) {
+    gateway_.live().Add();
+  }
+  void Begin() { StartRead(&chunk_); }
+
+  void OnReadDone(bool ok) override {
+    const Result<void> taken = ok ? Take() : End();
+    if (!ok || !taken.has_value()) {
+      Finish(taken.has_value() ? grpc::Status::OK : ToGrpcStatus(taken.error()));
+      return;
+    }
+    StartRead(&chunk_);
+  }
+
+  void OnDone() override {
+    LiveCalls& live = gateway_.live();
+    delete this;
+    live.Remove();
+  }
+
+ private:
+  Result<void> Take() {
+    if (!begun_) {
+      if (!chunk_.has_header()) return InvalidInput("the first message must be the header");
+      begun_ = true;
+      evidence_.header = std::move(*chunk_.mutable_header());
+      if (!gateway_.parts().trust.Expects(host_, evidence_.header.request_id())) {
+        return NotFound("nobody waits for this evidence");
+      }
+      return Ok();
+    }
+    switch (chunk_.content_case()) {
+      case v1::EvidenceChunk::kEventLog:
+        return AppendBounded(evidence_.event_log, chunk_.event_log(), kMaxEventLogBytes,
+                             "an event log");
+      case v1::EvidenceChunk::kImaList:
+        return AppendBounded(evidence_.ima_list, chunk_.ima_list(), kMaxImaListBytes,
+                             "a list of IMA");
+      case v1::EvidenceChunk::kProblem:
+        evidence_.problem = chunk_.problem();
+        return Ok();
+      case v1::EvidenceChunk::kHeader:
+      case v1::EvidenceChunk::CONTENT_NOT_SET:
+        break;
+    }
+    return InvalidInput("a message of the evidence has no content that belongs there");
+  }
+
+  Result<void> End() {
+    if (!begun_) return InvalidInput("the evidence ended before its header");
+    return gateway_.parts().trust.OnSubmitted(host_, std::move(evidence_));
+  }
+
+  Gateway::Impl& gateway_;
+  const std::string host_;
+  v1::EvidenceChunk chunk_;
+  SubmittedEvidence evidence_;
+  bool begun_ = false;
+};
+
+}  // namespace
+
+grpc::ServerUnaryReactor* Gateway::Impl::BeginTpmBinding(grpc::CallbackServerContext* context,
+                                                         const v1::TpmIdentity* request,
+                                                         v1::TpmChallenge* reply) {
+  grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+  auto challenge = [&]() -> Result<v1::TpmChallenge> {
+    ASSIGN_OR_RETURN(const std::string host, IdentifyHost(*context));
+    return parts_.trust.BeginBinding(host, *request);
+  }();
+  if (challenge.has_value()) *reply = *std::move(challenge);
+  reactor->Finish(challenge.has_value() ? grpc::Status::OK : ToGrpcStatus(challenge.error()));
+  return reactor;
+}
+
+grpc::ServerUnaryReactor* Gateway::Impl::FinishTpmBinding(grpc::CallbackServerContext* context,
+                                                          const v1::TpmProof* request,
+                                                          v1::TpmBinding* reply) {
+  grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+  auto binding = [&]() -> Result<v1::TpmBinding> {
+    ASSIGN_OR_RETURN(const std::string host, IdentifyHost(*context));
+    return parts_.trust.FinishBinding(host, *request);
+  }();
+  if (binding.has_value()) *reply = *std::move(binding);
+  reactor->Finish(binding.has_value() ? grpc::Status::OK : ToGrpcStatus(binding.error()));
+  return reactor;
+}
+
+grpc::ServerReadReactor<v1::EvidenceChunk>* Gateway::Impl::SubmitEvidence(
+    grpc::CallbackServerContext* context, v1::SubmitEvidenceReply* /*reply*/) {
+  Result<std::string> host = IdentifyHost(*context);
+  if (!host.has_value()) {
+    return new Refusal<grpc::ServerReadReactor<v1::EvidenceChunk>>(live_,
+                                                                   ToGrpcStatus(host.error()));
+  }
+  auto* reactor = new EvidenceReactor(*this, *std::move(host));
+  reactor->Begin();
+  return reactor;
+}
+
+}  // namespace vallum::controller

@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the trust of a host means for it and for what runs there.
+#include <memory>
+#include <string>
+
+#include "base/text.h"
+#include "controller/instance_service.h"
+#include "controller/reconciler_impl.h"
+
+namespace vallum::controller {
+namespace {
+
+std::string LevelWord(v1::TrustLevel level) {
+  const std::string name = v1::TrustLevel_Name(level);
+  return name.substr(name.find('_') + 1);
+}
+
+bool Runs(const v1::Instance& instance) {
+  switch (instance.status().phase()) {
+    case v1::INSTANCE_STARTING:
+    case v1::INSTANCE_RUNNING:
+    case v1::INSTANCE_PAUSED:
+      return instance.spec().power() != v1::POWER_STOPPED && !instance.metadata().has_delete_time();
+    default:
+      return false;
+  }
+}
+
+// Whether instances have to leave the host now.
+bool MustLeave(const v1::PoolSpec& pool, const v1::HostTrust& trust, WallTime now) {
+  if (pool.on_untrusted() == v1::ON_UNTRUSTED_REPORT) return false;
+  switch (trust.level()) {
+    case v1::TRUST_UNTRUSTED:
+      return true;
+    case v1::TRUST_STALE:
+    case v1::TRUST_UNKNOWN:
+      return pool.stale_grace_seconds() > 0 &&
+             FromTimestamp(trust.change_time()) +
+                     std::chrono::seconds(pool.stale_grace_seconds()) <=
+                 now;
+    default:
+      return false;
+  }
+}
+
+}  // namespace
+
+Reconciler::Impl::Standing Reconciler::Impl::StandingOf(const v1::Host& host) const {
+  if (host.spec().maintenance()) return {.state = v1::HOST_MAINTENANCE, .reason = ""};
+  const auto pool = parts_.view.Get<v1::Pool>(host.spec().pool());
+  if (pool == nullptr || !pool->spec().trusted_service()) {
+    return {.state = v1::HOST_UP, .reason = ""};
+  }
+  const v1::HostTrust& trust = host.status().trust();
+  const auto seen = seen_.find(host.metadata().name());
+  const std::string boot_id = seen == seen_.end() ? "" : seen->second.boot_id;
+  if (trust.level() == v1::TRUST_LEVEL_UNSPECIFIED) {
+    return {.state = v1::HOST_JOINING, .reason = "it has not been attested yet"};
+  }
+  if (trust.level() == v1::TRUST_TRUSTED) {
+    if (trust.boot_id() == boot_id) return {.state = v1::HOST_UP, .reason = ""};
+    return {.state = v1::HOST_JOINING, .reason = "it has rebooted and is being attested"};
+  }
+  return {.state = v1::HOST_NON_OPERATIONAL,
+          .reason = LevelWord(trust.level()) + ": " + trust.detail()};
+}
+
+bool Reconciler::Impl::NeedsLease(const v1::Instance& instance) const {
+  return PoolOf(instance, parts_.view).trusted_service();
+}
+
+void Reconciler::Impl::ReconcilePool(const std::string& pool) {
+  for (const auto& instance : parts_.view.All<v1::Instance>()) {
+    const std::string& in = instance->spec().pool();
+    const std::string& name = instance->metadata().name();
+    if ((in.empty() ? "default" : in) == pool && Failed(ReconcileInstance(name))) {
+      retry_instances_.insert(name);
+    }
+  }
+  for (const auto& host : parts_.view.All<v1::Host>()) {
+    const std::string& name = host->metadata().name();
+    if (host->spec().pool() == pool && Failed(ReconcileHost(name))) retry_hosts_.insert(name);
+  }
+}
+
+Result<void> Reconciler::Impl::SettleTrust(const v1::Host& host) {
+  const auto pool = parts_.view.Get<v1::Pool>(host.spec().pool());
+  if (pool == nullptr || !pool->spec().trusted_service() ||
+      !MustLeave(pool->spec(), host.status().trust(), parts_.clock.Now())) {
+    return Ok();
+  }
+  for (const auto& instance : parts_.view.All<v1::Instance>()) {
+    if (instance->status().host() == host.metadata().name() && Runs(*instance)) {
+      RETURN_IF_ERROR(StopForTrust(instance->metadata().name(), host));
+    }
+  }
+  return Ok();
+}
+
+Result<void> Reconciler::Impl::StopForTrust(const std::string& name, const v1::Host& host) {
+  bool stopped = false;
+  const std::string& host_name = host.metadata().name();
+  const v1::HostTrust& trust = host.status().trust();
+  ASSIGN_OR_RETURN(
+      const v1::Instance after,
+      parts_.resources.Modify<v1::Instance>(name, [&](v1::Instance& current) -> Result<Write> {
+        stopped = current.status().host() == host_name && Runs(current);
+        if (!stopped) return Write::kKeep;
+        current.mutable_spec()->set_power(v1::POWER_STOPPED);
+        current.mutable_spec()->set_force_stop(true);
+        current.mutable_status()->set_reason("stopped, because host " + host_name + " is " +
+                                             LevelWord(trust.level()) + ": " + trust.detail());
+        current.mutable_status()->set_fix("`vallum host show " + host_name +
+                                          " --explain` says why; start the instance once the host "
+                                          "is trusted again");
+        return Write::kWrite;
+      }));
+  if (stopped) {
+    Tell("instance.stopped-untrusted", "error", "instances/" + name, after.status().reason(),
+         after.metadata().tenant());
+  }
+  return parts_.view.WaitFor(after.metadata().revision());
+}
+
+}  // namespace vallum::controller
