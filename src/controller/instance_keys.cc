@@ -148,6 +148,21 @@ Result<void> ResolveKeySet(const View& view, const v1::BootRequested& boot,
   return PinSignature(view, instance);
 }
 
+Result<void> CheckKeySet(const View& view, const std::string& tenant,
+                         const v1::InstanceSpec& spec) {
+  if (spec.key_set().empty()) {
+    if (spec.key_set_version() == 0) return Ok();
+    return InvalidInput("key_set_version is set, key_set is not").WithFix("name the key set");
+  }
+  const auto key_set = view.Get<v1::KeySet>(spec.key_set());
+  if (key_set == nullptr || !MaySee(tenant, *key_set)) return NoKeySet(spec.key_set());
+  const int32_t version = spec.key_set_version();
+  if (version != 0 && FindContent(*key_set, version) == nullptr) {
+    return NoVersion(*key_set, version);
+  }
+  return Ok();
+}
+
 Result<v1::KeySetContent> ContentFor(const View& view, const v1::Instance& instance) {
   const std::string name = KeySetOf(instance);
   if (name.empty()) return v1::KeySetContent();

@@ -21,6 +21,10 @@ namespace vallum::controller {
 // one that has no platform key, LEGACY with one that has).
 Result<void> ResolveKeySet(const View& view, const v1::BootRequested& boot, v1::Instance& instance);
 
+// Whether a spec names no key set, or one that the tenant may see in a version that there is.
+// Errors: kNotFound, kInvalidInput (a version without a key set).
+Result<void> CheckKeySet(const View& view, const std::string& tenant, const v1::InstanceSpec& spec);
+
 // What the variable store of the instance shall hold: its key set, and in db also what
 // os_secure_boot_signature says. An instance without a key set: nothing.
 // Errors: kNotFound (the key set or its version is gone).

@@ -19,6 +19,7 @@
 #include "controller/instance_origin.h"
 #include "controller/key_set_service.h"
 #include "controller/loader_signature.h"
+#include "controller/spec_limits.h"
 
 namespace vallum::controller {
 namespace {
@@ -34,59 +35,6 @@ Error NoSuch(Kind kind, const std::string& name) {
   const std::string word(KindName(kind));
   return NotFound(word + " \"" + Printable(name) + "\" does not exist")
       .WithFix("`vallum " + word + " list` shows what there is");
-}
-
-Result<void> CheckNetworks(const v1::InstanceSpec& spec) {
-  for (const v1::Network& network : spec.networks()) {
-    if (network.type() != "none" && network.type() != "user" && network.type() != "bridge") {
-      return InvalidInput("networks.type=" + Printable(network.type()) +
-                          " (request) is not a value of type")
-          .WithFix("use none, user or bridge");
-    }
-    if ((network.type() == "bridge") == network.bridge().empty()) {
-      return InvalidInput("networks.type=" + network.type() + " conflicts with networks.bridge=\"" +
-                          Printable(network.bridge()) + "\" (request)")
-          .WithFix("name a bridge with type bridge, and with no other type");
-    }
-  }
-  return Ok();
-}
-
-// What only an operator may choose: where an instance runs, what it is connected to, and more than
-// its flavor.
-Result<void> CheckTenantMay(const v1::InstanceSpec& spec) {
-  const auto refuse = [](const std::string& field) {
-    return Denied("a tenant may not set " + field).WithFix("leave it out, or ask an operator");
-  };
-  if (!spec.host().empty()) {
-    return refuse("spec.host");
-  }
-  if (spec.vcpus() != 0 || spec.memory_bytes() != 0 || spec.disk_bytes() != 0) {
-    return refuse("spec.vcpus, spec.memoryBytes and spec.diskBytes");
-  }
-  for (const v1::Network& network : spec.networks()) {
-    if (network.type() == "bridge") {
-      return refuse("networks.type=bridge");
-    }
-  }
-  return Ok();
-}
-
-// A seed is kept in memory and sent with every change: small, as other clouds have it.
-constexpr size_t kMaxSeedBytes = size_t{64} * 1024;
-constexpr int kMaxNetworks = 8;
-
-Result<void> CheckBounds(const v1::InstanceSpec& spec) {
-  if (spec.seed().ByteSizeLong() > kMaxSeedBytes) {
-    return InvalidInput("seed has " + std::to_string(spec.seed().ByteSizeLong()) +
-                        " bytes, at most " + std::to_string(kMaxSeedBytes) + " are taken")
-        .WithFix("let the guest fetch the rest itself");
-  }
-  if (spec.networks_size() > kMaxNetworks) {
-    return InvalidInput("networks has " + std::to_string(spec.networks_size()) +
-                        " entries, at most " + std::to_string(kMaxNetworks) + " are taken");
-  }
-  return Ok();
 }
 
 // Sizes: the request's own, else the flavor's; the disk is never smaller than the image.
@@ -274,12 +222,14 @@ Result<InstanceService::Accepted> InstanceService::Create(v1::Instance instance,
                         (spec.image().empty() ? "image" : "flavor"))
         .WithFix("set spec.image and spec.flavor, or spec.snapshot");
   }
-  RETURN_IF_ERROR(CheckNetworks(spec));
-  RETURN_IF_ERROR(CheckBounds(spec));
-  if (principal.role == v1::ROLE_TENANT) {
-    RETURN_IF_ERROR(CheckTenantMay(spec));
-  }
+  RETURN_IF_ERROR(CheckLimits(spec, principal));
   RETURN_IF_ERROR(FillFromSnapshot(view_, spec));
+  // What came out of the snapshot is somebody's wish as well: that of whoever imported it, or of an
+  // operator who gave the instance that was more than its tenant may ask for.
+  if (principal.role == v1::ROLE_TENANT && !spec.snapshot().empty()) {
+    RETURN_IF_ERROR(TakeFlavorSizes(spec));
+  }
+  RETURN_IF_ERROR(CheckLimits(spec, principal));
   if (spec.stop_timeout_seconds() < 0 || spec.stop_timeout_seconds() > kMaxStopTimeout) {
     return InvalidInput("stop_timeout_seconds must be from 0 to 3600");
   }

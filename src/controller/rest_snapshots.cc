@@ -20,6 +20,7 @@
 #include "controller/rest_json.h"
 #include "controller/seal.h"
 #include "controller/snapshots.h"
+#include "controller/spec_limits.h"
 #include "http/message.h"
 
 namespace vallum::controller {
@@ -158,6 +159,8 @@ Result<Response> Import(RestContext& context, const Request& request, const Prin
   if (principal.role == v1::ROLE_TENANT) snapshot.mutable_metadata()->set_tenant(principal.tenant);
   RETURN_IF_ERROR(
       Authorize(principal, Verb::kCreate, Kind::kSnapshot, snapshot.metadata().tenant()));
+  RETURN_IF_ERROR(CheckImported(context.controller.view(), snapshot.metadata().tenant(), principal,
+                                *wanted.mutable_spec()));
   snapshot.mutable_spec()->set_temporary(wanted.temporary());
   snapshot.mutable_spec()->set_description("imported");
   *snapshot.mutable_status()->mutable_instance_spec() = wanted.spec();
