@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <condition_variable>
+#include <filesystem>
 #include <fstream>
 #include <future>
 #include <memory>
@@ -409,6 +410,54 @@ TEST_F(ControllerTest, InstanceThatItsHostHasLostIsNotMadeAnewSilently) {
   // Asked for again, it is made again.
   ASSERT_TRUE(instances().Start("web1", kTester).has_value());
   EXPECT_EQ(agent->NextInstance()->name(), "web1");
+}
+
+TEST_F(ControllerTest, ReportThatIsLongerThanTheStoreTakesIsKeptCutAndSaid) {
+  rig_.MakeReadyImage("debian12");
+  const auto agent = rig_.ConnectedAgent("node1");
+  const v1::DesiredInstance web1 = RunningInstance(*agent, "web1");
+  v1::InstanceReport report = FakeAgent::MakeReport(web1, v1::INSTANCE_CRASHED);
+  v1::BootMeasured& measured = *report.mutable_status()->mutable_boot()->mutable_measured();
+  measured.set_verdict(v1::BOOT_DIVERGED);
+  for (int i = 0; i < 10'000; ++i) measured.add_reasons(std::string(160, 'x'));
+  agent->Report(report);
+  EXPECT_TRUE(rig_.AwaitPhase("web1", v1::INSTANCE_CRASHED));
+  const v1::BootMeasured kept = Show("web1")->status().boot().measured();
+  EXPECT_EQ(kept.verdict(), v1::BOOT_DIVERGED);
+  ASSERT_EQ(kept.reasons_size(), 9);
+  EXPECT_EQ(kept.reasons(8), "and 9992 more");
+  report.mutable_status()->set_phase(v1::INSTANCE_FAILED);
+  report.mutable_status()->set_last_exit(std::string(2'000'000, 'x'));
+  agent->Report(report);
+  EXPECT_TRUE(rig_.AwaitPhase("web1", v1::INSTANCE_FAILED));
+  EXPECT_THAT(Show("web1")->status().reason(), HasSubstr("texts are left out"));
+  EXPECT_EQ(Show("web1")->status().boot().measured().verdict(), v1::BOOT_DIVERGED);
+}
+
+TEST_F(ControllerTest, ReportThatCannotBeAppliedKeepsItsHostFromNothingElse) {
+  rig_.MakeReadyImage("debian12");
+  const auto agent = rig_.ConnectedAgent("node1");
+  const v1::DesiredInstance web1 = RunningInstance(*agent, "web1");
+  const v1::DesiredInstance web2 = RunningInstance(*agent, "web2");
+  // Nothing can be kept of the boots of web1.
+  const auto record = rig_.dir() / "boots" / (web1.uid() + ".boot");
+  std::filesystem::remove(record);
+  std::filesystem::create_directories(record);
+  v1::Hello hello = FakeAgent::MakeHello();
+  *hello.add_instances() = FakeAgent::MakeReport(web1, v1::INSTANCE_RUNNING);
+  hello.mutable_instances(0)->mutable_status()->mutable_boot()->mutable_measured()->set_verdict(
+      v1::BOOT_DIVERGED);
+  *hello.add_instances() = FakeAgent::MakeReport(web2, v1::INSTANCE_CRASHED);
+  const auto desired = agent->Connect(hello);
+  ASSERT_TRUE(desired.has_value());
+  EXPECT_EQ(desired->instances_size(), 2);
+  EXPECT_TRUE(rig_.AwaitPhase("web2", v1::INSTANCE_CRASHED));
+  // It is tried again until it can.
+  std::filesystem::remove(record);
+  EXPECT_TRUE(rig_.Await([](const View& view) {
+    return view.Get<v1::Instance>("web1")->status().boot().measured().verdict() ==
+           v1::BOOT_DIVERGED;
+  }));
 }
 
 TEST_F(ControllerTest, RestartLosesNothingAndGoesOnWhereItWas) {

@@ -41,7 +41,10 @@ Result<void> Reconciler::Impl::Greet(const std::string& host, const v1::Hello& h
     Tell("host.up", "info", Object(host), "its agent has connected");
   }
   for (const v1::InstanceReport& report : hello.instances()) {
-    RETURN_IF_ERROR(ApplyReport(host, report));
+    // One that cannot be applied keeps its host from nothing else.
+    if (Failed(ApplyReport(host, report))) {
+      retry_reports_.insert_or_assign({host, report.uid()}, report);
+    }
   }
   RETURN_IF_ERROR(SettleUnreported(host, hello));
   v1::DesiredState desired;

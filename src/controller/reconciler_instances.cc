@@ -12,6 +12,7 @@
 #include "controller/key_set_service.h"
 #include "controller/problem.h"
 #include "controller/reconciler_impl.h"
+#include "controller/report_limits.h"
 
 namespace vallum::controller {
 namespace {
@@ -19,8 +20,8 @@ namespace {
 std::string Object(const std::string& name) { return "instances/" + name; }
 
 // The agent's word on everything but what the controller itself decides.
-v1::InstanceStatus Merge(const v1::Instance& current, const v1::InstanceReport& report) {
-  v1::InstanceStatus status = report.status();
+v1::InstanceStatus Merge(const v1::Instance& current, const v1::InstanceStatus& reported) {
+  v1::InstanceStatus status = reported;
   status.set_host(current.status().host());
   status.set_isolated(current.status().isolated());
   status.set_taking_snapshot(current.status().taking_snapshot());
@@ -198,7 +199,8 @@ Result<void> Reconciler::Impl::ApplyReport(const std::string& host,
   if (report.gone()) {
     return ApplyGone(*known, report);
   }
-  RETURN_IF_ERROR(parts_.verdicts.TakeWord(report.uid(), report.status().boot().measured()));
+  const v1::InstanceStatus reported = BoundedStatus(report.status());
+  RETURN_IF_ERROR(parts_.verdicts.TakeWord(report.uid(), reported.boot().measured()));
   v1::Instance before;
   bool written = false;
   ASSIGN_OR_RETURN(
@@ -210,7 +212,7 @@ Result<void> Reconciler::Impl::ApplyReport(const std::string& host,
             if (current.metadata().uid() != report.uid() || current.status().host() != host) {
               return Write::kKeep;
             }
-            *current.mutable_status() = Merge(current, report);
+            *current.mutable_status() = Merge(current, reported);
             JudgeBoot(current);
             written = !google::protobuf::util::MessageDifferencer::Equals(before.status(),
                                                                           current.status());
