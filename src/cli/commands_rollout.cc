@@ -54,7 +54,7 @@ Result<void> ShowRollout(Tool* tool, const Json& rollout) {
 
 bool IsUnderWay(const Json& rollout) {
   const std::string state = TextAt(rollout, "status.state");
-  return state == "ROLLOUT_CANARY" || state == "ROLLOUT_ROLLING";
+  return state == "ROLLOUT_CANARY" || state == "ROLLOUT_ROLLING" || state == "ROLLOUT_RETURNING";
 }
 
 std::string ProgressLine(const Json& rollout) {

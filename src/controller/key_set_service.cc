@@ -92,7 +92,8 @@ void ForEachUse(const View& view, std::string_view key_set,
 
 bool IsUnderWay(const v1::Rollout& rollout) {
   return rollout.status().state() == v1::ROLLOUT_CANARY ||
-         rollout.status().state() == v1::ROLLOUT_ROLLING;
+         rollout.status().state() == v1::ROLLOUT_ROLLING ||
+         rollout.status().state() == v1::ROLLOUT_RETURNING;
 }
 
 std::string KeySetOf(const v1::Instance& instance) {

@@ -82,7 +82,8 @@ void Reconciler::Impl::TellRollout(const v1::Rollout& before, const v1::Rollout&
              (one.detail().empty() ? "" : ", " + one.detail()));
   }
   if (before.status().state() == after.status().state()) return;
-  const bool bad = after.status().state() == v1::ROLLOUT_RETURNED;
+  const bool bad = after.status().state() == v1::ROLLOUT_RETURNING ||
+                   after.status().state() == v1::ROLLOUT_RETURNED;
   Tell("rollout." + Word(after.status().state()), bad ? "error" : "info", object,
        "key set " + keys + ": " + Word(after.status().state()) +
            (after.status().reason().empty() ? "" : ", " + after.status().reason()));

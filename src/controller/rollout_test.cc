@@ -126,7 +126,10 @@ TEST_P(BadBoot, EveryInstanceGoesBackToItsVersion) {
   Step();
   Boot("b", GetParam());
   instances_["b"].mutable_status()->mutable_boot()->mutable_measured()->add_reasons("PCR 7");
+  EXPECT_EQ(Step(), "");
+  EXPECT_EQ(state(), v1::ROLLOUT_RETURNING);
   EXPECT_EQ(Step(), "abc");
+  EXPECT_EQ(Step(), "");
   EXPECT_EQ(state(), v1::ROLLOUT_RETURNED);
   EXPECT_EQ(StateOf(0), "returned");
   EXPECT_EQ(StateOf(1), "bad");
@@ -157,13 +160,15 @@ TEST_F(Advance, CrashBeforeTheVerdictTakesItBackAndOneAfterItDoesNot) {
   Boot("b", v1::BOOT_PENDING);
   instances_["b"].mutable_status()->set_phase(v1::INSTANCE_CRASHED);
   Step();
-  EXPECT_EQ(state(), v1::ROLLOUT_RETURNED);
+  EXPECT_EQ(state(), v1::ROLLOUT_RETURNING);
 }
 
 TEST_F(Advance, InstanceThatCannotStartWithItTakesItBack) {
   Step();
   instances_["a"].mutable_status()->set_phase(v1::INSTANCE_FAILED);
+  Step();
   EXPECT_EQ(Step(), "a");
+  Step();
   EXPECT_EQ(state(), v1::ROLLOUT_RETURNED);
   // These never had it.
   EXPECT_EQ(StateOf(1), "waiting");
@@ -194,6 +199,33 @@ TEST_F(Advance, StepThatWasMadeButNotNotedIsMadeAgainWithoutHarm) {
   rollout_ = before;  // the controller ended here
   EXPECT_EQ(Step(), "");
   EXPECT_EQ(StateOf(0), "set");
+}
+
+TEST_F(Advance, ReturnThatWasInterruptedGoesOnAndNothingIsSetAgain) {
+  Step();
+  Boot("a", v1::BOOT_VERIFIED);
+  Step();
+  Boot("b", v1::BOOT_DIVERGED);
+  Step();
+  ASSERT_EQ(state(), v1::ROLLOUT_RETURNING);
+  // The controller ended after the first ones were taken back; they booted well with what they had.
+  for (const std::string name : {"a", "b"}) {
+    SetKeys(name, 1);
+    Boot(name, v1::BOOT_VERIFIED);
+  }
+  EXPECT_EQ(Step(), "c");
+  EXPECT_EQ(Step(), "");
+  EXPECT_EQ(state(), v1::ROLLOUT_RETURNED);
+  EXPECT_EQ(StateOf(1), "bad");
+}
+
+TEST_F(Advance, ReturnTakesBackWhatWasSetButNotNoted) {
+  Step();
+  Boot("a", v1::BOOT_DIVERGED);
+  Step();
+  SetKeys("b", 2);
+  EXPECT_EQ(StateOf(1), "waiting");
+  EXPECT_EQ(Step(), "ab");
 }
 
 // ---- the whole ----

@@ -108,23 +108,40 @@ KeySetChange Back(const v1::RolloutSpec& spec, const v1::RolloutInstance& one) {
           .version = one.from_version()};
 }
 
-void Return(const v1::RolloutSpec& spec, RolloutStep& step) {
-  step.status.set_state(v1::ROLLOUT_RETURNED);
+// From here on it goes back, whatever else happens: nothing is changed before that is stored, for
+// boots with the former keys say nothing of the new ones any more.
+void BeginReturn(RolloutStep& step) {
+  step.status.set_state(v1::ROLLOUT_RETURNING);
+  const auto& all = step.status.instances();
+  const auto bad = std::ranges::find_if(all, [](const auto& one) { return Is(one, "bad"); });
+  step.status.set_reason("instance " + bad->instance() + ": " + bad->detail());
+}
+
+// Takes back what is not back yet; once everything is, says so.
+void Return(const v1::RolloutSpec& spec, const Find& find, RolloutStep& step) {
+  std::vector<v1::RolloutInstance*> back;
   for (v1::RolloutInstance& one : *step.status.mutable_instances()) {
-    const std::string former =
-        "back at key set " + VersionWords(one.from_key_set(), one.from_version());
-    if (Is(one, "bad")) {
-      if (step.status.reason().empty()) {
-        step.status.set_reason("instance " + one.instance() + ": " + one.detail());
-      }
-      one.set_detail(one.detail() + "; " + former);
-    } else if (Is(one, "set") || Is(one, "verified")) {
-      Mark(one, "returned", former);
-    } else {
-      continue;
+    if (Is(one, "skipped") || Is(one, "returned")) continue;
+    const auto instance = find(one.instance());
+    if (instance == nullptr || instance->metadata().has_delete_time()) continue;
+    // One that "waits" may have been given the keys just before it was to be noted.
+    if (HasKeys(*instance, spec.key_set(), spec.version())) {
+      step.changes.push_back(Back(spec, one));
+    } else if (!Is(one, "waiting") && HasKeys(*instance, one.from_key_set(), one.from_version())) {
+      back.push_back(&one);
     }
-    step.changes.push_back(Back(spec, one));
   }
+  if (!step.changes.empty()) return;
+  for (v1::RolloutInstance* one : back) {
+    const std::string former =
+        "back at key set " + VersionWords(one->from_key_set(), one->from_version());
+    if (Is(*one, "bad")) {
+      one->set_detail(one->detail() + "; " + former);
+    } else {
+      Mark(*one, "returned", former);
+    }
+  }
+  step.status.set_state(v1::ROLLOUT_RETURNED);
 }
 
 // Whether nothing more is to be waited for.
@@ -140,10 +157,14 @@ bool IsSettled(const v1::RolloutInstance& one, const Find& find) {
 RolloutStep AdvanceRollout(const v1::Rollout& rollout, const Find& find) {
   RolloutStep step{.status = rollout.status(), .changes = {}};
   if (!IsUnderWay(rollout)) return step;
+  if (step.status.state() == v1::ROLLOUT_RETURNING) {
+    Return(rollout.spec(), find, step);
+    return step;
+  }
   auto& all = *step.status.mutable_instances();
   for (v1::RolloutInstance& one : all) Look(rollout.spec(), find, one);
   if (std::ranges::any_of(all, [](const auto& one) { return Is(one, "bad"); })) {
-    Return(rollout.spec(), step);
+    BeginReturn(step);
     return step;
   }
   const auto canary_with = [&](std::string_view state) {
