@@ -221,6 +221,7 @@ measure::BaselineJudgement JudgeEvidence(const JudgementInput& input) {
                                 .platform_pcrs = PlatformPcrs(input),
                                 .accept_signed_updates = false,
                                 .pinned = input.baseline.pinned(),
+                                .extent = input.extent,
                                 .describe = describe};
   measure::BaselineJudgement judgement = measure::JudgeByBaseline(judged);
   if (judgement.First() == nullptr || !input.accept_signed_updates || input.baseline.pinned()) {

@@ -29,6 +29,7 @@ struct JudgementInput {
   bool accept_signed_updates;       // of the pool, with Secure Boot seen on
   const v1::KeySetContent& keys;    // that decide whose signer is accepted
   const KnownArtefacts& artefacts;  // for words
+  measure::BootExtent extent;
 };
 // Compares a boot with a baseline. Thread-safe.
 measure::BaselineJudgement JudgeEvidence(const JudgementInput& input);

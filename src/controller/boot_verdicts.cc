@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "controller/boot_verdicts.h"
 
+#include <algorithm>
 #include <memory>
 #include <string>
 #include <utility>
@@ -28,9 +29,14 @@ std::string VerdictWord(v1::BootVerdict verdict) {
   return name.substr(name.find('_') + 1);
 }
 
-// The evidence is of the boot that the agent speaks of, up to its end.
+// The evidence is of the boot that the agent speaks of.
+bool IsSameBoot(const v1::BootEvidence& evidence, const v1::BootMeasured& word) {
+  return evidence.tpm_resets() == word.tpm_resets();
+}
+
+// The same, up to its end.
 bool IsOf(const v1::BootEvidence& evidence, const v1::BootMeasured& word) {
-  return evidence.tpm_resets() == word.tpm_resets() && IsComplete(evidence);
+  return IsSameBoot(evidence, word) && IsComplete(evidence);
 }
 
 // Whether the boot of the evidence had begun before the word was given. One clock: the host's.
@@ -79,7 +85,7 @@ v1::KeySetContent KeysOf(const v1::Instance& instance, const v1::BootEvidence& e
   return evidence.keys();
 }
 
-// The join of a VERIFIED word with what the baseline says.
+// The join of the agent's word with what the baseline says.
 v1::BootMeasured Join(const v1::Instance& instance, const v1::Baseline& baseline,
                       const measure::BaselineJudgement& judgement, v1::BootMeasured measured) {
   int differing = 0;
@@ -98,6 +104,8 @@ v1::BootMeasured Join(const v1::Instance& instance, const v1::Baseline& baseline
   if (first == nullptr) {
     return measured;
   }
+  const bool refused = measured.verdict() == v1::BOOT_REFUSED;
+  const google::protobuf::RepeatedPtrField<std::string> said = measured.reasons();
   // What `watch-boot` shows.
   for (v1::BootStage& stage : *measured.mutable_stages()) {
     for (const measure::BaselineDifference& each : judgement.differences) {
@@ -120,6 +128,9 @@ v1::BootMeasured Join(const v1::Instance& instance, const v1::Baseline& baseline
   const std::string& name = instance.metadata().name();
   measured.add_reasons("if the change is meant: vallum instance baseline accept " + name +
                        "; `vallum instance baseline diff " + name + "` shows all of it");
+  for (int i = 0; refused && i < std::min(said.size(), kMaxReasons); ++i) {
+    measured.add_reasons("the firmware also refused: " + said[i]);
+  }
   return measured;
 }
 
@@ -197,7 +208,8 @@ Result<void> BootVerdicts::TakeWord(const std::string& uid, const v1::BootMeasur
 
 measure::BaselineJudgement BootVerdicts::Compare(const v1::Instance& instance,
                                                  const v1::BootRecord& record,
-                                                 const v1::Baseline& baseline) const {
+                                                 const v1::Baseline& baseline,
+                                                 measure::BootExtent extent) const {
   const v1::BootEvidence& evidence = record.spec().evidence();
   return JudgeEvidence(
       {.evidence = evidence,
@@ -207,7 +219,27 @@ measure::BaselineJudgement BootVerdicts::Compare(const v1::Instance& instance,
        .accept_signed_updates = PoolOf(instance, parts_.view).accept_signed_updates() &&
                                 record.spec().agent().secure_boot() == v1::SECURE_BOOT_ON,
        .keys = KeysOf(instance, evidence, parts_.view),
-       .artefacts = parts_.artefacts});
+       .artefacts = parts_.artefacts,
+       .extent = extent});
+}
+
+v1::BootMeasured BootVerdicts::JudgeUnderWay(const v1::Instance& instance,
+                                             const v1::BootRecord& record,
+                                             v1::BootMeasured measured) {
+  const v1::BootEvidence& evidence = record.spec().evidence();
+  // With a gap there may be too little, but not too much: the agent's own verdict says so.
+  if (evidence.events().empty() || !evidence.gaps().empty() || !IsSameBoot(evidence, measured)) {
+    return measured;
+  }
+  // One that cannot be read is said when the boot is over.
+  const auto baseline = parts_.book.Baseline(instance.metadata().uid());
+  if (!baseline.has_value() || *baseline == nullptr) {
+    return measured;
+  }
+  const measure::BaselineJudgement judgement =
+      Compare(instance, record, **baseline, measure::BootExtent::kUnderWay);
+  return judgement.First() == nullptr ? measured
+                                      : Join(instance, **baseline, judgement, std::move(measured));
 }
 
 BootVerdicts::Judged BootVerdicts::Judge(const v1::Instance& instance) {
@@ -225,7 +257,12 @@ BootVerdicts::Judged BootVerdicts::Judge(const v1::Instance& instance) {
           parts_.artefacts.Describe(*digest));
     }
   }
-  if (out.measured.verdict() != v1::BOOT_VERIFIED) {
+  const v1::BootVerdict word = out.measured.verdict();
+  if (word == v1::BOOT_PENDING || word == v1::BOOT_REFUSED) {
+    out.measured = JudgeUnderWay(instance, *record, std::move(out.measured));
+    return out;
+  }
+  if (word != v1::BOOT_VERIFIED) {
     return out;
   }
   const auto baseline = parts_.book.Baseline(instance.metadata().uid());
@@ -261,7 +298,8 @@ BootVerdicts::Judged BootVerdicts::Judge(const v1::Instance& instance) {
                                  Printable(evidence.gaps(0)));
     return out;
   }
-  const measure::BaselineJudgement judgement = Compare(instance, *record, **baseline);
+  const measure::BaselineJudgement judgement =
+      Compare(instance, *record, **baseline, measure::BootExtent::kWhole);
   out.measured = Join(instance, **baseline, judgement, out.measured);
   return out;
 }
@@ -301,7 +339,8 @@ Result<v1::BaselineDiff> BootVerdicts::Diff(const v1::Instance& instance) {
         .WithFix("wait for its verdict: vallum instance watch-boot " + instance.metadata().name());
   }
   out.set_events_sha256(EventsSha256(evidence));
-  const measure::BaselineJudgement judgement = Compare(instance, record, baseline);
+  const measure::BaselineJudgement judgement =
+      Compare(instance, record, baseline, measure::BootExtent::kWhole);
   for (const measure::BaselineDifference& each : judgement.differences) {
     v1::BaselineChange& change = *out.add_changes();
     *change.mutable_difference() = ToProto(each);

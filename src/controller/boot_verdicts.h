@@ -41,7 +41,8 @@ class BootVerdicts {
   };
   // The agent's word joined with the baseline's judgement. VERIFIED takes both; without the
   // evidence of this boot it is PENDING as soon as there is a baseline. What cannot be judged is
-  // DIVERGED, with the reason.
+  // DIVERGED, with the reason. So is a boot that came no further, or was refused, once it measured
+  // what is not in the baseline.
   //   instance: its status says host and firmware, as the agent reported them last.
   Judged Judge(const v1::Instance& instance);
 
@@ -65,7 +66,11 @@ class BootVerdicts {
 
  private:
   measure::BaselineJudgement Compare(const v1::Instance& instance, const v1::BootRecord& record,
-                                     const v1::Baseline& baseline) const;
+                                     const v1::Baseline& baseline,
+                                     measure::BootExtent extent) const;
+  // Of a boot that is not over, or has ended before its operating system.
+  v1::BootMeasured JudgeUnderWay(const v1::Instance& instance, const v1::BootRecord& record,
+                                 v1::BootMeasured measured);
   Result<v1::Baseline> SetPinned(const v1::Instance& instance, bool pinned);
   Result<v1::Baseline> Store(const v1::Instance& instance, v1::BaselineSpec spec,
                              const v1::Baseline* before);

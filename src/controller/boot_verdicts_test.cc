@@ -517,6 +517,61 @@ TEST_F(BootVerdictsTest, RefusedAndPendingAreNeverActedOn) {
   }
 }
 
+// ---- boots that do not reach an operating system ----
+
+// A loader that the firmware has started and that never leaves it.
+v1::BootEvidence BootTo(const std::string& loader, int tpm_resets) {
+  v1::BootEvidence evidence;
+  evidence.set_tpm_resets(tpm_resets);
+  Add(evidence, 0, DigestOf("firmware"));
+  Add(evidence, 4, DigestOf(loader));
+  return evidence;
+}
+
+TEST_F(BootVerdictsTest, ForeignLoaderThatNeverLeavesTheFirmwareDivergesAndThePolicyActs) {
+  Create();
+  Learn();
+  SetPool(v1::ON_DIVERGED_STOP);
+  Report(v1::BOOT_PENDING, 2);
+  EXPECT_TRUE(Await(v1::BOOT_PENDING));
+  Send(BootTo("evil", 2));
+  const std::optional<v1::DesiredInstance> desired = agent_->NextInstance();
+  ASSERT_TRUE(desired.has_value());
+  EXPECT_EQ(desired->spec().power(), v1::POWER_STOPPED);
+  EXPECT_EQ(Measured().verdict(), v1::BOOT_DIVERGED);
+  EXPECT_EQ(Measured().first_difference().pcr(), 4);
+}
+
+TEST_F(BootVerdictsTest, RefusalHidesNoDivergence) {
+  Create();
+  Learn();
+  Report(v1::BOOT_PENDING, 2);
+  EXPECT_TRUE(Await(v1::BOOT_PENDING));
+  Send(BootTo("evil", 2));
+  v1::InstanceReport refused = Word(v1::BOOT_REFUSED, 2);
+  refused.mutable_status()->mutable_boot()->mutable_measured()->add_reasons("Access Denied");
+  agent_->Report(refused);
+  EXPECT_TRUE(rig_.Await([&](const View&) {
+    const v1::BootMeasured measured = Measured();
+    return measured.verdict() == v1::BOOT_DIVERGED && !measured.reasons().empty() &&
+           *measured.reasons().rbegin() == "the firmware also refused: Access Denied";
+  }));
+}
+
+TEST_F(BootVerdictsTest, RefusedOrUnfinishedBootOfItsOwnLoaderIsNoDivergence) {
+  Create();
+  Learn();
+  Report(v1::BOOT_PENDING, 2);
+  EXPECT_TRUE(Await(v1::BOOT_PENDING));
+  Send(BootTo("grub", 2));
+  Report(v1::BOOT_REFUSED, 2);
+  EXPECT_TRUE(Await(v1::BOOT_REFUSED));
+  EXPECT_TRUE(rig_.Await([&](const View&) {
+    return verdicts().Record(*Show())->spec().evidence().events_size() == 2;
+  }));
+  EXPECT_FALSE(Measured().has_first_difference());
+}
+
 // ---- signed updates ----
 
 // A program on the disk that db admits by its digest.

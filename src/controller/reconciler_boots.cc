@@ -135,8 +135,7 @@ Result<void> Reconciler::Impl::ApplyEvidence(const std::string& host,
     return Ok();
   }
   RETURN_IF_ERROR(parts_.verdicts.TakeEvidence(report.uid(), report.evidence()));
-  // Before that a verdict has nothing to compare.
-  return report.evidence().left_firmware() ? Rejudge(known->metadata().name()) : Ok();
+  return Rejudge(known->metadata().name());
 }
 
 Result<void> Reconciler::Impl::Rejudge(const std::string& name) {

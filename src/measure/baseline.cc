@@ -41,7 +41,7 @@ struct Place {
 };
 
 // The events of a PCR, without attempts that failed: of boot options, of leaving the firmware.
-std::vector<Place> PlacesOf(std::span<const BootEvent> events, PcrIndex pcr) {
+std::vector<Place> PlacesOf(std::span<const BootEvent> events, PcrIndex pcr, BootExtent extent) {
   static const Bytes calling = ActionDigest(kBank, kActionCalling);
   static const Bytes returning = ActionDigest(kBank, kActionReturning);
   static const Bytes invoked = ActionDigest(kBank, kActionExitInvoked);
@@ -65,6 +65,10 @@ std::vector<Place> PlacesOf(std::span<const BootEvent> events, PcrIndex pcr) {
       places.push_back({i, number});
     }
   }
+  // The next event says whether the boot goes on with another option.
+  if (extent == BootExtent::kUnderWay && pcr == kImages && ends_with(returning)) {
+    places.pop_back();
+  }
   return places;
 }
 
@@ -78,7 +82,9 @@ struct Step {
 class Alignment {
  public:
   Alignment(const BaselineInput& input, PcrIndex pcr)
-      : input_(input), old_(PlacesOf(input.baseline, pcr)), new_(PlacesOf(input.measured, pcr)) {}
+      : input_(input),
+        old_(PlacesOf(input.baseline, pcr, BootExtent::kWhole)),
+        new_(PlacesOf(input.measured, pcr, input.extent)) {}
 
   // The differing events; `matched` gets, for each event of the baseline that is in both, where it
   // is in the measured record.
@@ -101,6 +107,7 @@ class Alignment {
     } else {
       Align(begin, rows, columns, matched, steps);
     }
+    if (input_.extent == BootExtent::kUnderWay) DropWhatMayCome(matched, steps);
     return steps;
   }
 
@@ -110,6 +117,20 @@ class Alignment {
   }
   void Match(size_t i, size_t j, std::vector<std::optional<size_t>>& matched) const {
     matched[old_[i].at] = new_[j].at;
+  }
+
+  // What is missing behind the last event that is there.
+  void DropWhatMayCome(const std::vector<std::optional<size_t>>& matched,
+                       std::vector<Step>& steps) const {
+    size_t last = 0;  // of the baseline, that has something beside it or behind it
+    for (const Place& place : old_) {
+      if (matched[place.at]) last = std::max(last, place.at + 1);
+    }
+    for (const Step& step : steps) {
+      if (step.expected && step.measured) last = std::max(last, step.expected->at + 1);
+    }
+    std::erase_if(steps,
+                  [&](const Step& step) { return !step.measured && step.expected->at >= last; });
   }
 
   // What stands in the place of what: pairs, then the rest.
@@ -202,6 +223,9 @@ class Judge {
     std::stable_sort(found_.begin(), found_.end(),
                      [](const auto& a, const auto& b) { return a.first < b.first; });
     Accept();
+    if (input_.extent == BootExtent::kUnderWay) {
+      std::erase_if(found_, [&](const auto& each) { return MayBeAccepted(each.second); });
+    }
     BaselineJudgement judgement;
     for (auto& [order, difference] : found_) {
       judgement.differences.push_back(std::move(difference));
@@ -311,14 +335,25 @@ class Judge {
                     program->signer.empty() ? "?" : program->signer);
   }
 
-  // GRUB measures a kernel's file once more, whole, when it reads it.
-  static void AcceptFile(BaselineDifference& difference, const std::set<std::string>& updated) {
+  // The path of a file that was read in both boots, with another content; empty: it is none.
+  static std::string ChangedFile(const BaselineDifference& difference) {
     const auto path = [](const std::string& what) {
       return what.starts_with(kFileWords) ? PlainPath(what.substr(kFileWords.size())) : "";
     };
     const std::string file = path(difference.measured_what);
-    if (difference.pcr == kFiles && !file.empty() && file == path(difference.expected_what) &&
-        updated.contains(file)) {
+    return difference.pcr == kFiles && file == path(difference.expected_what) ? file : "";
+  }
+
+  // GRUB reads and measures the file of a kernel before it has shim look at its signature.
+  bool MayBeAccepted(const BaselineDifference& difference) const {
+    return !difference.accepted && input_.accept_signed_updates && !input_.pinned &&
+           !ChangedFile(difference).empty();
+  }
+
+  // GRUB measures a kernel's file once more, whole, when it reads it.
+  static void AcceptFile(BaselineDifference& difference, const std::set<std::string>& updated) {
+    const std::string file = ChangedFile(difference);
+    if (!file.empty() && updated.contains(file)) {
       difference.accepted = true;
       difference.words =
           fmt::format("changed with the program: {} (was {}, now {})", difference.measured_what,

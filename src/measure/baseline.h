@@ -36,6 +36,8 @@ struct DiskProgram {
 // not over. Pure.
 std::optional<size_t> CountBootEvents(std::span<const BootEvent> events);
 
+enum class BootExtent { kWhole, kUnderWay };
+
 struct BaselineInput {
   std::span<const BootEvent> baseline;  // of whole boots, in the order of the record
   std::span<const BootEvent> measured;
@@ -47,6 +49,7 @@ struct BaselineInput {
   // firmware verified signatures in this boot.
   bool accept_signed_updates = false;
   bool pinned = false;  // nothing is accepted
+  BootExtent extent = BootExtent::kWhole;
   // What a digest of that PCR is, by everything else that is known; empty text: not known.
   std::function<std::string(PcrIndex, const Bytes&)> describe;
 };
@@ -75,6 +78,10 @@ struct BaselineJudgement {
 // "Returning ..." and "Calling ..." one after the other), nor does a kernel that asked the firmware
 // to leave with an old memory map and had to ask again (PCR 5). PCR 10 and PCR 1 are never
 // compared. Of a boot that is not over all events are taken.
+// Of a boot under way only that is a difference which nothing that follows can mend: within a PCR
+// the order is fixed, so what differs or came too much is one, and what has not come yet is none.
+// Not judged yet are a boot option that has just returned, and a file whose program may still turn
+// out to be an accepted update.
 // Bounded: what differs by more than 1,024 extends of a PCR is compared place by place.
 // Pure; thread-safe.
 BaselineJudgement JudgeByBaseline(const BaselineInput& input);

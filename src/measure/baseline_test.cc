@@ -298,6 +298,77 @@ TEST_F(BaselineTest, PinnedBaselineAcceptsNothing) {
   }
 }
 
+// ---- a boot under way ----
+
+class BootUnderWayTest : public BaselineTest {
+ protected:
+  BootUnderWayTest() { input_.extent = BootExtent::kUnderWay; }
+  // The boot up to and with the event of this content.
+  void CutAfter(const std::string& content) {
+    const auto next = measured_.begin() + static_cast<ptrdiff_t>(Find(measured_, content)) + 1;
+    measured_.erase(next, measured_.end());
+  }
+};
+
+TEST_F(BootUnderWayTest, NoBeginningOfTheSameBootIsADifference) {
+  const std::vector<BootEvent> whole = DebianBoot();
+  for (size_t count = 0; count <= whole.size(); ++count) {
+    measured_.assign(whole.begin(), whole.begin() + static_cast<ptrdiff_t>(count));
+    EXPECT_THAT(Judge().differences, IsEmpty()) << count;
+  }
+}
+
+TEST_F(BootUnderWayTest, NoBeginningOfABootWithAFailedOptionOrASecondLeaveIsADifference) {
+  std::vector<BootEvent> whole = DebianBoot();
+  const auto leave = whole.end() - 1;
+  whole.insert(leave, {Action(5, "Exit Boot Services Returned with Failure"),
+                       Action(5, "Exit Boot Services Invocation")});
+  whole.insert(whole.begin() + 4, {Action(4, "Returning from EFI Application from Boot Option"),
+                                   Action(4, "Calling EFI Application from Boot Option")});
+  for (size_t count = 0; count <= whole.size(); ++count) {
+    measured_.assign(whole.begin(), whole.begin() + static_cast<ptrdiff_t>(count));
+    EXPECT_THAT(Judge().differences, IsEmpty()) << count;
+  }
+}
+
+TEST_F(BootUnderWayTest, ForeignLoaderIsADifferenceAsSoonAsItIsMeasured) {
+  CutAfter("shim");
+  Change("shim", "evil");
+  const BaselineJudgement judged = Judge();
+  ASSERT_THAT(judged.differences, SizeIs(1));
+  EXPECT_EQ(judged.differences[0].measured, Of("evil"));
+  EXPECT_EQ(judged.differences[0].expected, Of("shim"));
+}
+
+TEST_F(BootUnderWayTest, WhatCameTooMuchIsADifference) {
+  CutAfter("grub");
+  measured_.push_back(Event(4, "kernel"));
+  measured_.push_back(Event(4, "kernel"));
+  EXPECT_THAT(Judge().differences, IsEmpty());
+  measured_.push_back(Event(4, "kernel"));
+  EXPECT_THAT(Judge().differences, SizeIs(1));
+}
+
+TEST_F(BootUnderWayTest, WhatWasLeftOutBeforeSomethingThatCameIsADifference) {
+  CutAfter("grub");
+  measured_.erase(measured_.begin() + static_cast<ptrdiff_t>(Find(measured_, "shim")));
+  const BaselineJudgement judged = Judge();
+  ASSERT_THAT(judged.differences, SizeIs(1));
+  EXPECT_EQ(judged.differences[0].expected, Of("shim"));
+}
+
+TEST_F(BootUnderWayTest, FileOfAProgramThatMayYetBeAcceptedWaits) {
+  CutAfter("vmlinuz");
+  Change("vmlinuz", "vmlinuz 2");
+  EXPECT_THAT(Judge().differences, SizeIs(1));
+  input_.accept_signed_updates = true;
+  EXPECT_THAT(Judge().differences, IsEmpty());
+  measured_ = DebianBoot();
+  Change("vmlinuz", "vmlinuz 2");
+  input_.extent = BootExtent::kWhole;
+  EXPECT_NE(Judge().First(), nullptr);
+}
+
 TEST_F(BaselineTest, RecordsTooDifferentToAlignAreStillJudged) {
   baseline_.clear();
   measured_.clear();
