@@ -20,6 +20,7 @@ namespace {
 
 constexpr size_t kDigestBytes = 32;
 constexpr size_t kMaxWords = 300;
+constexpr const char* kEmptied = "the evidence of this boot is more than is kept: ";
 constexpr int kImages = 4;
 // The platform's own PCRs that a baseline can stand in for; 1 is settings (docs/boot-verdict.md).
 constexpr int kPlatformPcrs[] = {0, 2, 3, 6, 7};
@@ -156,9 +157,8 @@ v1::BootEvidence Bounded(v1::BootEvidence evidence) {
     v1::BootEvidence emptied;
     emptied.set_tpm_resets(evidence.tpm_resets());
     emptied.set_left_firmware(evidence.left_firmware());
-    emptied.add_gaps("the evidence of this boot has " + std::to_string(evidence.ByteSizeLong()) +
-                     " bytes and " + std::to_string(evidence.events_size()) +
-                     " extends: more than is kept");
+    emptied.add_gaps(kEmptied + std::to_string(evidence.ByteSizeLong()) + " bytes and " +
+                     std::to_string(evidence.events_size()) + " extends");
     return emptied;
   }
   google::protobuf::RepeatedPtrField<v1::MeasuredEvent> kept;
@@ -170,6 +170,11 @@ v1::BootEvidence Bounded(v1::BootEvidence evidence) {
   }
   *evidence.mutable_events() = std::move(kept);
   return evidence;
+}
+
+bool IsEmptied(const v1::BootEvidence& evidence) {
+  return evidence.events().empty() && !evidence.gaps().empty() &&
+         evidence.gaps(0).starts_with(kEmptied);
 }
 
 std::vector<v1::MeasuredEvent> OwnEvents(const v1::BootEvidence& evidence) {

@@ -15,6 +15,8 @@ inline constexpr int kMaxBaselineEvents = 2048;
 // Evidence within its limits: extends of PCR 0 to 9 and 11 to 14 with digests of 32 bytes. What is
 // too large loses its content and says so in `gaps`. Pure.
 v1::BootEvidence Bounded(v1::BootEvidence evidence);
+// Whether Bounded() has taken its content. Pure.
+bool IsEmptied(const v1::BootEvidence& evidence);
 
 // The extends that are the boot's own, each with words from the evidence or its prediction, without
 // times. Pure.

@@ -48,7 +48,11 @@ bool BeganBefore(const v1::BootEvidence& evidence, const v1::BootMeasured& word)
 }
 
 // What a baseline is learned from: a whole boot, recorded without gaps.
+//   kExhausted: a boot like this one can never be learned.
 Result<void> CheckWhole(const v1::BootEvidence& evidence) {
+  if (IsEmptied(evidence)) {
+    return Exhausted(evidence.gaps(0));
+  }
   if (!evidence.gaps().empty()) {
     return Conflict("the record of the boot has a gap: " + Printable(evidence.gaps(0)))
         .WithFix("boot the instance again");
@@ -242,6 +246,25 @@ v1::BootMeasured BootVerdicts::JudgeUnderWay(const v1::Instance& instance,
                                       : Join(instance, **baseline, judgement, std::move(measured));
 }
 
+void BootVerdicts::Learn(const v1::Instance& instance, const v1::BootEvidence& evidence,
+                         Judged& out) {
+  Result<void> learned = CheckWhole(evidence);
+  if (learned.has_value()) {
+    const auto stored =
+        Store(instance, SpecOf(evidence, "learned at the first verified boot"), nullptr);
+    out.learned = stored.has_value();
+    if (out.learned) return;
+    learned = stored.error();
+    out.again = learned.error().code() != ErrorCode::kExhausted;
+  }
+  // A boot that cannot be compared with later ones is not verified: it would be without a baseline.
+  const bool never = learned.error().code() == ErrorCode::kExhausted;
+  out.measured = Undecided(out.measured, never ? v1::BOOT_DIVERGED : v1::BOOT_PENDING,
+                           "the boot cannot be learned as what the instance is meant to boot: " +
+                               learned.error().Describe() +
+                               (learned.error().fix().empty() ? "" : "; " + learned.error().fix()));
+}
+
 BootVerdicts::Judged BootVerdicts::Judge(const v1::Instance& instance) {
   const auto record = parts_.book.Record(instance.metadata().uid());
   Judged out;
@@ -274,21 +297,16 @@ BootVerdicts::Judged BootVerdicts::Judge(const v1::Instance& instance) {
     return out;
   }
   const v1::BootEvidence& evidence = record->spec().evidence();
-  const bool complete = IsOf(evidence, out.measured);
   // While its record is on the way, a boot is not verified: ended now, it would not have been
   // learned, and the next one would be the first.
-  const bool begun = *baseline != nullptr || !evidence.events().empty();
-  if (begun && !complete && evidence.gaps().empty()) {
+  if (!IsOf(evidence, out.measured) && evidence.gaps().empty()) {
     out.measured = Undecided(out.measured, v1::BOOT_PENDING,
                              "the host has not sent the record of this boot yet, which is compared "
                              "with the instance's baseline");
     return out;
   }
   if (*baseline == nullptr) {
-    if (CheckWhole(evidence).has_value()) {
-      out.learned = Store(instance, SpecOf(evidence, "learned at the first verified boot"), nullptr)
-                        .has_value();
-    }
+    Learn(instance, evidence, out);
     return out;
   }
   if (!evidence.gaps().empty()) {

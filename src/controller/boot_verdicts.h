@@ -38,11 +38,12 @@ class BootVerdicts {
   struct Judged {
     v1::BootMeasured measured;  // unset fields when the agent has said nothing
     bool learned = false;       // the baseline was made by this call
+    bool again = false;         // what failed may be there at the next call
   };
   // The agent's word joined with the baseline's judgement. VERIFIED takes both; without the
-  // evidence of this boot it is PENDING as soon as there is a baseline. What cannot be judged is
-  // DIVERGED, with the reason. So is a boot that came no further, or was refused, once it measured
-  // what is not in the baseline.
+  // evidence of this boot it is PENDING, and so is a first boot that cannot be learned now. What
+  // can never be judged or learned is DIVERGED, with the reason. So is a boot that came no further,
+  // or was refused, once it measured what is not in the baseline.
   //   instance: its status says host and firmware, as the agent reported them last.
   Judged Judge(const v1::Instance& instance);
 
@@ -68,6 +69,7 @@ class BootVerdicts {
   measure::BaselineJudgement Compare(const v1::Instance& instance, const v1::BootRecord& record,
                                      const v1::Baseline& baseline,
                                      measure::BootExtent extent) const;
+  void Learn(const v1::Instance& instance, const v1::BootEvidence& evidence, Judged& out);
   // Of a boot that is not over, or has ended before its operating system.
   v1::BootMeasured JudgeUnderWay(const v1::Instance& instance, const v1::BootRecord& record,
                                  v1::BootMeasured measured);

@@ -118,6 +118,14 @@ class BootVerdictsTest : public testing::Test {
       return found != nullptr && found->status().boot().measured().verdict() == verdict;
     });
   }
+  bool AwaitReason(const std::string& part) {
+    return rig_.Await([&](const View&) {
+      const auto reasons = Measured().reasons();
+      return std::any_of(reasons.begin(), reasons.end(), [&](const std::string& reason) {
+        return reason.find(part) != std::string::npos;
+      });
+    });
+  }
   bool AwaitEvent(const std::string& kind, int count = 1) {
     return rig_.Await([&](const View& view) {
       const auto events = view.All<v1::Event>();
@@ -177,13 +185,46 @@ TEST_F(BootVerdictsTest, BootThatIsNotVerifiedIsNotLearned) {
   EXPECT_EQ(verdicts().Baseline(*Show()).error().code(), ErrorCode::kNotFound);
 }
 
-TEST_F(BootVerdictsTest, RecordWithAGapIsNotLearned) {
+TEST_F(BootVerdictsTest, RecordWithAGapIsNotLearnedAndItsBootNotVerified) {
   Create();
   v1::BootEvidence evidence = Evidence();
   evidence.add_gaps("records were dropped");
   Boot(evidence);
-  EXPECT_TRUE(Await(v1::BOOT_VERIFIED));
+  EXPECT_TRUE(AwaitReason("cannot be learned"));
+  EXPECT_EQ(Measured().verdict(), v1::BOOT_PENDING);
+  EXPECT_THAT(Measured().reasons(0), HasSubstr("boot the instance again"));
   EXPECT_EQ(verdicts().Baseline(*Show()).error().code(), ErrorCode::kNotFound);
+}
+
+TEST_F(BootVerdictsTest, FirstBootWithoutARecordIsNotVerified) {
+  Create();
+  Report(v1::BOOT_VERIFIED);
+  EXPECT_TRUE(AwaitReason("has not sent the record"));
+  EXPECT_EQ(Measured().verdict(), v1::BOOT_PENDING);
+  Send(Evidence());
+  EXPECT_TRUE(AwaitEvent("instance.baseline-learned"));
+  EXPECT_TRUE(Await(v1::BOOT_VERIFIED));
+}
+
+TEST_F(BootVerdictsTest, BootWithMoreExtendsThanABaselineHoldsDiverges) {
+  Create();
+  v1::BootEvidence evidence = Evidence();
+  const v1::MeasuredEvent last = *evidence.events().rbegin();
+  evidence.mutable_events()->RemoveLast();
+  for (int i = 0; i < kMaxBaselineEvents; ++i) Add(evidence, 9, DigestOf("file"));
+  *evidence.add_events() = last;
+  Boot(evidence);
+  EXPECT_TRUE(AwaitReason("cannot be learned"));
+  EXPECT_EQ(Measured().verdict(), v1::BOOT_DIVERGED);
+}
+
+TEST_F(BootVerdictsTest, BootWhoseRecordIsMoreThanIsKeptDiverges) {
+  Create();
+  v1::BootEvidence evidence = Evidence();
+  for (int i = 0; i <= kMaxBootEvents; ++i) Add(evidence, 9, DigestOf("file"));
+  Boot(evidence);
+  EXPECT_TRUE(AwaitReason("more than is kept"));
+  EXPECT_EQ(Measured().verdict(), v1::BOOT_DIVERGED);
 }
 
 TEST_F(BootVerdictsTest, ChangedConfigurationDivergesAlthoughTheAgentAgrees) {

@@ -7,6 +7,7 @@
 
 #include "base/bytes.h"
 #include "base/check.h"
+#include "measure/event_digest.h"
 #include "tls/certificate.h"
 
 namespace vallum::controller {
@@ -207,6 +208,17 @@ v1::Hello FakeAgent::MakeHello(int64_t gib) {
   capabilities.set_disk_free_bytes(int64_t{1} << 40);
   capabilities.set_accelerator("tcg");
   return hello;
+}
+
+v1::BootEvidence FakeAgent::MakeEvidence(int tpm_resets) {
+  v1::BootEvidence evidence;
+  evidence.set_tpm_resets(tpm_resets);
+  evidence.set_left_firmware(true);
+  v1::MeasuredEvent& event = *evidence.add_events();
+  event.set_pcr(5);
+  event.set_digest(std::string(AsText(
+      measure::ActionDigest(HashAlgorithm::kSha256, "Exit Boot Services Returned with Success"))));
+  return evidence;
 }
 
 v1::InstanceReport FakeAgent::MakeReport(const v1::DesiredInstance& desired,

@@ -61,6 +61,8 @@ class FakeAgent {
   // A host that can do Secure Boot, with memory for `gib` GiB of instances.
   static v1::Hello MakeHello(int64_t gib = 64);
   static v1::InstanceReport MakeReport(const v1::DesiredInstance& desired, v1::InstancePhase phase);
+  // The shortest record of a boot that has reached its operating system.
+  static v1::BootEvidence MakeEvidence(int tpm_resets);
 
  private:
   std::unique_ptr<v1::AgentGateway::Stub> Dial() const;

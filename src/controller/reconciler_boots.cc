@@ -116,6 +116,9 @@ void Reconciler::Impl::JudgeBoot(v1::Instance& instance) {
       Tell("instance.baseline-learned", "info", Object(instance.metadata().name()),
            "this boot is what later ones are compared with", instance.metadata().tenant());
     }
+    if (judged.again) {
+      retry_rejudge_.insert(instance.metadata().name());
+    }
     *status.mutable_boot()->mutable_measured() = std::move(judged.measured);
   }
   const v1::PoolSpec pool = PoolOf(instance, parts_.view);

@@ -548,12 +548,7 @@ class RestBootTest : public RestTest {
     desired_ = *agent_->NextInstance();
     v1::BootEvidenceReport evidence;
     evidence.set_uid(desired_.uid());
-    evidence.mutable_evidence()->set_left_firmware(true);
-    evidence.mutable_evidence()->set_tpm_resets(1);
-    v1::MeasuredEvent& event = *evidence.mutable_evidence()->add_events();
-    event.set_pcr(5);
-    event.set_digest(std::string(AsText(measure::ActionDigest(
-        HashAlgorithm::kSha256, "Exit Boot Services Returned with Success"))));
+    *evidence.mutable_evidence() = FakeAgent::MakeEvidence(1);
     agent_->SendEvidence(evidence);
     v1::InstanceReport report = FakeAgent::MakeReport(desired_, v1::INSTANCE_RUNNING);
     v1::BootMeasured& measured = *report.mutable_status()->mutable_boot()->mutable_measured();

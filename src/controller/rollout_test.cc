@@ -274,6 +274,10 @@ class RolloutTest : public testing::Test {
       boot.mutable_effective()->set_key_set(desired->key_set_name());
       boot.mutable_effective()->set_key_set_version(desired->key_set_version());
       boot.mutable_measured()->set_verdict(verdict);
+      v1::BootEvidenceReport evidence;
+      evidence.set_uid(desired->uid());
+      *evidence.mutable_evidence() = FakeAgent::MakeEvidence(0);
+      agent_->SendEvidence(evidence);
       agent_->Report(report);
       break;
     }
