@@ -54,14 +54,19 @@ Result<void> CheckMode(const v1::BootRequested& boot, const std::string& key_set
   return Ok();
 }
 
-// A key set that os_secure_boot_signature names stays what it is now.
+// A key set that os_secure_boot_signature names stays what it is now; a version that it names is
+// there.
 Result<void> PinSignature(const View& view, v1::Instance& instance) {
   auto& properties = *instance.mutable_spec()->mutable_properties();
   const LoaderSignature signature = SignatureOf(instance);
-  if (signature.key_set.empty() || signature.version != 0) return Ok();
+  if (signature.key_set.empty()) return Ok();
   const auto key_set = view.Get<v1::KeySet>(signature.key_set);
   if (key_set == nullptr || !MaySee(instance.metadata().tenant(), *key_set)) {
     return NoKeySet(signature.key_set);
+  }
+  if (signature.version != 0) {
+    const bool there = FindContent(*key_set, signature.version) != nullptr;
+    return there ? Ok() : Result<void>(NoVersion(*key_set, signature.version));
   }
   properties[kLoaderSignature] =
       signature.key_set + "@" + std::to_string(key_set->status().version());

@@ -17,8 +17,8 @@ namespace vallum::controller {
 // SECURE and "none" with LEGACY; spec.key_set_version, or the newest for 0. With BIOS there is
 // none.
 //   boot: resolved.
-// Errors: kNotFound (no such key set or version), kInvalidInput (BIOS with a key set, SECURE with
-// one that has no platform key, LEGACY with one that has).
+// Errors: kNotFound (no such key set or version, also as os_secure_boot_signature), kInvalidInput
+// (BIOS with a key set, SECURE with one that has no platform key, LEGACY with one that has).
 Result<void> ResolveKeySet(const View& view, const v1::BootRequested& boot, v1::Instance& instance);
 
 // Whether a spec names no key set, or one that the tenant may see in a version that there is.

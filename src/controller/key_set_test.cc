@@ -317,6 +317,22 @@ TEST_F(KeySetTest, SignatureByTheNameOfAKeySetIsItsDbAsOfNowAndKeepsItsVersion) 
   EXPECT_EQ(Admin(Method::kDelete, "/v1/keysets/loaders").status, 409);
 }
 
+TEST_F(KeySetTest, SignatureByAVersionThatIsNotThereIsRefused) {
+  rig_.MakeReadyImage("debian12");
+  ASSERT_EQ(Post(Keys("loaders")).status, 201);
+  const auto ask = [&](const std::string& name, const std::string& signature) {
+    json spec = Secure("microsoft");
+    spec["image"] = "debian12";
+    spec["flavor"] = "small";
+    spec["properties"] = {{"os_secure_boot_signature", signature}};
+    return Admin(Method::kPost, "/v1/instances",
+                 json{{"metadata", {{"name", name}}}, {"spec", spec}}.dump());
+  };
+  EXPECT_EQ(ask("web1", "loaders@999").status, 404);
+  EXPECT_EQ(ask("web1", "nobody@1").status, 404);
+  EXPECT_EQ(ask("web1", "loaders@1").status, 202);
+}
+
 TEST_F(KeySetTest, SignatureSaysNothingWithoutSecureBoot) {
   rig_.MakeReadyImage("debian12");
   Ask("web1", {{"properties", {{"os_secure_boot_signature", std::string(64, 'a')}}}});

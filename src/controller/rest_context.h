@@ -77,9 +77,12 @@ struct KeyUse {
   firmware::KeySet keys;
   std::vector<std::string> instances;  // with Secure Boot
 };
+struct ImageUses {
+  std::vector<KeyUse> uses;
+  std::vector<std::string> unknown;  // instances whose keys are not there, and why
+};
 // The sets that come with the controller, and those of the instances that are made from the image.
-// Errors: kNotFound (a key set is gone).
-Result<std::vector<KeyUse>> UsesOfImage(const RestContext& context, const v1::Image& image);
+ImageUses UsesOfImage(const RestContext& context, const v1::Image& image);
 Result<http::Response> AuditKeySets(RestContext& context, const http::Request& request,
                                     const Principal& principal);
 

@@ -79,7 +79,8 @@ void AddDependences(const v1::Image& image, const KeyUse& use, const images::Key
 // Key sets above what one inspection takes are judged by the next one.
 Result<void> AuditImage(const RestContext& context, const v1::Image& image,
                         v1::KeySetAuditReply& reply) {
-  ASSIGN_OR_RETURN(const std::vector<KeyUse> uses, UsesOfImage(context, image));
+  const auto [uses, unknown] = UsesOfImage(context, image);
+  for (const std::string& one : unknown) reply.add_unknown(one);
   for (size_t from = 0; from < uses.size(); from += images::kMaxRequestKeySets) {
     const size_t to = std::min(uses.size(), from + images::kMaxRequestKeySets);
     std::vector<firmware::KeySet> keys;

@@ -49,7 +49,8 @@ void Compare(const v1::Image& image, const std::vector<KeyUse>& uses,
 Result<void> CheckImage(const RestContext& context, const v1::Image& image,
                         const firmware::KeyUpdate& update, v1::CheckUpdateReply& reply) {
   constexpr size_t kAtOnce = images::kMaxRequestKeySets / 2;
-  ASSIGN_OR_RETURN(const std::vector<KeyUse> uses, UsesOfImage(context, image));
+  const auto [uses, unknown] = UsesOfImage(context, image);
+  for (const std::string& one : unknown) reply.add_unknown(one);
   for (size_t from = 0; from < uses.size(); from += kAtOnce) {
     const std::vector<KeyUse> some(
         uses.begin() + static_cast<ptrdiff_t>(from),
@@ -136,9 +137,10 @@ Result<std::vector<images::KeySetReport>> JudgeImage(
   return inspected.inspection().reports;
 }
 
-Result<std::vector<KeyUse>> UsesOfImage(const RestContext& context, const v1::Image& image) {
+ImageUses UsesOfImage(const RestContext& context, const v1::Image& image) {
   const View& view = context.controller.view();
-  std::vector<KeyUse> uses;
+  ImageUses out;
+  std::vector<KeyUse>& uses = out.uses;
   for (const firmware::KeySet& keys : context.key_sets) {
     const auto key_set = view.Get<v1::KeySet>(keys.name);
     uses.push_back({.name = keys.name,
@@ -152,18 +154,24 @@ Result<std::vector<KeyUse>> UsesOfImage(const RestContext& context, const v1::Im
       continue;
     }
     // What os_secure_boot_signature adds makes it another set.
-    ASSIGN_OR_RETURN(firmware::KeySet keys, KeysFor(view, *instance));
-    auto use = std::ranges::find(uses, keys, &KeyUse::keys);
+    Result<firmware::KeySet> keys = KeysFor(view, *instance);
+    if (!keys.has_value()) {
+      // It keeps nobody from learning of the others.
+      out.unknown.push_back("instance " + instance->metadata().name() + ": " +
+                            keys.error().Describe());
+      continue;
+    }
+    auto use = std::ranges::find(uses, *keys, &KeyUse::keys);
     if (use == uses.end()) {
-      uses.push_back({.name = keys.name,
+      uses.push_back({.name = keys->name,
                       .version = instance->spec().key_set_version(),
-                      .keys = std::move(keys),
+                      .keys = *std::move(keys),
                       .instances = {}});
       use = std::prev(uses.end());
     }
     use->instances.push_back(instance->metadata().name());
   }
-  return uses;
+  return out;
 }
 
 Preflight PreflightOf(const RestContext& context) {

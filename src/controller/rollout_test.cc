@@ -380,6 +380,28 @@ TEST_F(RolloutTest, ImageThatWouldStopBootingIsSkippedUnlessAskedFor) {
   EXPECT_EQ(plan->status().instances(0).state(), "waiting");
 }
 
+TEST_F(RolloutTest, InstanceThatCannotHaveTheVersionIsSkippedByNameAndKeepsNobodyBack) {
+  Run("web1");
+  Run("web2");
+  Write(2);
+  // As one that was stored before such a version was refused.
+  const auto stored = rig_.controller().resources().Modify<v1::Instance>(
+      "web1", [](v1::Instance& instance) -> Result<ResourceStore::Change> {
+        (*instance.mutable_spec()->mutable_properties())["os_secure_boot_signature"] = "prod@999";
+        return ResourceStore::Change::kWrite;
+      });
+  ASSERT_TRUE(view().WaitFor(stored->metadata().revision()).has_value());
+  Result<v1::Rollout> plan = Plan(1);
+  ASSERT_TRUE(plan.has_value()) << plan.error().Describe();
+  for (const v1::RolloutInstance& one : plan->status().instances()) {
+    EXPECT_EQ(one.state(), one.instance() == "web1" ? "skipped" : "waiting") << one.instance();
+    EXPECT_EQ(one.canary(), one.instance() == "web2");
+  }
+  // Asked for by name, it is an error.
+  plan->mutable_spec()->add_instances("web1");
+  EXPECT_EQ(PlanRollout(view(), kStartsAll, *plan).error().code(), ErrorCode::kNotFound);
+}
+
 TEST_F(RolloutTest, EachImageIsJudgedOnce) {
   Run("web1");
   Run("web2");

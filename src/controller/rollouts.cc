@@ -299,6 +299,15 @@ Result<v1::RolloutInstance> PlanOne(const View& view, const v1::RolloutSpec& spe
   return one;
 }
 
+v1::RolloutInstance Unplannable(const v1::Instance& instance, const Error& why) {
+  v1::RolloutInstance one;
+  one.set_instance(instance.metadata().name());
+  one.set_from_key_set(KeySetOf(instance));
+  one.set_from_version(instance.spec().key_set_version());
+  Mark(one, "skipped", "it cannot have the version: " + Printable(why.Describe(), 500));
+  return one;
+}
+
 Result<void> ChooseCanaries(const View& view, v1::Rollout& rollout) {
   int32_t wanted = rollout.spec().canaries();
   rollout.mutable_status()->set_state(wanted > 0 ? v1::ROLLOUT_CANARY : v1::ROLLOUT_ROLLING);
@@ -341,8 +350,11 @@ Result<void> PlanRollout(const View& view, const Preflight& preflight, v1::Rollo
   RETURN_IF_ERROR(CheckFree(view, chosen));
   Judge judge(view, preflight);
   for (const auto& instance : chosen) {
-    ASSIGN_OR_RETURN(*rollout.mutable_status()->add_instances(),
-                     PlanOne(view, spec, *instance, judge));
+    Result<v1::RolloutInstance> one = PlanOne(view, spec, *instance, judge);
+    if (!one.has_value() && !spec.instances().empty()) return one.error();
+    // Nobody asked for this very instance: it does not keep the others from their keys.
+    *rollout.mutable_status()->add_instances() =
+        one.has_value() ? *std::move(one) : Unplannable(*instance, one.error());
   }
   const auto& all = rollout.status().instances();
   if (std::ranges::none_of(all, [](const auto& one) { return Is(one, "waiting"); })) {

@@ -37,9 +37,9 @@ RolloutStep AdvanceRollout(
 
 // Chooses the instances, the canaries and those that are skipped, and judges each image once.
 //   rollout: spec is completed (version, instances); status is replaced.
-// Errors: kNotFound (key set, version, instance), kInvalidInput (an instance that cannot have the
-// key set; canaries asked for and none can be verified), kConflict (an instance is in another
-// roll-out that is under way; nothing is left to do).
+// Errors: kNotFound (key set, version, instance), kInvalidInput (an instance that was named and
+// cannot have the key set; canaries asked for and none can be verified), kConflict (an instance is
+// in another roll-out that is under way; nothing is left to do).
 Result<void> PlanRollout(const View& view, const Preflight& preflight, v1::Rollout& rollout);
 // Stores a planned roll-out; the reconciler does the rest. When it returns, the view has seen it.
 // Errors: kConflict (the name is taken; the key set changed meanwhile), and the store's.
