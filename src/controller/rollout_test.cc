@@ -59,6 +59,17 @@ class Advance : public testing::Test {
     boot.mutable_effective()->set_key_set_version(instances_[name].spec().key_set_version());
     boot.mutable_measured()->set_verdict(verdict);
   }
+  void Difference(const std::string& name, int pcr) {
+    v1::BootStatus& boot = *instances_[name].mutable_status()->mutable_boot();
+    boot.mutable_measured()->mutable_first_difference()->set_pcr(pcr);
+  }
+  // To where all have the new version and the canary was verified.
+  void Roll() {
+    Step();
+    Boot("a", v1::BOOT_VERIFIED);
+    EXPECT_EQ(Step(), "bc");
+    ASSERT_EQ(state(), v1::ROLLOUT_ROLLING);
+  }
   // Steps, and makes the changes, as the reconciler does. Returns the names that were changed.
   std::string Step() {
     const RolloutStep step = AdvanceRollout(rollout_, [this](const std::string& name) {
@@ -120,28 +131,82 @@ TEST_F(Advance, VersionOfAnUnchangedVerdictDoesNotCount) {
 }
 
 class BadBoot : public Advance, public testing::WithParamInterface<v1::BootVerdict> {};
-TEST_P(BadBoot, EveryInstanceGoesBackToItsVersion) {
+TEST_P(BadBoot, OneOfACanaryTakesItBack) {
   Step();
-  Boot("a", v1::BOOT_VERIFIED);
-  Step();
-  Boot("b", GetParam());
-  instances_["b"].mutable_status()->mutable_boot()->mutable_measured()->add_reasons("PCR 7");
+  Boot("a", GetParam());
+  instances_["a"].mutable_status()->mutable_boot()->mutable_measured()->add_reasons("PCR 7");
   EXPECT_EQ(Step(), "");
   EXPECT_EQ(state(), v1::ROLLOUT_RETURNING);
-  EXPECT_EQ(Step(), "abc");
+  EXPECT_EQ(Step(), "a");
   EXPECT_EQ(Step(), "");
   EXPECT_EQ(state(), v1::ROLLOUT_RETURNED);
-  EXPECT_EQ(StateOf(0), "returned");
-  EXPECT_EQ(StateOf(1), "bad");
-  EXPECT_EQ(StateOf(2), "returned");
-  EXPECT_THAT(rollout_.status().reason(), HasSubstr("instance b"));
+  EXPECT_EQ(StateOf(0), "bad");
+  EXPECT_EQ(StateOf(1), "waiting");
+  EXPECT_THAT(rollout_.status().reason(), HasSubstr("instance a"));
   EXPECT_THAT(rollout_.status().reason(), HasSubstr("PCR 7"));
-  for (const auto& [name, instance] : instances_) {
-    EXPECT_EQ(instance.spec().key_set_version(), 1) << name;
-  }
+  EXPECT_EQ(instances_["a"].spec().key_set_version(), 1);
   EXPECT_EQ(Step(), "");
 }
 INSTANTIATE_TEST_SUITE_P(Verdicts, BadBoot, testing::Values(v1::BOOT_DIVERGED, v1::BOOT_REFUSED));
+
+TEST_F(Advance, AfterTheCanariesABootThatTheKeysDoNotExplainIsMarkedAlone) {
+  Roll();
+  Boot("b", v1::BOOT_DIVERGED);
+  Difference("b", 9);
+  Boot("c", v1::BOOT_REFUSED);
+  EXPECT_EQ(Step(), "");
+  EXPECT_EQ(StateOf(1), "bad");
+  EXPECT_EQ(StateOf(2), "bad");
+  EXPECT_EQ(state(), v1::ROLLOUT_DONE);
+  EXPECT_THAT(rollout_.status().reason(), HasSubstr("2 instances are bad"));
+}
+
+TEST_F(Advance, AfterTheCanariesOneInstanceIsNotEnough) {
+  Roll();
+  Boot("b", v1::BOOT_DIVERGED);
+  Difference("b", 7);
+  EXPECT_EQ(Step(), "");
+  EXPECT_EQ(state(), v1::ROLLOUT_ROLLING);
+  EXPECT_EQ(StateOf(1), "bad");
+  Boot("c", v1::BOOT_VERIFIED);
+  Step();
+  EXPECT_EQ(state(), v1::ROLLOUT_DONE);
+}
+
+TEST_F(Advance, EnoughBootsThatTheKeysExplainTakeItBack) {
+  Roll();
+  Boot("b", v1::BOOT_DIVERGED);
+  Difference("b", 7);
+  rollout_.mutable_status()->mutable_instances(2)->set_unbootable("shim is revoked");
+  Boot("c", v1::BOOT_REFUSED);
+  Step();
+  EXPECT_EQ(state(), v1::ROLLOUT_RETURNING);
+  EXPECT_EQ(Step(), "abc");
+  Step();
+  EXPECT_EQ(StateOf(0), "returned");
+}
+
+TEST_F(Advance, OneTenantAloneTakesNothingOfOthersBack) {
+  for (const std::string name : {"b", "c"}) {
+    instances_[name].mutable_metadata()->set_tenant("acme");
+  }
+  Roll();
+  for (const std::string name : {"b", "c"}) {
+    Boot(name, v1::BOOT_DIVERGED);
+    Difference(name, 7);
+  }
+  Step();
+  EXPECT_EQ(state(), v1::ROLLOUT_DONE);
+  EXPECT_EQ(StateOf(0), "verified");
+}
+
+TEST_F(Advance, WhatWasVerifiedIsNotBadLater) {
+  Roll();
+  Boot("a", v1::BOOT_DIVERGED);
+  Difference("a", 7);
+  Step();
+  EXPECT_EQ(StateOf(0), "verified");
+}
 
 TEST_F(Advance, BadVerdictUnderTheFormerVersionTakesNothingBack) {
   Step();
@@ -150,17 +215,17 @@ TEST_F(Advance, BadVerdictUnderTheFormerVersionTakesNothingBack) {
   EXPECT_EQ(state(), v1::ROLLOUT_CANARY);
 }
 
-TEST_F(Advance, CrashBeforeTheVerdictTakesItBackAndOneAfterItDoesNot) {
+TEST_F(Advance, CrashOfACanaryBeforeTheVerdictTakesItBackAndOneAfterItDoesNot) {
   Step();
-  Boot("a", v1::BOOT_VERIFIED);
-  Step();
+  Boot("a", v1::BOOT_PENDING);
   instances_["a"].mutable_status()->set_phase(v1::INSTANCE_CRASHED);
-  Step();
-  EXPECT_EQ(state(), v1::ROLLOUT_ROLLING);
-  Boot("b", v1::BOOT_PENDING);
-  instances_["b"].mutable_status()->set_phase(v1::INSTANCE_CRASHED);
+  const v1::Rollout before = rollout_;
   Step();
   EXPECT_EQ(state(), v1::ROLLOUT_RETURNING);
+  rollout_ = before;
+  Boot("a", v1::BOOT_VERIFIED);
+  Step();
+  EXPECT_EQ(state(), v1::ROLLOUT_ROLLING);
 }
 
 TEST_F(Advance, InstanceThatCannotStartWithItTakesItBack) {
@@ -202,10 +267,11 @@ TEST_F(Advance, StepThatWasMadeButNotNotedIsMadeAgainWithoutHarm) {
 }
 
 TEST_F(Advance, ReturnThatWasInterruptedGoesOnAndNothingIsSetAgain) {
-  Step();
-  Boot("a", v1::BOOT_VERIFIED);
-  Step();
-  Boot("b", v1::BOOT_DIVERGED);
+  Roll();
+  for (const std::string name : {"b", "c"}) {
+    Boot(name, v1::BOOT_DIVERGED);
+    Difference(name, 7);
+  }
   Step();
   ASSERT_EQ(state(), v1::ROLLOUT_RETURNING);
   // The controller ended after the first ones were taken back; they booted well with what they had.
@@ -327,12 +393,12 @@ TEST_F(RolloutTest, InstancesFollowTheirVerifiedCanary) {
   EXPECT_TRUE(AwaitState(v1::ROLLOUT_DONE));
 }
 
-TEST_F(RolloutTest, BadBootTakesItBackAlsoAfterARestart) {
+TEST_F(RolloutTest, BadBootsTakeItBackAlsoAfterARestart) {
   Run("web1");
   Run("web2");
   Write(2);
-  Start(1);
-  Reboot("web1", 2, v1::BOOT_VERIFIED);
+  Start(0);
+  EXPECT_TRUE(AwaitVersion("web1", 2));
   EXPECT_TRUE(AwaitVersion("web2", 2));
   agent_->Disconnect();
   rig_.Stop();
@@ -347,7 +413,8 @@ TEST_F(RolloutTest, BadBootTakesItBackAlsoAfterARestart) {
     *report.mutable_status() = instance->status();
     v1::BootStatus& boot = *report.mutable_status()->mutable_boot();
     boot.mutable_effective()->set_key_set_version(2);
-    boot.mutable_measured()->set_verdict(name == "web2" ? v1::BOOT_DIVERGED : v1::BOOT_VERIFIED);
+    boot.mutable_measured()->set_verdict(v1::BOOT_DIVERGED);
+    boot.mutable_measured()->mutable_first_difference()->set_pcr(7);
   }
   ASSERT_TRUE(agent->Connect(hello).has_value());
   EXPECT_TRUE(AwaitState(v1::ROLLOUT_RETURNED));

@@ -3,7 +3,9 @@
 
 #include <algorithm>
 #include <map>
+#include <set>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -21,6 +23,8 @@ using Find = std::function<std::shared_ptr<const v1::Instance>(const std::string
 using Instances = std::vector<std::shared_ptr<const v1::Instance>>;
 
 constexpr size_t kMaxInstances = 2000;
+// Agents name it when the keys could not be placed.
+constexpr std::string_view kVariableStore = "variable store";
 
 bool Is(const v1::RolloutInstance& one, std::string_view state) { return one.state() == state; }
 
@@ -35,61 +39,112 @@ std::string Verdict(const v1::BootMeasured& measured) {
   return word;
 }
 
+// Why the boot of an instance is bad, as far as can be told.
+enum class Blame { kNone, kInstance, kKeys };
+
+// Guests write their own disks and extend their own PCRs: only what keys change speaks of keys.
+Blame BlameFor(const v1::BootMeasured& measured, const v1::RolloutInstance& one) {
+  constexpr int kSecureBootPcr = 7;
+  const bool keys = measured.verdict() == v1::BOOT_REFUSED
+                        ? !one.unbootable().empty()
+                        : measured.first_difference().pcr() == kSecureBootPcr;
+  return keys ? Blame::kKeys : Blame::kInstance;
+}
+
 void Mark(v1::RolloutInstance& one, const char* state, std::string detail) {
   one.set_state(state);
   one.set_detail(std::move(detail));
 }
 
 // What became of an instance that has the version: its boot, or when it will have one.
-void JudgeBoot(const v1::RolloutSpec& spec, const v1::Instance& instance,
-               v1::RolloutInstance& one) {
+Blame JudgeBoot(const v1::RolloutSpec& spec, const v1::Instance& instance,
+                v1::RolloutInstance& one) {
   const v1::InstanceStatus& status = instance.status();
   const v1::BootEffective& effective = status.boot().effective();
   const v1::BootMeasured& measured = status.boot().measured();
+  const auto mark = [&](Blame blame, const char* state, std::string detail) {
+    Mark(one, state, std::move(detail));
+    return blame;
+  };
   const bool started =
       effective.key_set() == spec.key_set() && effective.key_set_version() == spec.version();
-  const bool bad =
-      measured.verdict() == v1::BOOT_DIVERGED || measured.verdict() == v1::BOOT_REFUSED;
-  if (started && bad) return Mark(one, "bad", "its boot is " + Verdict(measured));
-  if (Is(one, "verified")) return;
+  // It has shown that it boots with them: what it does later is its own.
+  if (Is(one, "verified")) return Blame::kNone;
+  if (started &&
+      (measured.verdict() == v1::BOOT_DIVERGED || measured.verdict() == v1::BOOT_REFUSED)) {
+    return mark(BlameFor(measured, one), "bad", "its boot is " + Verdict(measured));
+  }
   if (status.phase() == v1::INSTANCE_FAILED) {
-    return Mark(one, "bad", "it could not start: " + status.reason());
+    const bool keys = status.reason().find(kVariableStore) != std::string::npos;
+    return mark(keys ? Blame::kKeys : Blame::kInstance, "bad",
+                "it could not start: " + status.reason());
   }
   if (!started) {
     const bool runs = status.phase() == v1::INSTANCE_RUNNING;
-    return Mark(one, "set",
+    return mark(Blame::kNone, "set",
                 runs ? "takes effect at its next reboot" : "takes effect when it starts");
   }
-  if (measured.verdict() == v1::BOOT_VERIFIED) return Mark(one, "verified", "");
+  if (measured.verdict() == v1::BOOT_VERIFIED) return mark(Blame::kNone, "verified", "");
   if (status.phase() == v1::INSTANCE_CRASHED) {
-    return Mark(one, "bad", "it crashed before its boot was verified: " + status.last_exit());
+    return mark(Blame::kInstance, "bad",
+                "it crashed before its boot was verified: " + status.last_exit());
   }
-  Mark(one, "set",
-       measured.verdict() == v1::BOOT_UNMEASURED
-           ? "started with it; its boot is not measured"
-           : "started with it; waits for the verdict on its boot");
+  return mark(Blame::kNone, "set",
+              measured.verdict() == v1::BOOT_UNMEASURED
+                  ? "started with it; its boot is not measured"
+                  : "started with it; waits for the verdict on its boot");
 }
 
-void Look(const v1::RolloutSpec& spec, const Find& find, v1::RolloutInstance& one) {
-  if (Is(one, "skipped")) return;
+Blame Look(const v1::RolloutSpec& spec, const Find& find, v1::RolloutInstance& one) {
+  const auto skip = [&](std::string why) {
+    Mark(one, "skipped", std::move(why));
+    return Blame::kNone;
+  };
+  if (Is(one, "skipped")) return Blame::kNone;
   const auto instance = find(one.instance());
   if (instance == nullptr || instance->metadata().has_delete_time()) {
-    return Mark(one, "skipped", "the instance was deleted");
+    return skip("the instance was deleted");
   }
   const bool has_it = HasKeys(*instance, spec.key_set(), spec.version());
   const bool has_old = HasKeys(*instance, one.from_key_set(), one.from_version());
   if (!has_it && !(Is(one, "waiting") && has_old)) {
-    return Mark(one, "skipped",
-                "somebody gave it key set " +
-                    VersionWords(KeySetOf(*instance), instance->spec().key_set_version()));
+    return skip("somebody gave it key set " +
+                VersionWords(KeySetOf(*instance), instance->spec().key_set_version()));
   }
   if (Is(one, "waiting")) {
     if (instance->status().phase() == v1::INSTANCE_FAILED) {
-      return Mark(one, "skipped", "it could not start with the version that it has");
+      return skip("it could not start with the version that it has");
     }
-    if (!has_it) return;
+    if (!has_it) return Blame::kNone;
   }
-  JudgeBoot(spec, *instance, one);
+  return JudgeBoot(spec, *instance, one);
+}
+
+// The bad instances that speak against the keys; empty: not enough of them. A canary is there to
+// find what is wrong, so one is enough. Later it takes a tenth of the instances and two of them,
+// of two tenants where there are two: else a guest or tenant could hold up everybody's keys.
+std::vector<std::string> AgainstKeys(const v1::RolloutStatus& status,
+                                     const std::vector<Blame>& blames, const Find& find) {
+  const bool canary = status.state() == v1::ROLLOUT_CANARY;
+  std::vector<std::string> against;
+  std::set<std::string> tenants;
+  std::set<std::string> tenants_against;
+  size_t count = 0;
+  for (size_t i = 0; i < blames.size(); ++i) {
+    const v1::RolloutInstance& one = status.instances(static_cast<int>(i));
+    const auto instance = find(one.instance());
+    if (Is(one, "skipped") || instance == nullptr) continue;
+    ++count;
+    tenants.insert(instance->metadata().tenant());
+    if (blames[i] == Blame::kKeys || (canary && blames[i] == Blame::kInstance)) {
+      against.push_back(one.instance() + ": " + one.detail());
+      tenants_against.insert(instance->metadata().tenant());
+    }
+  }
+  if (canary) return against;
+  const size_t enough = std::min(count, std::max<size_t>(2, (count + 9) / 10));
+  const bool of_enough = tenants_against.size() >= std::min<size_t>(2, tenants.size());
+  return against.size() >= enough && of_enough ? against : std::vector<std::string>();
 }
 
 KeySetChange Forward(const v1::RolloutSpec& spec, const v1::RolloutInstance& one) {
@@ -110,11 +165,13 @@ KeySetChange Back(const v1::RolloutSpec& spec, const v1::RolloutInstance& one) {
 
 // From here on it goes back, whatever else happens: nothing is changed before that is stored, for
 // boots with the former keys say nothing of the new ones any more.
-void BeginReturn(RolloutStep& step) {
+void BeginReturn(const std::vector<std::string>& against, RolloutStep& step) {
   step.status.set_state(v1::ROLLOUT_RETURNING);
-  const auto& all = step.status.instances();
-  const auto bad = std::ranges::find_if(all, [](const auto& one) { return Is(one, "bad"); });
-  step.status.set_reason("instance " + bad->instance() + ": " + bad->detail());
+  step.status.set_reason("instance " + against.front());
+  if (against.size() > 1) {
+    step.status.set_reason(step.status.reason() + "; and " + std::to_string(against.size() - 1) +
+                           " more");
+  }
 }
 
 // Takes back what is not back yet; once everything is, says so.
@@ -146,7 +203,7 @@ void Return(const v1::RolloutSpec& spec, const Find& find, RolloutStep& step) {
 
 // Whether nothing more is to be waited for.
 bool IsSettled(const v1::RolloutInstance& one, const Find& find) {
-  if (Is(one, "verified") || Is(one, "skipped")) return true;
+  if (Is(one, "verified") || Is(one, "skipped") || Is(one, "bad")) return true;
   const auto instance = find(one.instance());
   return !one.canary() && Is(one, "set") && instance != nullptr &&
          instance->spec().tpm_model() == "none";
@@ -162,9 +219,10 @@ RolloutStep AdvanceRollout(const v1::Rollout& rollout, const Find& find) {
     return step;
   }
   auto& all = *step.status.mutable_instances();
-  for (v1::RolloutInstance& one : all) Look(rollout.spec(), find, one);
-  if (std::ranges::any_of(all, [](const auto& one) { return Is(one, "bad"); })) {
-    BeginReturn(step);
+  std::vector<Blame> blames;
+  for (v1::RolloutInstance& one : all) blames.push_back(Look(rollout.spec(), find, one));
+  if (const auto against = AgainstKeys(step.status, blames, find); !against.empty()) {
+    BeginReturn(against, step);
     return step;
   }
   const auto canary_with = [&](std::string_view state) {
@@ -186,6 +244,11 @@ RolloutStep AdvanceRollout(const v1::Rollout& rollout, const Find& find) {
   }
   if (std::ranges::all_of(all, [&](const auto& one) { return IsSettled(one, find); })) {
     step.status.set_state(v1::ROLLOUT_DONE);
+    const auto bad = std::ranges::count_if(all, [](const auto& one) { return Is(one, "bad"); });
+    if (bad > 0) {
+      step.status.set_reason(std::to_string(bad) +
+                             " instances are bad for reasons of their own: see each");
+    }
   }
   return step;
 }
@@ -294,6 +357,7 @@ Result<v1::RolloutInstance> PlanOne(const View& view, const v1::RolloutSpec& spe
     return one;
   }
   ASSIGN_OR_RETURN(const std::string why_not, judge.WhyNot(wanted));
+  one.set_unbootable(why_not);
   const bool skip = !why_not.empty() && !spec.include_unbootable();
   Mark(one, skip ? "skipped" : "waiting", why_not);
   return one;
