@@ -11,6 +11,9 @@
 namespace vallum::controller {
 namespace {
 
+// No host makes a variable store for this.
+constexpr const char* kImportedVariables = "an import";
+
 std::shared_ptr<const v1::Image> AsImage(const v1::Snapshot& snapshot) {
   auto image = std::make_shared<v1::Image>();
   image->mutable_metadata()->set_name("of snapshot " + snapshot.metadata().name());
@@ -26,6 +29,9 @@ std::shared_ptr<const v1::Image> AsImage(const v1::Snapshot& snapshot) {
   *status.mutable_boot_binaries() = from.boot_binaries();
   return image;
 }
+
+// One that a host took is of an instance.
+bool IsImported(const v1::Snapshot& snapshot) { return snapshot.status().instance_uid().empty(); }
 
 }  // namespace
 
@@ -103,6 +109,12 @@ Result<TrustCrossing> CheckTrust(const v1::InstanceSpec& spec, const v1::Pool& p
           "which is recorded");
 }
 
+bool HasImportedTpm(const View& view, const v1::InstanceSpec& spec) {
+  if (spec.tpm_origin() != v1::TPM_ORIGIN_COPY) return false;
+  const auto snapshot = view.Get<v1::Snapshot>(spec.snapshot());
+  return snapshot == nullptr || snapshot->status().tpm_imported() || IsImported(*snapshot);
+}
+
 void SetDesiredOrigin(const View& view, const v1::Instance& instance,
                       v1::DesiredInstance& desired) {
   const auto image = OriginOf(view, instance.spec());
@@ -117,7 +129,10 @@ void SetDesiredOrigin(const View& view, const v1::Instance& instance,
   if (snapshot == nullptr) return;
   v1::SnapshotSource& source = *desired.mutable_snapshot();
   source.set_variables_sha256(snapshot->status().variables().content_sha256());
-  source.set_variable_origin(snapshot->status().variable_origin());
+  // Hosts leave a store as it is that was made for the keys they would place: only a host's own
+  // word says so, whatever an older controller has kept of an import.
+  source.set_variable_origin(IsImported(*snapshot) ? kImportedVariables
+                                                   : snapshot->status().variable_origin());
   if (instance.spec().tpm_origin() == v1::TPM_ORIGIN_COPY) {
     source.set_tpm_sha256(snapshot->status().tpm().content_sha256());
   }

@@ -28,6 +28,10 @@ enum class TrustCrossing { kNone, kAllowed };
 // Errors: kConflict (trusted instance, other pool, and nobody allowed it).
 Result<TrustCrossing> CheckTrust(const v1::InstanceSpec& spec, const v1::Pool& pool);
 
+// Whether the state of its vTPM came from outside, at first or second hand: then nobody knows who
+// else has its keys.
+bool HasImportedTpm(const View& view, const v1::InstanceSpec& spec);
+
 // The image that a host starts the instance from, and what its first start takes over.
 void SetDesiredOrigin(const View& view, const v1::Instance& instance, v1::DesiredInstance& desired);
 

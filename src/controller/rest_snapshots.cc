@@ -166,7 +166,6 @@ Result<Response> Import(RestContext& context, const Request& request, const Prin
   *snapshot.mutable_status()->mutable_instance_spec() = wanted.spec();
   snapshot.mutable_status()->mutable_boot()->set_type(wanted.spec().boot().type());
   snapshot.mutable_status()->mutable_boot()->set_mode(wanted.spec().boot().mode());
-  snapshot.mutable_status()->set_variable_origin(Printable(wanted.variable_origin(), 500));
   SecretBytes tpm;
   if (!wanted.tpm().empty()) {
     ASSIGN_OR_RETURN(tpm, OpenWithPassphrase(AsBytes(wanted.tpm()), passphrase));

@@ -129,5 +129,22 @@ TEST_F(SnapshotImportTest, ImportNamesNoKeySetThatItsTenantDoesNotSeeAndNoVersio
   EXPECT_EQ(Import(body).status, 404);
 }
 
+TEST_F(SnapshotImportTest, WhatAnImportSaysOfTheMakingOfItsVariablesCountsForNothing) {
+  const auto agent = rig_.ConnectedAgent("node1");
+  json body = MakeValidImport();
+  body["variableOrigin"] = "SECURE key set microsoft version 1 abcd";
+  ASSERT_EQ(Import(body).status, 201);
+  EXPECT_EQ(rig_.controller().view().Get<v1::Snapshot>("snap")->status().variable_origin(), "");
+  // As one that was imported before.
+  Change<v1::Snapshot>("snap", [](v1::Snapshot& snapshot) {
+    snapshot.mutable_status()->set_variable_origin("SECURE key set microsoft version 1 abcd");
+  });
+  ASSERT_EQ(CreateFromIt().status, 202);
+  const auto desired = agent->NextInstance();
+  ASSERT_TRUE(desired.has_value());
+  EXPECT_NE(desired->snapshot().variables_sha256(), "");
+  EXPECT_EQ(desired->snapshot().variable_origin(), "an import");
+}
+
 }  // namespace
 }  // namespace vallum::controller
