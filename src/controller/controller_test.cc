@@ -2,9 +2,6 @@
 // A whole controller with agents that speak the real protocol.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <openssl/ec.h>
-#include <openssl/evp.h>
-#include <openssl/x509.h>
 #include <sys/stat.h>
 
 #include <algorithm>
@@ -708,23 +705,12 @@ TEST_F(ControllerTest, ConsoleNeedsAnInstanceAndItsAgent) {
 
 // ---- vTPMs ----
 
-// A P-256 key as SubjectPublicKeyInfo.
-std::string MakeEndorsementKey() {
-  EVP_PKEY* key = EVP_EC_gen("P-256");
-  unsigned char* der = nullptr;
-  const int size = i2d_PUBKEY(key, &der);
-  std::string text(reinterpret_cast<const char*>(der), static_cast<size_t>(size));
-  OPENSSL_free(der);
-  EVP_PKEY_free(key);
-  return text;
-}
-
 TEST_F(ControllerTest, VtpmIsCertifiedForTheHostThatRunsItAndNoOther) {
   rig_.MakeReadyImage("debian12");
   const auto agent = rig_.ConnectedAgent("node1");
   const v1::DesiredInstance desired = RunningInstance(*agent, "web1");
   const auto other = rig_.ConnectedAgent("node2");
-  const std::string key = MakeEndorsementKey();
+  const std::string key = FakeAgent::MakeEndorsementKey();
   std::string pem;
   EXPECT_EQ(other->IssueVtpm(desired.uid(), key, pem).error_code(),
             grpc::StatusCode::UNAUTHENTICATED);

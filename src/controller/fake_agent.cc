@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "controller/fake_agent.h"
 
+#include <openssl/ec.h>
+#include <openssl/evp.h>
+#include <openssl/x509.h>
+
 #include <memory>
 #include <string>
 #include <utility>
@@ -219,6 +223,16 @@ v1::BootEvidence FakeAgent::MakeEvidence(int tpm_resets) {
   event.set_digest(std::string(AsText(
       measure::ActionDigest(HashAlgorithm::kSha256, "Exit Boot Services Returned with Success"))));
   return evidence;
+}
+
+std::string FakeAgent::MakeEndorsementKey() {
+  EVP_PKEY* key = EVP_EC_gen("P-256");
+  unsigned char* der = nullptr;
+  const int size = i2d_PUBKEY(key, &der);
+  std::string text(reinterpret_cast<const char*>(der), static_cast<size_t>(size));
+  OPENSSL_free(der);
+  EVP_PKEY_free(key);
+  return text;
 }
 
 v1::InstanceReport FakeAgent::MakeReport(const v1::DesiredInstance& desired,

@@ -63,6 +63,8 @@ class FakeAgent {
   static v1::InstanceReport MakeReport(const v1::DesiredInstance& desired, v1::InstancePhase phase);
   // The shortest record of a boot that has reached its operating system.
   static v1::BootEvidence MakeEvidence(int tpm_resets);
+  // A P-256 key as SubjectPublicKeyInfo.
+  static std::string MakeEndorsementKey();
 
  private:
   std::unique_ptr<v1::AgentGateway::Stub> Dial() const;

@@ -10,6 +10,7 @@
 #include "base/ids.h"
 #include "base/text.h"
 #include "controller/gateway_impl.h"
+#include "controller/instance_origin.h"
 #include "controller/problem.h"
 
 namespace vallum::controller {
@@ -40,6 +41,20 @@ Result<std::string> Gateway::Impl::DoIssueVtpm(const grpc::ServerContextBase& co
       continue;
     }
     const std::string& name = instance->metadata().name();
+    if (HasImportedTpm(parts_.view, instance->spec())) {
+      // A certificate says that these keys are this instance's and nobody else's.
+      const std::string words =
+          "the state of the vTPM was imported: who else has its keys is not known, and none of "
+          "them is certified";
+      RETURN_IF_ERROR(parts_.events.Append({.kind = "instance.vtpm-not-certified",
+                                            .severity = "warning",
+                                            .object = "instances/" + name,
+                                            .user = "hosts/" + host,
+                                            .message = words,
+                                            .tenant = instance->metadata().tenant()}));
+      return Conflict(words).WithFix(
+          "import with --tpm new to have a vTPM that can be vouched for");
+    }
     ASSIGN_OR_RETURN(
         std::string certificate,
         parts_.authority.IssueVtpm(AsBytes(request.ek_public_der()), name, request.instance_uid()));

@@ -264,6 +264,10 @@ Result<InstanceService::Accepted> InstanceService::Create(v1::Instance instance,
   *instance.mutable_status()->mutable_boot()->mutable_requested() = policy.requested;
   // Says before anything hangs what the pre-flight found.
   SetWarning(WhyUnbootable(view_, instance, preflight), instance);
+  if (HasImportedTpm(view_, spec)) {
+    instance.mutable_status()->mutable_boot()->mutable_requested()->add_warnings(
+        "its vTPM was imported: who else has its keys is not known, and none of them is certified");
+  }
   resources_.PrepareCreate(instance);
   v1::Operation operation = operations_.Make("instance.create",
                                              {.kind = Kind::kInstance,

@@ -2,13 +2,17 @@
 // Snapshots whose content and words come from outside.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <utility>
 
 #include "base/bytes.h"
+#include "base/secret_bytes.h"
 #include "controller/rest_rig.h"
+#include "controller/seal.h"
+#include "controller/snapshots.h"
 
 namespace vallum::controller {
 namespace {
@@ -144,6 +148,83 @@ TEST_F(SnapshotImportTest, WhatAnImportSaysOfTheMakingOfItsVariablesCountsForNot
   ASSERT_TRUE(desired.has_value());
   EXPECT_NE(desired->snapshot().variables_sha256(), "");
   EXPECT_EQ(desired->snapshot().variable_origin(), "an import");
+}
+
+class ImportedTpmTest : public SnapshotImportTest {
+ protected:
+  ImportedTpmTest() {
+    Change<v1::Image>("disk", [](v1::Image& image) {
+      (*image.mutable_spec()->mutable_properties())["os_secure_boot"] = "required";
+    });
+    agent_ = rig_.ConnectedAgent("node1");
+    const SecretBytes passphrase(AsBytes("a long passphrase"));
+    const auto sealed = SealWithPassphrase(AsBytes("the seeds of somebody"), passphrase);
+    json body = MakeValidImport();
+    body["spec"] = {{"flavor", "tiny"}};
+    body["tpm"] = ToBase64(*sealed);
+    body["passphrase"] = "a long passphrase";
+    const http::Response imported = Import(body);
+    EXPECT_EQ(imported.status, 201) << imported.body;
+  }
+  v1::DesiredInstance CreateWith(const std::string& origin) {
+    const json body = {{"metadata", {{"name", "web1"}}},
+                       {"spec", {{"snapshot", "snap"}, {"tpmOrigin", origin}}}};
+    const http::Response created = Send(*acme_, Method::kPost, "/v1/instances", body.dump());
+    EXPECT_EQ(created.status, 202) << created.body;
+    return *agent_->NextInstance();
+  }
+  std::string Warnings() {
+    return rig_.controller()
+        .view()
+        .Get<v1::Instance>("web1")
+        ->status()
+        .boot()
+        .requested()
+        .ShortDebugString();
+  }
+
+  std::unique_ptr<FakeAgent> agent_;
+  std::string pem_;
+};
+
+TEST_F(ImportedTpmTest, ItsKeysAreNotCertifiedAndThatIsSaid) {
+  const v1::DesiredInstance desired = CreateWith("TPM_ORIGIN_COPY");
+  const grpc::Status refused =
+      agent_->IssueVtpm(desired.uid(), FakeAgent::MakeEndorsementKey(), pem_);
+  EXPECT_EQ(refused.error_code(), grpc::StatusCode::ALREADY_EXISTS);
+  EXPECT_NE(refused.error_message().find("was imported"), std::string::npos);
+  EXPECT_NE(Warnings().find("its vTPM was imported"), std::string::npos);
+  EXPECT_TRUE(rig_.Await([](const View& view) {
+    const auto events = view.All<v1::Event>();
+    return std::ranges::any_of(events, [](const auto& event) {
+      return event->kind() == "instance.vtpm-not-certified" && event->metadata().tenant() == "acme";
+    });
+  }));
+}
+
+TEST_F(ImportedTpmTest, InstanceWithAVtpmOfItsOwnIsCertified) {
+  const v1::DesiredInstance desired = CreateWith("TPM_ORIGIN_NEW");
+  const grpc::Status issued =
+      agent_->IssueVtpm(desired.uid(), FakeAgent::MakeEndorsementKey(), pem_);
+  EXPECT_TRUE(issued.ok()) << issued.error_message();
+  EXPECT_EQ(Warnings().find("was imported"), std::string::npos);
+}
+
+TEST_F(ImportedTpmTest, CopyOfACopyIsImportedToo) {
+  CreateWith("TPM_ORIGIN_COPY");
+  // Stopped, as an instance is of which a snapshot is taken.
+  Change<v1::Instance>("web1", [](v1::Instance& instance) {
+    instance.mutable_spec()->set_power(v1::POWER_STOPPED);
+    instance.mutable_status()->set_phase(v1::INSTANCE_STOPPED);
+    instance.mutable_status()->mutable_boot()->mutable_effective()->set_type(v1::BOOT_TYPE_UEFI);
+    instance.mutable_status()->set_observed_generation(1000);
+  });
+  v1::Snapshot snapshot;
+  snapshot.mutable_metadata()->set_name("second");
+  snapshot.mutable_spec()->set_instance("web1");
+  const auto taken = rig_.controller().snapshots().Create(std::move(snapshot), kTester);
+  ASSERT_TRUE(taken.has_value()) << taken.error().Describe();
+  EXPECT_TRUE(taken->snapshot.status().tpm_imported());
 }
 
 }  // namespace

@@ -11,6 +11,7 @@
 #include "base/ids.h"
 #include "base/text.h"
 #include "controller/boot_binary.h"
+#include "controller/instance_origin.h"
 #include "images/inspection.h"
 
 namespace vallum::controller {
@@ -186,6 +187,7 @@ Result<Snapshots::Accepted> Snapshots::Create(v1::Snapshot snapshot, const Princ
     *status.mutable_instance_spec() = current.spec();
     *status.mutable_boot() = current.status().boot().requested();
     status.set_key_set_sha256(KeySetDigest(parts_.view, current));
+    status.set_tpm_imported(HasImportedTpm(parts_.view, current.spec()));
     parts_.resources.PrepareCreate(snapshot);
     v1::Instance held = current;
     held.mutable_status()->set_taking_snapshot(name);
@@ -253,6 +255,7 @@ Result<v1::Snapshot> Snapshots::Import(v1::Snapshot snapshot, const std::string&
         stored_tpm,
         StoreSealed(uid, "tpm", tpm.Reveal(SecretAccess("sealing an imported vTPM's state"))));
     *status.mutable_tpm() = stored_tpm.part;
+    status.set_tpm_imported(true);
   }
   *snapshot.mutable_status() = std::move(status);
   Result<v1::Snapshot> stored = [&]() -> Result<v1::Snapshot> {
