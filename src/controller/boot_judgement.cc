@@ -218,7 +218,7 @@ measure::BaselineJudgement JudgeEvidence(const JudgementInput& input) {
                                         : ", signed by " + Printable(binary.signer()));
       }
     }
-    return input.artefacts.Describe(digest);
+    return input.artefacts.Describe(digest, input.tenant);
   };
   measure::BaselineInput judged{.baseline = expected,
                                 .measured = measured,

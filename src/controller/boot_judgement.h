@@ -31,6 +31,7 @@ struct JudgementInput {
   bool accept_signed_updates;       // of the pool, with Secure Boot seen on
   const v1::KeySetContent& keys;    // that decide whose signer is accepted
   const KnownArtefacts& artefacts;  // for words
+  const std::string& tenant;        // of the instance: whose artefacts may be named
   measure::BootExtent extent;
 };
 // Compares a boot with a baseline. Thread-safe.

@@ -224,6 +224,7 @@ measure::BaselineJudgement BootVerdicts::Compare(const v1::Instance& instance,
                                 record.spec().agent().secure_boot() == v1::SECURE_BOOT_ON,
        .keys = KeysOf(instance, evidence, parts_.view),
        .artefacts = parts_.artefacts,
+       .tenant = instance.metadata().tenant(),
        .extent = extent});
 }
 
@@ -277,7 +278,7 @@ BootVerdicts::Judged BootVerdicts::Judge(const v1::Instance& instance) {
     const Result<Bytes> digest = FromHex(out.measured.first_difference().measured());
     if (digest.has_value()) {
       out.measured.mutable_first_difference()->set_measured_what(
-          parts_.artefacts.Describe(*digest));
+          parts_.artefacts.Describe(*digest, instance.metadata().tenant()));
     }
   }
   const v1::BootVerdict word = out.measured.verdict();

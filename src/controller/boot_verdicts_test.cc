@@ -679,6 +679,28 @@ TEST_F(BootVerdictsTest, DifferenceSaysOfWhichImageAProgramIs) {
   EXPECT_EQ(Measured().early(), v1::BOOT_DIVERGED);
 }
 
+TEST_F(BootVerdictsTest, ArtefactsOfOtherTenantsAreNotNamed) {
+  const Bytes digest = ToBytes(AsBytes(DigestOf("program")));
+  v1::Image image;
+  image.mutable_metadata()->set_name("aaa-secret");
+  image.mutable_metadata()->set_tenant("other");
+  v1::BootBinary& program = *image.mutable_status()->add_boot_binaries();
+  program.set_path("grub");
+  program.set_authenticode_sha256(ToHex(digest));
+  ASSERT_TRUE(rig_.controller().resources().Create(image).has_value());
+  image.mutable_metadata()->set_name("shared");
+  image.mutable_metadata()->clear_tenant();
+  const auto stored = rig_.controller().resources().Create(image);
+  View& view = rig_.controller().view();
+  ASSERT_TRUE(view.WaitFor(stored->metadata().revision()).has_value());
+  const KnownArtefacts artefacts(view);
+  EXPECT_EQ(artefacts.Describe(digest, "acme"), "grub of image shared, unsigned");
+  EXPECT_EQ(artefacts.Describe(digest, "other"), "grub of image aaa-secret, unsigned");
+  ASSERT_TRUE(rig_.controller().resources().Delete(Kind::kImage, "shared", 0).has_value());
+  EXPECT_TRUE(rig_.Await([&](const View&) { return artefacts.Describe(digest, "acme").empty(); }));
+  EXPECT_NE(artefacts.Describe(digest, ""), "");
+}
+
 TEST_F(BootVerdictsTest, KeyVariablesAreKnownByKeySetAndVersionUntilItIsDeleted) {
   v1::KeySet keys;
   keys.mutable_metadata()->set_name("prod");
@@ -691,11 +713,11 @@ TEST_F(BootVerdictsTest, KeyVariablesAreKnownByKeySetAndVersionUntilItIsDeleted)
   const KnownArtefacts artefacts(view);
   const Bytes digest = measure::VariableEventDigest(kBank, "dbx", firmware::kSecurityDatabaseGuid,
                                                     AsBytes(std::string_view("revocations")));
-  EXPECT_EQ(artefacts.Describe(digest), "dbx of key set prod version 2");
-  EXPECT_EQ(artefacts.Describe(measure::SeparatorDigest(kBank)), "separator");
-  EXPECT_EQ(artefacts.Describe(Bytes(32)), "");
+  EXPECT_EQ(artefacts.Describe(digest, "acme"), "dbx of key set prod version 2");
+  EXPECT_EQ(artefacts.Describe(measure::SeparatorDigest(kBank), "acme"), "separator");
+  EXPECT_EQ(artefacts.Describe(Bytes(32), ""), "");
   ASSERT_TRUE(rig_.controller().resources().Delete(Kind::kKeySet, "prod", 0).has_value());
-  EXPECT_TRUE(rig_.Await([&](const View&) { return artefacts.Describe(digest).empty(); }));
+  EXPECT_TRUE(rig_.Await([&](const View&) { return artefacts.Describe(digest, "").empty(); }));
 }
 
 // ---- limits ----

@@ -83,7 +83,7 @@ void AddFirmware(Artefacts& out) {
 KnownArtefacts::KnownArtefacts(View& view) : view_(view) {
   std::vector<Artefact> constants;
   AddFirmware(constants);
-  Replace(kFirmware, std::move(constants));
+  Replace(kFirmware, {}, std::move(constants));
   // When a controller starts, nobody else writes yet: what is read here is not older than a change.
   const Result<View::SubscriptionId> subscribed =
       view_.Subscribe(0, [this](const Change& change) { OnChange(change); });
@@ -92,7 +92,8 @@ KnownArtefacts::KnownArtefacts(View& view) : view_(view) {
   }
   for (const Kind kind : {Kind::kImage, Kind::kSnapshot, Kind::kKeySet}) {
     for (const AnyResource& resource : view_.List(kind).items) {
-      Replace(KeyOf(kind, MetadataOf(*resource).name()), ArtefactsOf(kind, *resource));
+      const v1::Metadata& metadata = MetadataOf(*resource);
+      Replace(KeyOf(kind, metadata.name()), metadata.tenant(), ArtefactsOf(kind, *resource));
     }
   }
 }
@@ -127,11 +128,12 @@ void KnownArtefacts::OnChange(const Change& change) {
     return;
   }
   const bool put = change.what == Change::What::kPut;
-  Replace(KeyOf(change.kind, change.name),
+  Replace(KeyOf(change.kind, change.name), MetadataOf(*change.resource).tenant(),
           put ? ArtefactsOf(change.kind, *change.resource) : std::vector<Artefact>());
 }
 
-void KnownArtefacts::Replace(const std::string& source, std::vector<Artefact> artefacts) {
+void KnownArtefacts::Replace(const std::string& source, const std::string& tenant,
+                             std::vector<Artefact> artefacts) {
   const std::lock_guard lock(mutex_);
   for (const Bytes& digest : digests_[source]) {
     const auto found = words_.find(digest);
@@ -146,16 +148,22 @@ void KnownArtefacts::Replace(const std::string& source, std::vector<Artefact> ar
       return;
     }
     // A program that is there twice is one; it keeps its first name.
-    if (words_[artefact.digest].try_emplace(source, std::move(artefact.words)).second) {
+    if (words_[artefact.digest]
+            .try_emplace(source, Words{tenant, std::move(artefact.words)})
+            .second) {
       digests_[source].push_back(std::move(artefact.digest));
     }
   }
 }
 
-std::string KnownArtefacts::Describe(const Bytes& digest) const {
+std::string KnownArtefacts::Describe(const Bytes& digest, const std::string& tenant) const {
   const std::lock_guard lock(mutex_);
   const auto found = words_.find(digest);
-  return found == words_.end() ? std::string() : found->second.begin()->second;
+  if (found == words_.end()) return {};
+  for (const auto& [source, words] : found->second) {
+    if (tenant.empty() || words.tenant.empty() || words.tenant == tenant) return words.words;
+  }
+  return {};
 }
 
 }  // namespace vallum::controller

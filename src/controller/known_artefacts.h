@@ -26,9 +26,11 @@ class KnownArtefacts {
   KnownArtefacts(const KnownArtefacts&) = delete;
   KnownArtefacts& operator=(const KnownArtefacts&) = delete;
 
-  // Empty when nothing has it. With several, the first by name.
+  // Empty when nothing has it that the tenant may see: the names of others' images are not for it.
+  // With several, the first by name.
   //   digest: SHA-256 bank.
-  std::string Describe(const Bytes& digest) const;
+  //   tenant: of the instance that measured it; one of no tenant is seen by operators alone.
+  std::string Describe(const Bytes& digest, const std::string& tenant) const;
 
  private:
   struct Artefact {
@@ -37,13 +39,18 @@ class KnownArtefacts {
   };
   static std::vector<Artefact> ArtefactsOf(Kind kind, const google::protobuf::Message& resource);
   void OnChange(const Change& change);
-  void Replace(const std::string& source, std::vector<Artefact> artefacts);
+  void Replace(const std::string& source, const std::string& tenant,
+               std::vector<Artefact> artefacts);
 
   View& view_;
   View::SubscriptionId subscription_ = 0;
-  mutable std::mutex mutex_;                                   // guards the members below
-  std::map<Bytes, std::map<std::string, std::string>> words_;  // digest, source ("images/x")
-  std::map<std::string, std::vector<Bytes>> digests_;          // by source
+  struct Words {
+    std::string tenant;  // whose it is; empty: everybody's
+    std::string words;
+  };
+  mutable std::mutex mutex_;                             // guards the members below
+  std::map<Bytes, std::map<std::string, Words>> words_;  // digest, source ("images/x")
+  std::map<std::string, std::vector<Bytes>> digests_;    // by source
 };
 
 }  // namespace vallum::controller
