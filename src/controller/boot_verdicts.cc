@@ -10,7 +10,7 @@
 #include "base/digest.h"
 #include "base/text.h"
 #include "controller/boot_judgement.h"
-#include "controller/key_set_content.h"
+#include "controller/instance_keys.h"
 #include "controller/resource_store.h"
 
 namespace vallum::controller {
@@ -77,16 +77,19 @@ v1::BaselineSpec SpecOf(const v1::BootEvidence& evidence, const std::string& ori
   return spec;
 }
 
-// The keys by which the instance is meant to start, else those that its firmware holds.
+// The keys by which the instance was meant to start, with what os_secure_boot_signature adds; else
+// those that its firmware holds.
 v1::KeySetContent KeysOf(const v1::Instance& instance, const v1::BootEvidence& evidence,
                          const View& view) {
   const v1::BootEffective& effective = instance.status().boot().effective();
-  if (const auto set = view.Get<v1::KeySet>(effective.key_set()); set != nullptr) {
-    if (const auto* content = FindContent(*set, effective.key_set_version()); content != nullptr) {
-      return *content;
-    }
-  }
-  return evidence.keys();
+  if (effective.key_set().empty()) return evidence.keys();
+  v1::Instance started;
+  *started.mutable_metadata() = instance.metadata();
+  *started.mutable_spec() = instance.spec();
+  started.mutable_spec()->set_key_set(effective.key_set());
+  started.mutable_spec()->set_key_set_version(effective.key_set_version());
+  Result<v1::KeySetContent> content = ContentFor(view, started);
+  return content.has_value() ? *std::move(content) : evidence.keys();
 }
 
 // The join of the agent's word with what the baseline says.

@@ -645,6 +645,36 @@ TEST_F(BootVerdictsTest, SignedUpdateIsAcceptedByThePoolsPolicyAndSaid) {
   EXPECT_TRUE(Await(v1::BOOT_DIVERGED));
 }
 
+TEST_F(BootVerdictsTest, SignerThatOsSecureBootSignatureAddsIsAccepted) {
+  Create();
+  Learn();
+  SetPool(v1::ON_DIVERGED_REPORT, true);
+  const std::string digest = ToHex(AsBytes(DigestOf("kernel 2")));
+  ASSERT_TRUE(
+      rig_.controller()
+          .resources()
+          .Modify<v1::Instance>(
+              "web1",
+              [&](v1::Instance& instance) -> Result<ResourceStore::Change> {
+                (*instance.mutable_spec()->mutable_properties())["os_secure_boot_signature"] =
+                    digest;
+                return ResourceStore::Change::kWrite;
+              })
+          .has_value());
+  v1::BootEvidence evidence = UpdatedKernel(2);
+  evidence.clear_keys();
+  Report(v1::BOOT_PENDING, 2);
+  EXPECT_TRUE(Await(v1::BOOT_PENDING));
+  Send(evidence);
+  v1::InstanceReport report = Word(v1::BOOT_VERIFIED, 2);
+  v1::BootEffective& effective = *report.mutable_status()->mutable_boot()->mutable_effective();
+  effective.set_key_set("microsoft");
+  effective.set_key_set_version(1);
+  agent_->Report(report);
+  EXPECT_TRUE(Await(v1::BOOT_VERIFIED));
+  EXPECT_THAT(Measured().accepted_changes(), Contains(HasSubstr("signer accepted")));
+}
+
 TEST_F(BootVerdictsTest, WithoutSecureBootNoUpdateIsAccepted) {
   Create();
   Learn();
