@@ -2,7 +2,9 @@
 #include "controller/boot_verdicts.h"
 
 #include <algorithm>
+#include <map>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <utility>
 #include <vector>
@@ -18,6 +20,7 @@ namespace {
 
 constexpr int kMaxReasons = 8;
 constexpr int kMaxAcceptedChanges = 32;
+constexpr size_t kMaxCompared = 1024;
 
 bool IsFinal(v1::BootVerdict verdict) {
   return verdict == v1::BOOT_VERIFIED || verdict == v1::BOOT_DIVERGED ||
@@ -141,6 +144,27 @@ v1::BootMeasured Join(const v1::Instance& instance, const v1::Baseline& baseline
   return measured;
 }
 
+// Of everything that a comparison depends on, but for the words of artefacts.
+std::string WhatDecides(const JudgementInput& input, int64_t baseline_revision) {
+  Hasher hasher(HashAlgorithm::kSha256);
+  const auto add = [&](const std::string& part) {
+    hasher.Update(AsBytes(std::to_string(part.size()) + " " + part));
+  };
+  add(EventsSha256(input.evidence));
+  add(std::to_string(baseline_revision));
+  add(input.platform);
+  add(input.accept_signed_updates ? "signed updates" : "");
+  add(input.extent == measure::BootExtent::kWhole ? "whole" : "under way");
+  add(input.keys.SerializeAsString());
+  for (const v1::BootBinary& binary : input.evidence.boot_binaries()) {
+    add(binary.SerializeAsString());
+  }
+  for (const v1::PredictedPcr& pcr : input.evidence.prediction()) {
+    add(std::to_string(pcr.pcr()) + pcr.knowledge());
+  }
+  return ToHex(hasher.Finish());
+}
+
 v1::BootMeasured Undecided(v1::BootMeasured measured, v1::BootVerdict verdict,
                            const std::string& reason) {
   measured.set_verdict(verdict);
@@ -216,19 +240,39 @@ Result<void> BootVerdicts::TakeWord(const std::string& uid, const v1::BootMeasur
 measure::BaselineJudgement BootVerdicts::Compare(const v1::Instance& instance,
                                                  const v1::BootRecord& record,
                                                  const v1::Baseline& baseline,
-                                                 measure::BootExtent extent) const {
+                                                 measure::BootExtent extent) {
   const v1::BootEvidence& evidence = record.spec().evidence();
-  return JudgeEvidence(
-      {.evidence = evidence,
-       .baseline = baseline.spec(),
-       .platform = PlatformOf(instance, parts_.view),
-       // Without Secure Boot nobody has verified a signature in this boot.
-       .accept_signed_updates = PoolOf(instance, parts_.view).accept_signed_updates() &&
-                                record.spec().agent().secure_boot() == v1::SECURE_BOOT_ON,
-       .keys = KeysOf(instance, evidence, parts_.view),
-       .artefacts = parts_.artefacts,
-       .tenant = instance.metadata().tenant(),
-       .extent = extent});
+  const v1::KeySetContent keys = KeysOf(instance, evidence, parts_.view);
+  const JudgementInput input{
+      .evidence = evidence,
+      .baseline = baseline.spec(),
+      .platform = PlatformOf(instance, parts_.view),
+      // Without Secure Boot nobody has verified a signature in this boot.
+      .accept_signed_updates = PoolOf(instance, parts_.view).accept_signed_updates() &&
+                               record.spec().agent().secure_boot() == v1::SECURE_BOOT_ON,
+      .keys = keys,
+      .artefacts = parts_.artefacts,
+      .tenant = instance.metadata().tenant(),
+      .extent = extent};
+  const std::string what = WhatDecides(input, baseline.metadata().revision());
+  const std::string& uid = instance.metadata().uid();
+  {
+    const std::lock_guard lock(mutex_);
+    const auto found = compared_.find(uid);
+    if (found != compared_.end() && found->second.what == what) return found->second.judgement;
+  }
+  measure::BaselineJudgement judgement = JudgeEvidence(input);
+  const std::lock_guard lock(mutex_);
+  ++comparisons_;
+  // Instances that are gone are forgotten with all others.
+  if (compared_.size() >= kMaxCompared) compared_.clear();
+  compared_[uid] = {what, judgement};
+  return judgement;
+}
+
+uint64_t BootVerdicts::comparisons() {
+  const std::lock_guard lock(mutex_);
+  return comparisons_;
 }
 
 v1::BootMeasured BootVerdicts::JudgeUnderWay(const v1::Instance& instance,

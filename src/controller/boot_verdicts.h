@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <cstdint>
+#include <map>
 #include <memory>
+#include <mutex>
 #include <string>
 
 #include "base/clock.h"
@@ -64,11 +67,12 @@ class BootVerdicts {
   // Pinned: nothing but Accept and Replace changes it, and no signed update is accepted.
   Result<v1::Baseline> Pin(const v1::Instance& instance);
   Result<v1::Baseline> Unpin(const v1::Instance& instance);
+  // How often a record was compared with a baseline, extend by extend.
+  uint64_t comparisons();
 
  private:
   measure::BaselineJudgement Compare(const v1::Instance& instance, const v1::BootRecord& record,
-                                     const v1::Baseline& baseline,
-                                     measure::BootExtent extent) const;
+                                     const v1::Baseline& baseline, measure::BootExtent extent);
   void Learn(const v1::Instance& instance, const v1::BootEvidence& evidence, Judged& out);
   // Of a boot that is not over, or has ended before its operating system.
   v1::BootMeasured JudgeUnderWay(const v1::Instance& instance, const v1::BootRecord& record,
@@ -78,7 +82,16 @@ class BootVerdicts {
                              const v1::Baseline* before);
   Result<v1::Baseline> Find(const v1::Instance& instance);
 
+  // The last comparison of an instance's boot: reports come far more often than boots change.
+  struct Compared {
+    std::string what;  // digest of everything that decides
+    measure::BaselineJudgement judgement;
+  };
+
   const Parts parts_;
+  std::mutex mutex_;                          // guards the members below
+  std::map<std::string, Compared> compared_;  // by uid
+  uint64_t comparisons_ = 0;
 };
 
 // SHA-256 of PCRs and digests of a boot's own extends, hex. Pure.

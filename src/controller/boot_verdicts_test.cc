@@ -613,6 +613,24 @@ TEST_F(BootVerdictsTest, RefusedOrUnfinishedBootOfItsOwnLoaderIsNoDivergence) {
   EXPECT_FALSE(Measured().has_first_difference());
 }
 
+TEST_F(BootVerdictsTest, RecordIsComparedAgainOnlyWhenSomethingThatDecidesHasChanged) {
+  Create();
+  Learn();
+  Boot(Evidence("kernel", "another cfg", 2));
+  ASSERT_TRUE(Await(v1::BOOT_DIVERGED));
+  const v1::Instance instance = *Show();
+  const v1::BootMeasured measured = verdicts().Judge(instance).measured;
+  const uint64_t before = verdicts().comparisons();
+  for (int i = 0; i < 10; ++i) {
+    EXPECT_EQ(verdicts().Judge(instance).measured.SerializeAsString(),
+              measured.SerializeAsString());
+  }
+  EXPECT_EQ(verdicts().comparisons(), before);
+  ASSERT_TRUE(Accept().has_value());
+  EXPECT_EQ(verdicts().Judge(instance).measured.verdict(), v1::BOOT_VERIFIED);
+  EXPECT_GT(verdicts().comparisons(), before);
+}
+
 // ---- signed updates ----
 
 // A program on the disk that db admits by its digest.
