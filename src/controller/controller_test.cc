@@ -737,14 +737,30 @@ class QuoteTest : public ControllerTest {
     desired_ = RunningInstance(*agent_, "web1");
   }
   // Asks in a thread of its own; the agent's side is the test's.
-  std::future<Result<v1::InstanceQuote>> Ask() {
-    return std::async(std::launch::async, [this] {
-      return rig_.controller().gateway().Quote("web1", AsBytes("nonce"), "sha256:0,7");
+  std::future<Result<v1::InstanceQuote>> Ask(const std::string& name = "web1") {
+    return std::async(std::launch::async, [this, name] {
+      return rig_.controller().gateway().Quote(name, AsBytes("nonce"), "sha256:0,7");
     });
   }
   std::unique_ptr<FakeAgent> agent_;
   v1::DesiredInstance desired_;
 };
+
+TEST_F(QuoteTest, OneOfAnInstanceAndTwoInAllAreMadeAtOnce) {
+  RunningInstance(*agent_, "web2");
+  RunningInstance(*agent_, "web3");
+  auto first = Ask("web1");
+  ASSERT_TRUE(agent_->NextQuote().has_value());
+  const auto again = Ask("web1").get();
+  EXPECT_EQ(again.error().code(), ErrorCode::kExhausted);
+  EXPECT_THAT(again.error().message(), HasSubstr("web1"));
+  auto second = Ask("web2");
+  ASSERT_TRUE(agent_->NextQuote().has_value());
+  EXPECT_EQ(Ask("web3").get().error().code(), ErrorCode::kExhausted);
+  agent_->Disconnect();
+  EXPECT_EQ(first.get().error().code(), ErrorCode::kUnavailable);
+  EXPECT_EQ(second.get().error().code(), ErrorCode::kUnavailable);
+}
 
 TEST_F(QuoteTest, GoesToTheAgentAndItsAnswerBack) {
   auto asked = Ask();

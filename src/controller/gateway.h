@@ -90,7 +90,8 @@ class Gateway {
   // Has the vTPM of an instance sign PCR values. Blocks until its agent has answered.
   //   pcrs: such as "sha256:0,1,7"; the agent parses it.
   // Errors: kNotFound, kConflict (not placed), kUnavailable (agent away, or too slow), kExhausted
-  // (too many at once); those of the agent, such as kConflict (it does not run, has no vTPM).
+  // (one of this instance or two in all are being made); those of the agent, such as kConflict (it
+  // does not run, has no vTPM).
   Result<v1::InstanceQuote> Quote(std::string_view instance, ByteView nonce, std::string_view pcrs);
 
   class Impl;

@@ -126,6 +126,7 @@ class Gateway::Impl final : public v1::AgentGateway::CallbackService {
   // A quote that somebody waits for.
   struct PendingQuote {
     std::string host;
+    std::string instance_uid;
     std::promise<Result<v1::InstanceQuote>> answer;
   };
   void FailQuotesOf(const std::string& host);  // mutex_ is held
@@ -133,7 +134,7 @@ class Gateway::Impl final : public v1::AgentGateway::CallbackService {
                                   const v1::IssueVtpmCertificateRequest& request);
   Result<void> TakeQuote(const grpc::ServerContextBase& context, const v1::QuoteAnswer& answer);
   Result<std::future<Result<v1::InstanceQuote>>> AwaitQuote(const std::string& request_id,
-                                                            const std::string& host);
+                                                            const v1::Instance& instance);
   Result<v1::EnrollReply> DoEnroll(const grpc::ServerContextBase& context,
                                    const v1::EnrollRequest& request);
   Result<v1::EnrollReply> Renew(const grpc::ServerContextBase& context, const Joining& joining);

@@ -16,8 +16,8 @@
 namespace vallum::controller {
 namespace {
 
-// Each holds a thread of the REST server's pool.
-constexpr size_t kMaxQuotes = 8;
+// Each holds a thread of the REST server's pool, of which there are four.
+constexpr size_t kMaxQuotes = 2;
 
 }  // namespace
 
@@ -109,14 +109,22 @@ void Gateway::Impl::FailQuotesOf(const std::string& host) {
 }
 
 Result<std::future<Result<v1::InstanceQuote>>> Gateway::Impl::AwaitQuote(
-    const std::string& request_id, const std::string& host) {
+    const std::string& request_id, const v1::Instance& instance) {
   const std::lock_guard lock(mutex_);
+  const std::string& uid = instance.metadata().uid();
+  for (const auto& [id, pending] : quotes_) {
+    if (pending.instance_uid != uid) continue;
+    return Exhausted("a quote of instance \"" + instance.metadata().name() +
+                     "\" is being made already")
+        .WithFix("try again in a moment");
+  }
   if (quotes_.size() >= kMaxQuotes) {
     return Exhausted(std::to_string(kMaxQuotes) + " quotes are being made already")
         .WithFix("try again in a moment");
   }
   PendingQuote& pending = quotes_[request_id];
-  pending.host = host;
+  pending.host = instance.status().host();
+  pending.instance_uid = uid;
   return pending.answer.get_future();
 }
 
@@ -132,7 +140,7 @@ Result<v1::InstanceQuote> Gateway::Impl::Quote(std::string_view instance, ByteVi
         .WithFix("`vallum instance show " + found->metadata().name() + "` says why");
   }
   const std::string request_id = NewUid();
-  ASSIGN_OR_RETURN(auto answer, AwaitQuote(request_id, host));
+  ASSIGN_OR_RETURN(auto answer, AwaitQuote(request_id, *found));
   v1::ControllerMessage message;
   v1::MakeQuote& wanted = *message.mutable_make_quote();
   wanted.set_request_id(request_id);
