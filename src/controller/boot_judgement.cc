@@ -56,18 +56,27 @@ PredictedWords WordsOf(const v1::BootEvidence& evidence) {
   return words;
 }
 
+bool IsExactlyPredicted(const v1::BootEvidence& evidence, int pcr) {
+  const auto& prediction = evidence.prediction();
+  return std::any_of(prediction.begin(), prediction.end(), [&](const auto& each) {
+    return each.pcr() == pcr && each.knowledge() == "exact";
+  });
+}
+
+bool OnItsPlatform(const JudgementInput& input) {
+  return !input.platform.empty() && input.platform == input.baseline.platform();
+}
+
 // Not exactly predicted, on the platform where they were learned.
 std::set<PcrIndex> PlatformPcrs(const JudgementInput& input) {
   std::set<PcrIndex> pcrs;
-  if (input.platform.empty() || input.platform != input.baseline.platform()) {
+  if (!OnItsPlatform(input)) {
     return pcrs;
   }
   for (const int number : kPlatformPcrs) {
-    const auto& prediction = input.evidence.prediction();
-    const bool exact = std::any_of(prediction.begin(), prediction.end(), [&](const auto& each) {
-      return each.pcr() == number && each.knowledge() == "exact";
-    });
-    if (!exact) pcrs.insert(*PcrIndex::Create(static_cast<uint32_t>(number)));
+    if (!IsExactlyPredicted(input.evidence, number)) {
+      pcrs.insert(*PcrIndex::Create(static_cast<uint32_t>(number)));
+    }
   }
   return pcrs;
 }
@@ -236,6 +245,36 @@ measure::BaselineJudgement JudgeEvidence(const JudgementInput& input) {
   judged.programs = programs;
   judged.accept_signed_updates = true;
   return measure::JudgeByBaseline(judged);
+}
+
+std::vector<int> UncomparedPcrs(const JudgementInput& input) {
+  std::vector<int> pcrs;
+  if (OnItsPlatform(input)) return pcrs;
+  for (const int number : kPlatformPcrs) {
+    const auto& events = input.evidence.events();
+    const bool measured = std::any_of(events.begin(), events.end(),
+                                      [&](const auto& event) { return event.pcr() == number; });
+    if (measured && !IsExactlyPredicted(input.evidence, number)) pcrs.push_back(number);
+  }
+  return pcrs;
+}
+
+v1::BaselineSpec WithPlatformOf(const v1::BootEvidence& evidence,
+                                const v1::BaselineSpec& baseline) {
+  const auto is_platform = [](const v1::MeasuredEvent& event) {
+    return std::find(std::begin(kPlatformPcrs), std::end(kPlatformPcrs), event.pcr()) !=
+           std::end(kPlatformPcrs);
+  };
+  v1::BaselineSpec out = baseline;
+  out.clear_events();
+  // Between PCRs the order is nobody's promise; the platform's come first.
+  for (v1::MeasuredEvent& event : OwnEvents(evidence)) {
+    if (is_platform(event)) *out.add_events() = std::move(event);
+  }
+  for (const v1::MeasuredEvent& event : baseline.events()) {
+    if (!is_platform(event)) *out.add_events() = event;
+  }
+  return out;
 }
 
 v1::BootDifference ToProto(const measure::BaselineDifference& difference) {

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <string>
+#include <vector>
+
 #include "controller/known_artefacts.h"
 #include "measure/baseline.h"
 #include "vallum/v1/resources.pb.h"
@@ -36,6 +39,12 @@ struct JudgementInput {
 };
 // Compares a boot with a baseline. Thread-safe.
 measure::BaselineJudgement JudgeEvidence(const JudgementInput& input);
+
+// PCRs of the platform that this boot measured and that neither the prediction nor the baseline
+// says anything exact of. Pure.
+std::vector<int> UncomparedPcrs(const JudgementInput& input);
+// The baseline with what this boot measured of the platform, all of it, instead of its own. Pure.
+v1::BaselineSpec WithPlatformOf(const v1::BootEvidence& evidence, const v1::BaselineSpec& baseline);
 
 // In the API's form.
 v1::BootDifference ToProto(const measure::BaselineDifference& difference);

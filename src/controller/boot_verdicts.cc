@@ -237,23 +237,27 @@ Result<void> BootVerdicts::TakeWord(const std::string& uid, const v1::BootMeasur
                                step ? BootBook::Keep::kFile : BootBook::Keep::kMemory);
 }
 
+JudgementInput BootVerdicts::InputOf(const v1::Instance& instance, const v1::BootRecord& record,
+                                     const v1::Baseline& baseline, const v1::KeySetContent& keys,
+                                     measure::BootExtent extent) const {
+  return {.evidence = record.spec().evidence(),
+          .baseline = baseline.spec(),
+          .platform = PlatformOf(instance, parts_.view),
+          // Without Secure Boot nobody has verified a signature in this boot.
+          .accept_signed_updates = PoolOf(instance, parts_.view).accept_signed_updates() &&
+                                   record.spec().agent().secure_boot() == v1::SECURE_BOOT_ON,
+          .keys = keys,
+          .artefacts = parts_.artefacts,
+          .tenant = instance.metadata().tenant(),
+          .extent = extent};
+}
+
 measure::BaselineJudgement BootVerdicts::Compare(const v1::Instance& instance,
                                                  const v1::BootRecord& record,
                                                  const v1::Baseline& baseline,
                                                  measure::BootExtent extent) {
-  const v1::BootEvidence& evidence = record.spec().evidence();
-  const v1::KeySetContent keys = KeysOf(instance, evidence, parts_.view);
-  const JudgementInput input{
-      .evidence = evidence,
-      .baseline = baseline.spec(),
-      .platform = PlatformOf(instance, parts_.view),
-      // Without Secure Boot nobody has verified a signature in this boot.
-      .accept_signed_updates = PoolOf(instance, parts_.view).accept_signed_updates() &&
-                               record.spec().agent().secure_boot() == v1::SECURE_BOOT_ON,
-      .keys = keys,
-      .artefacts = parts_.artefacts,
-      .tenant = instance.metadata().tenant(),
-      .extent = extent};
+  const v1::KeySetContent keys = KeysOf(instance, record.spec().evidence(), parts_.view);
+  const JudgementInput input = InputOf(instance, record, baseline, keys, extent);
   const std::string what = WhatDecides(input, baseline.metadata().revision());
   const std::string& uid = instance.metadata().uid();
   {
@@ -292,6 +296,37 @@ v1::BootMeasured BootVerdicts::JudgeUnderWay(const v1::Instance& instance,
       Compare(instance, record, **baseline, measure::BootExtent::kUnderWay);
   return judgement.First() == nullptr ? measured
                                       : Join(instance, **baseline, judgement, std::move(measured));
+}
+
+void BootVerdicts::LearnPlatform(const v1::Instance& instance, const v1::BootRecord& record,
+                                 const v1::Baseline& baseline, Judged& out) {
+  const v1::KeySetContent no_keys;
+  const JudgementInput input =
+      InputOf(instance, record, baseline, no_keys, measure::BootExtent::kWhole);
+  const std::vector<int> pcrs = UncomparedPcrs(input);
+  if (pcrs.empty()) {
+    return;
+  }
+  const bool pinned = baseline.spec().pinned();
+  const bool learns = !pinned && !input.platform.empty();
+  const std::string what = pinned    ? "and it is pinned"
+                           : !learns ? "and what this one is is not known"
+                                     : "and this one is learned now";
+  for (const int pcr : pcrs) {
+    out.measured.add_reasons("PCR " + std::to_string(pcr) +
+                             " was compared with nothing: the baseline is of another platform, " +
+                             what);
+  }
+  if (!learns) {
+    return;
+  }
+  // What it was until now is in the event; a store that fails now is asked at the next report.
+  if (Store(instance, WithPlatformOf(record.spec().evidence(), baseline.spec()), &baseline)
+          .has_value()) {
+    out.platform = "was " +
+                   (baseline.spec().platform().empty() ? "unknown" : baseline.spec().platform()) +
+                   "; is " + input.platform;
+  }
 }
 
 void BootVerdicts::Learn(const v1::Instance& instance, const v1::BootEvidence& evidence,
@@ -367,6 +402,9 @@ BootVerdicts::Judged BootVerdicts::Judge(const v1::Instance& instance) {
   const measure::BaselineJudgement judgement =
       Compare(instance, *record, **baseline, measure::BootExtent::kWhole);
   out.measured = Join(instance, **baseline, judgement, out.measured);
+  if (out.measured.verdict() == v1::BOOT_VERIFIED) {
+    LearnPlatform(instance, *record, **baseline, out);
+  }
   return out;
 }
 

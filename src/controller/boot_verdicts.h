@@ -10,6 +10,7 @@
 #include "base/clock.h"
 #include "base/result.h"
 #include "controller/boot_book.h"
+#include "controller/boot_judgement.h"
 #include "controller/known_artefacts.h"
 #include "controller/view.h"
 #include "measure/baseline.h"
@@ -42,6 +43,7 @@ class BootVerdicts {
     v1::BootMeasured measured;  // unset fields when the agent has said nothing
     bool learned = false;       // the baseline was made by this call
     bool again = false;         // what failed may be there at the next call
+    std::string platform;       // what was learned anew of the platform; empty: nothing
   };
   // The agent's word joined with the baseline's judgement. VERIFIED takes both; without the
   // evidence of this boot it is PENDING, and so is a first boot that cannot be learned now. What
@@ -71,8 +73,14 @@ class BootVerdicts {
   uint64_t comparisons();
 
  private:
+  JudgementInput InputOf(const v1::Instance& instance, const v1::BootRecord& record,
+                         const v1::Baseline& baseline, const v1::KeySetContent& keys,
+                         measure::BootExtent extent) const;
   measure::BaselineJudgement Compare(const v1::Instance& instance, const v1::BootRecord& record,
                                      const v1::Baseline& baseline, measure::BootExtent extent);
+  // The boot is as it is meant to be, on another platform than that of the baseline.
+  void LearnPlatform(const v1::Instance& instance, const v1::BootRecord& record,
+                     const v1::Baseline& baseline, Judged& out);
   void Learn(const v1::Instance& instance, const v1::BootEvidence& evidence, Judged& out);
   // Of a boot that is not over, or has ended before its operating system.
   v1::BootMeasured JudgeUnderWay(const v1::Instance& instance, const v1::BootRecord& record,

@@ -631,6 +631,44 @@ TEST_F(BootVerdictsTest, RecordIsComparedAgainOnlyWhenSomethingThatDecidesHasCha
   EXPECT_GT(verdicts().comparisons(), before);
 }
 
+TEST_F(BootVerdictsTest, PlatformOfAVerifiedBootIsLearnedAnewWithAnEventAndComparedFromThenOn) {
+  Create();
+  Learn();
+  const auto boot_on = [&](const std::string& firmware, const std::string& measured, int resets) {
+    Report(v1::BOOT_PENDING, resets);
+    EXPECT_TRUE(Await(v1::BOOT_PENDING));
+    v1::BootEvidence evidence = Evidence("kernel", "cfg", resets);
+    evidence.mutable_events(0)->set_digest(DigestOf(measured));
+    Send(evidence);
+    v1::InstanceReport report = Word(v1::BOOT_VERIFIED, resets);
+    report.mutable_status()->mutable_boot()->mutable_effective()->set_firmware_sha256(firmware);
+    agent_->Report(report);
+  };
+  boot_on("f2", "another firmware", 2);
+  EXPECT_TRUE(AwaitEvent("instance.baseline-platform-learned"));
+  EXPECT_TRUE(Await(v1::BOOT_VERIFIED));
+  EXPECT_THAT(LastMessage("instance.baseline-platform-learned"), HasSubstr("firmware sha256 f2"));
+  EXPECT_EQ(verdicts().Baseline(*Show())->spec().events_size(), 6);
+  boot_on("f2", "a changed firmware", 3);
+  EXPECT_TRUE(Await(v1::BOOT_DIVERGED));
+  EXPECT_EQ(Measured().first_difference().pcr(), 0);
+}
+
+TEST_F(BootVerdictsTest, PinnedBaselineLearnsNoPlatformAndThatIsSaidPerPcr) {
+  Create();
+  Learn();
+  ASSERT_TRUE(verdicts().Pin(*Show()).has_value());
+  Report(v1::BOOT_PENDING, 2);
+  EXPECT_TRUE(Await(v1::BOOT_PENDING));
+  Send(Evidence("kernel", "cfg", 2));
+  v1::InstanceReport report = Word(v1::BOOT_VERIFIED, 2);
+  report.mutable_status()->mutable_boot()->mutable_effective()->set_firmware_sha256("f2");
+  agent_->Report(report);
+  EXPECT_TRUE(AwaitReason("PCR 0 was compared with nothing"));
+  EXPECT_EQ(Measured().verdict(), v1::BOOT_VERIFIED);
+  EXPECT_THAT(verdicts().Baseline(*Show())->spec().platform(), HasSubstr("firmware sha256 f1"));
+}
+
 // ---- signed updates ----
 
 // A program on the disk that db admits by its digest.

@@ -116,6 +116,13 @@ void Reconciler::Impl::JudgeBoot(v1::Instance& instance) {
       Tell("instance.baseline-learned", "info", Object(instance.metadata().name()),
            "this boot is what later ones are compared with", instance.metadata().tenant());
     }
+    if (!judged.platform.empty()) {
+      Tell("instance.baseline-platform-learned", "warning", Object(instance.metadata().name()),
+           "the boot is as it is meant to be on another platform, whose measurements (PCR 0, 2, 3, "
+           "6, 7) are what later ones are compared with: " +
+               judged.platform,
+           instance.metadata().tenant());
+    }
     if (judged.again) {
       retry_rejudge_.insert(instance.metadata().name());
     }
