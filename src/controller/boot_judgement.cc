@@ -166,6 +166,10 @@ v1::BootEvidence Bounded(v1::BootEvidence evidence) {
     v1::BootEvidence emptied;
     emptied.set_tpm_resets(evidence.tpm_resets());
     emptied.set_left_firmware(evidence.left_firmware());
+    emptied.set_boot_sequence(evidence.boot_sequence());
+    if (evidence.has_run_started_at()) {
+      *emptied.mutable_run_started_at() = evidence.run_started_at();
+    }
     emptied.add_gaps(kEmptied + std::to_string(evidence.ByteSizeLong()) + " bytes and " +
                      std::to_string(evidence.events_size()) + " extends");
     return emptied;

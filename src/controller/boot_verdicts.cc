@@ -33,8 +33,19 @@ std::string VerdictWord(v1::BootVerdict verdict) {
 }
 
 // The evidence is of the boot that the agent speaks of.
+// A vTPM's resets are counted anew in each run of its guest.
 bool IsSameBoot(const v1::BootEvidence& evidence, const v1::BootMeasured& word) {
-  return evidence.tpm_resets() == word.tpm_resets();
+  return evidence.tpm_resets() == word.tpm_resets() &&
+         evidence.boot_sequence() == word.boot_sequence() &&
+         FromTimestamp(evidence.run_started_at()) == FromTimestamp(word.run_started_at());
+}
+
+// The evidence is of a boot before the one that the agent speaks of.
+bool IsEarlier(const v1::BootEvidence& evidence, const v1::BootMeasured& word) {
+  if (!evidence.has_run_started_at() || !word.has_run_started_at()) return false;
+  const WallTime run = FromTimestamp(evidence.run_started_at());
+  const WallTime now = FromTimestamp(word.run_started_at());
+  return run < now || (run == now && evidence.boot_sequence() < word.boot_sequence());
 }
 
 // The same, up to its end.
@@ -209,11 +220,13 @@ Result<void> BootVerdicts::TakeEvidence(const std::string& uid, v1::BootEvidence
   v1::BootRecord record = before == nullptr ? v1::BootRecord() : *before;
   const v1::BootEvidence& old = record.spec().evidence();
   // The steps at which losing what came would lose more than the next report brings.
-  const bool step = before == nullptr || old.tpm_resets() != evidence.tpm_resets() ||
-                    old.left_firmware() != evidence.left_firmware() ||
-                    IsComplete(old) != IsComplete(evidence) ||
-                    old.prediction_size() != evidence.prediction_size() ||
-                    old.gaps_size() != evidence.gaps_size();
+  const bool step =
+      before == nullptr || old.tpm_resets() != evidence.tpm_resets() ||
+      old.boot_sequence() != evidence.boot_sequence() ||
+      old.run_started_at().SerializeAsString() != evidence.run_started_at().SerializeAsString() ||
+      old.left_firmware() != evidence.left_firmware() || IsComplete(old) != IsComplete(evidence) ||
+      old.prediction_size() != evidence.prediction_size() ||
+      old.gaps_size() != evidence.gaps_size();
   *record.mutable_spec()->mutable_evidence() = std::move(evidence);
   return parts_.book.SetRecord(uid, std::move(record),
                                step ? BootBook::Keep::kFile : BootBook::Keep::kMemory);
@@ -226,13 +239,16 @@ Result<void> BootVerdicts::TakeWord(const std::string& uid, const v1::BootMeasur
   }
   v1::BootRecord record = before == nullptr ? v1::BootRecord() : *before;
   const v1::BootMeasured old = record.spec().agent();
-  if (IsFinal(old.verdict()) && !IsFinal(word.verdict()) &&
-      BeganBefore(record.spec().evidence(), old)) {
+  const bool another = IsFinal(old.verdict()) && !IsFinal(word.verdict()) &&
+                       BeganBefore(record.spec().evidence(), old);
+  if (another || IsEarlier(record.spec().evidence(), word)) {
     record.mutable_spec()->clear_evidence();
   }
   *record.mutable_spec()->mutable_agent() = word;
-  const bool step = old.verdict() != word.verdict() || old.stages_size() != word.stages_size() ||
-                    old.tpm_resets() != word.tpm_resets();
+  const bool step =
+      old.verdict() != word.verdict() || old.stages_size() != word.stages_size() ||
+      old.tpm_resets() != word.tpm_resets() ||
+      old.run_started_at().SerializeAsString() != word.run_started_at().SerializeAsString();
   return parts_.book.SetRecord(uid, std::move(record),
                                step ? BootBook::Keep::kFile : BootBook::Keep::kMemory);
 }

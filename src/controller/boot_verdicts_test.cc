@@ -60,6 +60,15 @@ v1::BootEvidence Evidence(const std::string& kernel = "kernel", const std::strin
   return evidence;
 }
 
+// A loader that the firmware has started and that never leaves it.
+v1::BootEvidence BootTo(const std::string& loader, int tpm_resets) {
+  v1::BootEvidence evidence;
+  evidence.set_tpm_resets(tpm_resets);
+  Add(evidence, 0, DigestOf("firmware"));
+  Add(evidence, 4, DigestOf(loader));
+  return evidence;
+}
+
 class BootVerdictsTest : public testing::Test {
  protected:
   BootVerdictsTest() {
@@ -301,6 +310,59 @@ TEST_F(BootVerdictsTest, EvidenceOfTheBootBeforeDoesNotCount) {
   Report(v1::BOOT_VERIFIED, 1);
   EXPECT_TRUE(rig_.Await([&](const View&) { return !Measured().reasons().empty(); }));
   EXPECT_EQ(Measured().verdict(), v1::BOOT_PENDING);
+}
+
+// A run of the guest that began at this second, as its host says in word and evidence.
+google::protobuf::Timestamp RunAt(int seconds) {
+  return ToTimestamp(WallTime(std::chrono::seconds(seconds)));
+}
+
+TEST_F(BootVerdictsTest, EvidenceOfAnotherRunOrBootDoesNotCountWhateverItsNumberOfResets) {
+  Create();
+  Learn();
+  const auto word_of = [&](int run, int sequence) {
+    v1::InstanceReport report = Word(v1::BOOT_VERIFIED, 1);
+    v1::BootMeasured& measured = *report.mutable_status()->mutable_boot()->mutable_measured();
+    *measured.mutable_run_started_at() = RunAt(run);
+    measured.set_boot_sequence(sequence);
+    return report;
+  };
+  const auto evidence_of = [&](int run, int sequence) {
+    v1::BootEvidence evidence = Evidence();
+    *evidence.mutable_run_started_at() = RunAt(run);
+    evidence.set_boot_sequence(sequence);
+    return evidence;
+  };
+  Send(evidence_of(100, 7));
+  agent_->Report(word_of(100, 7));
+  EXPECT_TRUE(rig_.Await([&](const View&) {
+    return Measured().boot_sequence() == 7 && Measured().verdict() == v1::BOOT_VERIFIED;
+  }));
+  // VERIFIED at once, such as in a Hello: that of the run before says nothing of it.
+  agent_->Report(word_of(200, 7));
+  EXPECT_TRUE(AwaitReason("has not sent the record"));
+  Send(evidence_of(200, 7));
+  EXPECT_TRUE(Await(v1::BOOT_VERIFIED));
+  agent_->Report(word_of(200, 8));
+  EXPECT_TRUE(AwaitReason("has not sent the record"));
+  EXPECT_EQ(Measured().verdict(), v1::BOOT_PENDING);
+}
+
+TEST_F(BootVerdictsTest, UnfinishedBootOfAnEarlierRunIsNotHeldAgainstALaterOne) {
+  Create();
+  Learn();
+  Report(v1::BOOT_PENDING, 1);
+  v1::BootEvidence evidence = BootTo("evil", 1);
+  *evidence.mutable_run_started_at() = RunAt(100);
+  v1::InstanceReport report = Word(v1::BOOT_PENDING, 1);
+  v1::BootMeasured& measured = *report.mutable_status()->mutable_boot()->mutable_measured();
+  *measured.mutable_run_started_at() = RunAt(100);
+  agent_->Report(report);
+  Send(evidence);
+  EXPECT_TRUE(Await(v1::BOOT_DIVERGED));
+  *measured.mutable_run_started_at() = RunAt(200);
+  agent_->Report(report);
+  EXPECT_TRUE(Await(v1::BOOT_PENDING));
 }
 
 TEST_F(BootVerdictsTest, EvidenceOfAnotherHostIsNotTaken) {
@@ -559,15 +621,6 @@ TEST_F(BootVerdictsTest, RefusedAndPendingAreNeverActedOn) {
 }
 
 // ---- boots that do not reach an operating system ----
-
-// A loader that the firmware has started and that never leaves it.
-v1::BootEvidence BootTo(const std::string& loader, int tpm_resets) {
-  v1::BootEvidence evidence;
-  evidence.set_tpm_resets(tpm_resets);
-  Add(evidence, 0, DigestOf("firmware"));
-  Add(evidence, 4, DigestOf(loader));
-  return evidence;
-}
 
 TEST_F(BootVerdictsTest, ForeignLoaderThatNeverLeavesTheFirmwareDivergesAndThePolicyActs) {
   Create();
