@@ -150,6 +150,15 @@ grpc::Status FakeAgent::SendSnapshot(const std::vector<v1::SnapshotChunk>& chunk
   return writer->Finish();
 }
 
+std::unique_ptr<FakeAgent::UploadCall> FakeAgent::BeginSnapshot(
+    const std::vector<v1::SnapshotChunk>& chunks) {
+  auto call = std::make_unique<UploadCall>();
+  call->stub = Dial();
+  call->writer = call->stub->UploadSnapshot(&call->context, &call->reply);
+  for (const v1::SnapshotChunk& chunk : chunks) call->writer->Write(chunk);
+  return call;
+}
+
 grpc::Status FakeAgent::FetchPart(const std::string& instance_uid, const std::string& part,
                                   std::string& out) {
   grpc::ClientContext context;

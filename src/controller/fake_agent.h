@@ -44,6 +44,14 @@ class FakeAgent {
 
   // Sends these messages as one snapshot.
   grpc::Status SendSnapshot(const std::vector<v1::SnapshotChunk>& chunks);
+  struct UploadCall {
+    std::unique_ptr<v1::AgentGateway::Stub> stub;
+    grpc::ClientContext context;
+    v1::UploadSnapshotReply reply;
+    std::unique_ptr<grpc::ClientWriter<v1::SnapshotChunk>> writer;
+  };
+  // Sends these messages and nothing more, not even an end.
+  std::unique_ptr<UploadCall> BeginSnapshot(const std::vector<v1::SnapshotChunk>& chunks);
   grpc::Status FetchPart(const std::string& instance_uid, const std::string& part,
                          std::string& out);
 

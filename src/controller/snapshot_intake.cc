@@ -180,6 +180,7 @@ Result<std::unique_ptr<SnapshotIntake>> Snapshots::Open(const std::string& host,
       Attempt& attempt = attempts_[header.snapshot_uid()];
       if (attempt.open) return Conflict("the host is sending this snapshot already");
       attempt.open = true;
+      attempt.progressed = parts_.clock.Monotonic();
     }
     auto received = std::make_shared<ReceivedSnapshot>();
     received->name = snapshot->metadata().name();
@@ -195,7 +196,9 @@ Result<std::unique_ptr<SnapshotIntake>> Snapshots::Open(const std::string& host,
 
 void Snapshots::NoteProgress(const std::string& uid, uint64_t done, uint64_t total) {
   const std::lock_guard lock(mutex_);
-  attempts_[uid].percent = total == 0 ? 0 : static_cast<int>(done * 99 / total);
+  Attempt& attempt = attempts_[uid];
+  attempt.percent = total == 0 ? 0 : static_cast<int>(done * 99 / total);
+  attempt.progressed = parts_.clock.Monotonic();
 }
 
 void Snapshots::NoteRefusal(const std::string& name, const std::string& uid, const Error& why) {

@@ -21,6 +21,9 @@ using Write = ResourceStore::Change;
 
 constexpr std::chrono::milliseconds kTick{1000};
 constexpr std::chrono::seconds kAskAgain{10};
+// A host that sends nothing for this long sends nothing more, and the instance is held as long. It
+// reads the whole disk before it sends any of it.
+constexpr std::chrono::minutes kProgress{10};
 constexpr int kMaxAsked = 6;
 // Between a temporary snapshot and the instance that it was taken for.
 constexpr std::chrono::hours kTemporaryAge{1};
@@ -306,12 +309,14 @@ Result<void> Snapshots::Drive(const v1::Snapshot& snapshot) {
 Result<void> Snapshots::Ask(const v1::Snapshot& snapshot, const std::string& host) {
   const std::string& uid = snapshot.metadata().uid();
   bool too_often = false;
+  bool stuck = false;
   int percent = 0;
   {
     const std::lock_guard lock(mutex_);
     Attempt& attempt = attempts_[uid];
     percent = attempt.percent;
     const MonotonicTime now = parts_.clock.Monotonic();
+    stuck = attempt.open && now - attempt.progressed >= kProgress;
     if (!attempt.open && (attempt.sent == 0 || now - attempt.last >= kAskAgain)) {
       too_often = attempt.sent >= kMaxAsked;
       attempt.last = now;
@@ -322,6 +327,12 @@ Result<void> Snapshots::Ask(const v1::Snapshot& snapshot, const std::string& hos
     }
   }
   const std::string& name = snapshot.metadata().name();
+  if (stuck) {
+    return GiveUp(name, uid,
+                  Unavailable("host \"" + host + "\" began to send it, and then nothing came for " +
+                              std::to_string(kProgress.count()) + " minutes")
+                      .WithFix("look at the log of its agent, then take the snapshot again"));
+  }
   if (too_often) {
     return GiveUp(name, uid,
                   Unavailable("host \"" + host + "\" was asked " + std::to_string(kMaxAsked) +

@@ -115,7 +115,8 @@ class Snapshots final : public SnapshotReceiver {
   struct Attempt {
     int sent = 0;
     MonotonicTime last{};
-    bool open = false;  // a host is sending it
+    bool open = false;           // a host is sending it
+    MonotonicTime progressed{};  // when something of it came last
     int percent = 0;
   };
   struct Work {

@@ -258,6 +258,24 @@ TEST_F(SnapshotsTest, SnapshotOfAnInstanceWhoseHostGoesDownFailsAndFreesIt) {
   }));
 }
 
+TEST_F(SnapshotsTest, UploadThatHangsFailsTheSnapshotAndFreesTheInstance) {
+  StopInstance();
+  const auto accepted = Take("snap");
+  const auto upload = agent_->BeginSnapshot({Header(AwaitRequest().snapshot_uid())});
+  // The host lives on, so that it is the upload alone that hangs.
+  EXPECT_TRUE(rig_.Await([&](const View& view) {
+    agent_->Beat();
+    rig_.clock().Advance(std::chrono::seconds(10));
+    return view.Get<v1::Snapshot>("snap")->status().state() == v1::SNAPSHOT_FAILED;
+  }));
+  EXPECT_THAT(AwaitFailure(*accepted), HasSubstr("then nothing came for 10 minutes"));
+  EXPECT_TRUE(rig_.Await([](const View& view) {
+    return view.Get<v1::Instance>("web1")->status().taking_snapshot().empty();
+  }));
+  upload->context.TryCancel();
+  upload->writer->Finish();
+}
+
 TEST_F(SnapshotsTest, RestartedControllerGoesOn) {
   StopInstance();
   const auto accepted = Take("snap");
