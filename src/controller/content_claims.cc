@@ -3,8 +3,10 @@
 
 #include <memory>
 #include <mutex>
+#include <set>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "base/result.h"
 #include "vallum/v1/resources.pb.h"
@@ -39,6 +41,21 @@ void ContentClaims::RemoveUnused(const std::string& digest) {
     }
   }
   (void)blobs_.Remove(digest);
+}
+
+Result<void> ContentClaims::Sweep() {
+  ASSIGN_OR_RETURN(const std::vector<store::BlobInfo> blobs, blobs_.List());
+  const std::lock_guard lock(mutex_);
+  std::set<std::string> named(claimed_.begin(), claimed_.end());
+  for (const auto& image : view_.All<v1::Image>()) named.insert(image->status().sha256());
+  for (const auto& snapshot : view_.All<v1::Snapshot>()) {
+    const v1::SnapshotStatus& status = snapshot->status();
+    named.insert({status.disk().sha256(), status.variables().sha256(), status.tpm().sha256()});
+  }
+  for (const store::BlobInfo& blob : blobs) {
+    if (!named.contains(blob.digest)) (void)blobs_.Remove(blob.digest);
+  }
+  return Ok();
 }
 
 }  // namespace vallum::controller

@@ -41,6 +41,10 @@ class ContentClaims {
   // Removes a content that neither a claim nor an image or snapshot of the view names; otherwise
   // does nothing.
   void RemoveUnused(const std::string& digest);
+  // Removes every content that nothing names: left behind when a controller ended between storing a
+  // content and its resource, or between deleting the two. For a start, before anything is claimed.
+  // Errors: those of BlobStore::List.
+  Result<void> Sweep();
 
  private:
   void Release(const std::string& digest);

@@ -78,6 +78,7 @@ Result<std::unique_ptr<Controller>> Controller::Start(const Options& options, co
                                                          .artefacts = *self->artefacts_,
                                                          .clock = parts.clock});
   self->contents_ = std::make_unique<ContentClaims>(parts.blobs, *self->view_);
+  RETURN_IF_ERROR(self->contents_->Sweep()).context("sweeping the contents of images");
   ASSIGN_OR_RETURN(Sealer sealer, Sealer::LoadOrCreate(options.state_dir / "seal.key"));
   self->sealer_ = std::make_unique<Sealer>(std::move(sealer));
   self->snapshots_ =

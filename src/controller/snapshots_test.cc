@@ -276,6 +276,20 @@ TEST_F(SnapshotsTest, UploadThatHangsFailsTheSnapshotAndFreesTheInstance) {
   upload->writer->Finish();
 }
 
+TEST_F(SnapshotsTest, ContentThatNothingNamesIsSweptAtTheStart) {
+  MakeReady("snap");
+  // Stored, and then the controller ended before it was named.
+  const auto upload = rig_.blobs().BeginUpload("left");
+  ASSERT_TRUE((*upload)->Append(ByteCount(), AsBytes("left behind")).has_value());
+  ASSERT_TRUE((*upload)->Commit().has_value());
+  ASSERT_EQ(Blobs(), 4U);
+  rig_.Stop();
+  rig_.Start();
+  EXPECT_EQ(Blobs(), 3U);
+  EXPECT_TRUE(
+      rig_.controller().snapshots().OpenPart(*view().Get<v1::Snapshot>("snap"), "tpm").has_value());
+}
+
 TEST_F(SnapshotsTest, RestartedControllerGoesOn) {
   StopInstance();
   const auto accepted = Take("snap");
