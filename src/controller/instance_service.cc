@@ -276,6 +276,17 @@ Result<InstanceService::Accepted> InstanceService::Create(v1::Instance instance,
                                               .generation = 1,
                                               .tenant = instance.metadata().tenant()},
                                              principal.name);
+  // Before it is so: a controller that ends in between has told of it.
+  if (crossing == TrustCrossing::kAllowed) {
+    RETURN_IF_ERROR(
+        events_.Append({.kind = "instance.trust-overridden",
+                        .severity = "warning",
+                        .object = "instances/" + name,
+                        .user = principal.name,
+                        .message = "a trusted instance is asked for in pool " + spec.pool() +
+                                   ", whose hosts need not be attested: allow_untrusted was said",
+                        .tenant = instance.metadata().tenant()}));
+  }
   RETURN_IF_ERROR(CommitNew(instance, operation));
   RETURN_IF_ERROR(events_.Append({.kind = "instance.create",
                                   .severity = "info",
@@ -283,16 +294,6 @@ Result<InstanceService::Accepted> InstanceService::Create(v1::Instance instance,
                                   .user = principal.name,
                                   .message = "asked for, to boot with " + policy.requested.origin(),
                                   .tenant = instance.metadata().tenant()}));
-  if (crossing == TrustCrossing::kAllowed) {
-    RETURN_IF_ERROR(
-        events_.Append({.kind = "instance.trust-overridden",
-                        .severity = "warning",
-                        .object = "instances/" + name,
-                        .user = principal.name,
-                        .message = "a trusted instance may run in pool " + spec.pool() +
-                                   ", whose hosts need not be attested: allow_untrusted was said",
-                        .tenant = instance.metadata().tenant()}));
-  }
   RETURN_IF_ERROR(view_.WaitFor(instance.metadata().revision()));
   return Accepted{.instance = std::move(instance), .operation = std::move(operation)};
 }

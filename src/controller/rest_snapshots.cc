@@ -134,14 +134,15 @@ Result<Response> ExportTpm(RestContext& context, const Request& request,
   ASSIGN_OR_RETURN(
       const Bytes sealed,
       SealWithPassphrase(state.Reveal(SecretAccess("sealing a vTPM for export")), passphrase));
-  (void)context.controller.events().Append(
+  // One that cannot be told of does not leave.
+  RETURN_IF_ERROR(context.controller.events().Append(
       {.kind = "snapshot.tpm-exported",
        .severity = "warning",
        .object = "snapshots/" + snapshot.metadata().name(),
        .user = principal.name,
        .message = "the vTPM's state left the deployment, sealed under a passphrase: whoever has "
                   "both can be this machine",
-       .tenant = snapshot.metadata().tenant()});
+       .tenant = snapshot.metadata().tenant()}));
   v1::ExportTpmReply reply;
   reply.set_sealed(sealed.data(), sealed.size());
   ASSIGN_OR_RETURN(std::string body, ToJson(reply));

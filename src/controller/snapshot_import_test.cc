@@ -210,6 +210,20 @@ TEST_F(ImportedTpmTest, InstanceWithAVtpmOfItsOwnIsCertified) {
   EXPECT_EQ(Warnings().find("was imported"), std::string::npos);
 }
 
+TEST_F(ImportedTpmTest, StateThatCannotBeToldOfDoesNotLeave) {
+  const auto ask = [&] {
+    return Send(*acme_, Method::kPost, "/v1/snapshots/snap/tpm",
+                R"({"passphrase":"another passphrase"})");
+  };
+  EXPECT_EQ(ask().status, 200);
+  store::Txn txn;
+  txn.writes = {store::Write::Put("/vallum/event-head", "no event at all")};
+  ASSERT_TRUE(rig_.controller().resources().raw().Commit(txn).has_value());
+  const http::Response refused = ask();
+  EXPECT_GE(refused.status, 500) << refused.body;
+  EXPECT_FALSE(Body(refused).contains("sealed"));
+}
+
 TEST_F(ImportedTpmTest, CopyOfACopyIsImportedToo) {
   CreateWith("TPM_ORIGIN_COPY");
   // Stopped, as an instance is of which a snapshot is taken.

@@ -405,6 +405,20 @@ TEST_F(SnapshotsTest, WhoAllowedAnUntrustedPoolIsRecorded) {
   }));
 }
 
+TEST_F(SnapshotsTest, WhoAllowsAnUntrustedPoolIsToldBeforeTheInstanceIsThere) {
+  v1::Instance instance = Trusted();
+  instance.mutable_spec()->set_allow_untrusted(true);
+  // Refused at the very end: there is one of that name.
+  instance.mutable_metadata()->set_name("web1");
+  EXPECT_EQ(instances().Create(instance, kTester, kStartsAll).error().code(), ErrorCode::kConflict);
+  EXPECT_TRUE(rig_.Await([](const View& view) {
+    for (const auto& event : view.All<v1::Event>()) {
+      if (event->kind() == "instance.trust-overridden") return event->object() == "instances/web1";
+    }
+    return false;
+  }));
+}
+
 TEST_F(SnapshotsTest, TrustedPoolTakesNoHostUntilItIsAttested) {
   v1::Pool pool;
   pool.mutable_metadata()->set_name("attested");
