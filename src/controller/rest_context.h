@@ -113,8 +113,5 @@ std::unique_ptr<google::protobuf::Message> Shown(const RestContext& context, Kin
 
 // Checks what people may write in a resource of a kind. Errors: kInvalidInput, naming the field.
 Result<void> ValidateResource(Kind kind, const google::protobuf::Message& resource);
-// Whether a resource may be deleted, as far as the view has seen. Errors: kConflict, naming what
-// still uses it.
-Result<void> CheckUnused(const View& view, Kind kind, const google::protobuf::Message& resource);
 
 }  // namespace vallum::controller

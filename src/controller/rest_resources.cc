@@ -14,6 +14,7 @@
 #include "base/text.h"
 #include "controller/content_claims.h"
 #include "controller/controller.h"
+#include "controller/deletion.h"
 #include "controller/principal.h"
 #include "controller/resource_kind.h"
 #include "controller/rest_context.h"
@@ -36,7 +37,6 @@ struct KindRules {
   bool update;
   bool remove;
 };
-constexpr int kDeleteAttempts = 10;
 
 constexpr KindRules kRules[] = {
     {Kind::kPool, true, true, true},         {Kind::kHost, false, true, true},
@@ -190,35 +190,6 @@ Result<Response> Patch(RestContext& context, Kind kind, const Request& request,
                 [&](Message& resource) { return ApplyMergePatch(request.body, resource); });
 }
 
-// Deletes what nothing uses. Who makes a user of it writes UseKey(kind, name) in the same commit,
-// so that a use which the check could not see yet fails the commit here.
-Result<store::Revision> DeleteUnused(Controller& controller, Kind kind, const std::string& name,
-                                     store::Revision if_match) {
-  for (int attempt = 0; attempt < kDeleteAttempts; ++attempt) {
-    ASSIGN_OR_RETURN(
-        const store::ReadResult used,
-        controller.resources().raw().Read({.range = store::KeyRange::Single(UseKey(kind, name))}));
-    RETURN_IF_ERROR(controller.view().WaitFor(used.revision));
-    ASSIGN_OR_RETURN(const auto current, controller.resources().GetAny(kind, name));
-    const store::Revision revision = MetadataOf(*current).revision();
-    if (if_match != 0 && if_match != revision) {
-      return Conflict(std::string(KindName(kind)) + " " + name + " was changed by someone else")
-          .WithFix("read it again");
-    }
-    RETURN_IF_ERROR(CheckUnused(controller.view(), kind, *current));
-    store::Txn txn;
-    const store::Revision use = used.items.empty() ? 0 : used.items.front().mod_revision;
-    txn.compares = {{.key = KeyOf(kind, name), .mod_revision = revision},
-                    {.key = UseKey(kind, name), .mod_revision = use}};
-    txn.writes = {store::Write::Delete(KeyOf(kind, name)),
-                  store::Write::Delete(UseKey(kind, name))};
-    ASSIGN_OR_RETURN(const store::TxnResult done, controller.resources().raw().Commit(txn));
-    if (done.succeeded) return done.revision;
-  }
-  return Conflict(std::string(KindName(kind)) + " " + name + " changes too often")
-      .WithFix("try again");
-}
-
 Result<Response> Delete(RestContext& context, Kind kind, const Request& request,
                         const Principal& principal) {
   const std::string name = *request.Param("name");
@@ -226,7 +197,8 @@ Result<Response> Delete(RestContext& context, Kind kind, const Request& request,
   RETURN_IF_ERROR(Authorize(principal, Verb::kDelete, kind, MetadataOf(*current).tenant()));
   ASSIGN_OR_RETURN(const int64_t if_match, ParseIfMatch(request.headers));
   ASSIGN_OR_RETURN(const store::Revision revision,
-                   DeleteUnused(context.controller, kind, name, if_match));
+                   DeleteUnused(context.controller.resources(), context.controller.view(), kind,
+                                name, if_match));
   RETURN_IF_ERROR(context.controller.view().WaitFor(revision));
   if (kind == Kind::kImage) {
     context.contents.RemoveUnused(static_cast<const v1::Image&>(*current).status().sha256());

@@ -12,6 +12,7 @@
 #include "base/text.h"
 #include "base/units.h"
 #include "controller/boot_policy.h"
+#include "controller/deletion.h"
 #include "controller/key_set_service.h"
 #include "controller/resource_kind.h"
 #include "controller/rest_context.h"

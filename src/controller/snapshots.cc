@@ -11,6 +11,7 @@
 #include "base/ids.h"
 #include "base/text.h"
 #include "controller/boot_binary.h"
+#include "controller/deletion.h"
 #include "controller/instance_origin.h"
 #include "images/inspection.h"
 
@@ -474,7 +475,8 @@ Result<void> Snapshots::DropTemporary(const v1::Snapshot& snapshot) {
   }
   if (failed && !parts_.view.RunningOperations(Target(name)).empty()) return Ok();
   ASSIGN_OR_RETURN(const store::Revision gone,
-                   parts_.resources.Delete(Kind::kSnapshot, name, snapshot.metadata().revision()));
+                   DeleteUnused(parts_.resources, parts_.view, Kind::kSnapshot, name,
+                                snapshot.metadata().revision()));
   RETURN_IF_ERROR(parts_.view.WaitFor(gone));
   const v1::SnapshotStatus& status = snapshot.status();
   for (const auto* part : {&status.disk(), &status.variables(), &status.tpm()}) {

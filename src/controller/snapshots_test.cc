@@ -290,6 +290,27 @@ TEST_F(SnapshotsTest, ContentThatNothingNamesIsSweptAtTheStart) {
       rig_.controller().snapshots().OpenPart(*view().Get<v1::Snapshot>("snap"), "tpm").has_value());
 }
 
+TEST_F(SnapshotsTest, TemporarySnapshotIsDroppedWithItsUseKey) {
+  MakeReady("snap");
+  const std::string use = UseKey(Kind::kSnapshot, "snap");
+  store::Store& store = rig_.controller().resources().raw();
+  store::Txn txn;
+  txn.writes = {store::Write::Put(use, "an instance that was")};
+  ASSERT_TRUE(store.Commit(txn).has_value());
+  ASSERT_TRUE(rig_.controller()
+                  .resources()
+                  .Modify<v1::Snapshot>("snap",
+                                        [](v1::Snapshot& current) -> Result<ResourceStore::Change> {
+                                          current.mutable_spec()->set_temporary(true);
+                                          return ResourceStore::Change::kWrite;
+                                        })
+                  .has_value());
+  rig_.clock().Advance(std::chrono::hours(2));
+  EXPECT_TRUE(
+      rig_.Await([](const View& view) { return view.Get<v1::Snapshot>("snap") == nullptr; }));
+  EXPECT_TRUE(store.Read({.range = store::KeyRange::Single(use)})->items.empty());
+}
+
 TEST_F(SnapshotsTest, RestartedControllerGoesOn) {
   StopInstance();
   const auto accepted = Take("snap");
