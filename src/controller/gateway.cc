@@ -411,16 +411,22 @@ bool Gateway::Impl::WithSession(std::string_view host,
   return true;
 }
 
-Result<std::shared_ptr<ConsolePipe>> Gateway::Impl::OpenConsole(std::string_view instance) {
-  const auto found = parts_.view.Get<v1::Instance>(instance);
+Result<std::shared_ptr<const v1::Instance>> Gateway::Impl::FindPlaced(
+    std::string_view instance) const {
+  auto found = parts_.view.Get<v1::Instance>(instance);
   if (found == nullptr) {
     return NotFound("instance \"" + Printable(instance) + "\" does not exist");
   }
-  const std::string& host = found->status().host();
-  if (host.empty()) {
+  if (found->status().host().empty()) {
     return Conflict("instance \"" + found->metadata().name() + "\" is on no host yet")
         .WithFix("`vallum instance show " + found->metadata().name() + "` says why");
   }
+  return found;
+}
+
+Result<std::shared_ptr<ConsolePipe>> Gateway::Impl::OpenConsole(std::string_view instance) {
+  ASSIGN_OR_RETURN(const auto found, FindPlaced(instance));
+  const std::string& host = found->status().host();
   auto link = std::make_shared<ConsoleLink>(host, parts_.metrics);
   const std::string session_id = NewUid();
   {

@@ -108,6 +108,8 @@ class Gateway::Impl final : public v1::AgentGateway::CallbackService {
   // Runs `action` on the host's session while it cannot go away. False: not connected.
   bool WithSession(std::string_view host, const std::function<void(SessionReactor&)>& action);
 
+  // An instance that is on a host, which its status names. Errors: kNotFound, kConflict.
+  Result<std::shared_ptr<const v1::Instance>> FindPlaced(std::string_view instance) const;
   Result<std::shared_ptr<ConsolePipe>> OpenConsole(std::string_view instance);
   // The console that the agent of this host was asked to open. nullptr: unknown or too late.
   std::shared_ptr<ConsoleLink> TakeConsole(const std::string& session_id, const std::string& host);

@@ -130,15 +130,8 @@ Result<std::future<Result<v1::InstanceQuote>>> Gateway::Impl::AwaitQuote(
 
 Result<v1::InstanceQuote> Gateway::Impl::Quote(std::string_view instance, ByteView nonce,
                                                std::string_view pcrs) {
-  const auto found = parts_.view.Get<v1::Instance>(instance);
-  if (found == nullptr) {
-    return NotFound("instance \"" + Printable(instance) + "\" does not exist");
-  }
+  ASSIGN_OR_RETURN(const auto found, FindPlaced(instance));
   const std::string& host = found->status().host();
-  if (host.empty()) {
-    return Conflict("instance \"" + found->metadata().name() + "\" is on no host yet")
-        .WithFix("`vallum instance show " + found->metadata().name() + "` says why");
-  }
   const std::string request_id = NewUid();
   ASSIGN_OR_RETURN(auto answer, AwaitQuote(request_id, *found));
   v1::ControllerMessage message;
