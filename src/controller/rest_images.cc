@@ -2,7 +2,6 @@
 #include "controller/rest_images.h"
 
 #include <algorithm>
-#include <charconv>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -24,6 +23,7 @@
 #include "controller/principal.h"
 #include "controller/resource_store.h"
 #include "controller/rest_context.h"
+#include "controller/rest_query.h"
 #include "formats/stream_capture.h"
 #include "http/message.h"
 #include "http/router.h"
@@ -42,19 +42,6 @@ using http::Response;
 // received_bytes is stored this often, so that others see an upload move without a commit for each
 // chunk.
 constexpr uint64_t kProgressStep = uint64_t{64} << 20U;
-
-Result<uint64_t> ParseSize(const Request& request, std::string_view name, uint64_t fallback) {
-  const std::optional<std::string> text = request.Query(name);
-  if (!text.has_value()) return fallback;
-  uint64_t value = 0;
-  const char* end = text->data() + text->size();
-  const auto parsed = std::from_chars(text->data(), end, value);
-  if (parsed.ec != std::errc() || parsed.ptr != end) {
-    return InvalidInput(std::string(name) + "=" + Printable(*text, 40) +
-                        " is not a number of bytes");
-  }
-  return value;
-}
 
 void FillReport(const images::KeySetReport& report, v1::BootReport& out) {
   out.set_key_set(report.key_set);
@@ -382,10 +369,10 @@ Result<std::unique_ptr<http::UploadSink>> Start(RestContext& context, const Requ
                     " has its content already; content is never changed")
         .WithFix("import it under another name");
   }
-  ASSIGN_OR_RETURN(const uint64_t offset, ParseSize(request, "offset", 0));
+  ASSIGN_OR_RETURN(const uint64_t offset, ParseUnsigned(request, "offset", 0));
   ASSIGN_OR_RETURN(
       const uint64_t total,
-      ParseSize(request, "total", static_cast<uint64_t>(image.spec().expected_size_bytes())));
+      ParseUnsigned(request, "total", static_cast<uint64_t>(image.spec().expected_size_bytes())));
   ASSIGN_OR_RETURN(std::unique_ptr<store::BlobUpload> upload, OpenUpload(context, image, offset));
   if (total != 0 && offset > total) return InvalidInput("offset is past total");
   return std::make_unique<ImageUpload>(context, image, principal.name, total, std::move(upload));

@@ -155,6 +155,14 @@ Result<ListQuery> ParseListQuery(const http::Values& query, const Descriptor& ty
   return out;
 }
 
+Result<uint64_t> ParseUnsigned(const http::Request& request, std::string_view name,
+                               uint64_t fallback) {
+  const std::optional<std::string> text = request.Query(name);
+  if (!text.has_value()) return fallback;
+  ASSIGN_OR_RETURN(const int64_t value, ParseNumber(name, *text, 0, INT64_MAX));
+  return static_cast<uint64_t>(value);
+}
+
 std::string PageToken(std::string_view last_name) { return ToBase64Url(AsBytes(last_name)); }
 
 bool Matches(const Selector& selector, const Message& resource) {

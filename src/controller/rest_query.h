@@ -37,6 +37,10 @@ struct ListQuery {
 Result<ListQuery> ParseListQuery(const http::Values& query,
                                  const google::protobuf::Descriptor& type);
 
+// Reads ?NAME=<number from 0>; `fallback` when it is not there. Errors: kInvalidInput.
+Result<uint64_t> ParseUnsigned(const http::Request& request, std::string_view name,
+                               uint64_t fallback);
+
 // The page token that goes on after a name.
 std::string PageToken(std::string_view last_name);
 

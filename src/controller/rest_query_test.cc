@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <cstdint>
 #include <string>
 
 #include "vallum/v1/resources.pb.h"
@@ -56,6 +57,20 @@ TEST(ListQuery, UnknownParameterAndBadNumbersAreRefused) {
 
 TEST(ListQuery, PageTokenGoesOnAfterTheName) {
   EXPECT_EQ(ParseListQuery({{"page", PageToken("web1")}}, kType)->after, "web1");
+}
+
+TEST(UnsignedQuery, IsAWholeNumberFromZeroOrItsFallback) {
+  const auto read = [](const std::string& text) {
+    http::Request request;
+    request.query = {{"offset", text}};
+    return ParseUnsigned(request, "offset", 7);
+  };
+  EXPECT_EQ(*read("0"), 0U);
+  EXPECT_EQ(*read("9223372036854775807"), uint64_t{INT64_MAX});
+  EXPECT_EQ(*ParseUnsigned(http::Request(), "offset", 7), 7U);
+  for (const char* text : {"", "-1", "1x", " 1", "9223372036854775808"}) {
+    EXPECT_EQ(read(text).error().code(), ErrorCode::kInvalidInput) << text;
+  }
 }
 
 TEST(IfMatch, TakesOneStrongETagOrAnything) {

@@ -2,7 +2,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <charconv>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -18,6 +17,7 @@
 #include "controller/principal.h"
 #include "controller/rest_context.h"
 #include "controller/rest_json.h"
+#include "controller/rest_query.h"
 #include "controller/seal.h"
 #include "controller/snapshots.h"
 #include "controller/spec_limits.h"
@@ -70,18 +70,6 @@ Result<v1::Snapshot> Readable(RestContext& context, const Request& request,
   return snapshot;
 }
 
-Result<uint64_t> Number(const Request& request, std::string_view name, uint64_t fallback) {
-  const std::optional<std::string> text = request.Query(name);
-  if (!text.has_value()) return fallback;
-  uint64_t value = 0;
-  const char* end = text->data() + text->size();
-  const auto parsed = std::from_chars(text->data(), end, value);
-  if (parsed.ec != std::errc() || parsed.ptr != end) {
-    return InvalidInput(std::string(name) + "=" + Printable(*text, 40) + " is not a number");
-  }
-  return value;
-}
-
 Response Content(std::string bytes) {
   Response response;
   response.body = std::move(bytes);
@@ -108,8 +96,8 @@ Result<Response> GetDisk(RestContext& context, const v1::Snapshot& snapshot, uin
 Result<Response> GetContent(RestContext& context, const Request& request,
                             const Principal& principal) {
   ASSIGN_OR_RETURN(const v1::Snapshot snapshot, Readable(context, request, principal));
-  ASSIGN_OR_RETURN(const uint64_t offset, Number(request, "offset", 0));
-  ASSIGN_OR_RETURN(const uint64_t length, Number(request, "length", kMaxRead));
+  ASSIGN_OR_RETURN(const uint64_t offset, ParseUnsigned(request, "offset", 0));
+  ASSIGN_OR_RETURN(const uint64_t length, ParseUnsigned(request, "length", kMaxRead));
   const std::string part = *request.Param("part");
   if (part == "disk") return GetDisk(context, snapshot, offset, std::min(length, kMaxRead));
   if (part != "variables") {
