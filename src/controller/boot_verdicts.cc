@@ -14,6 +14,7 @@
 #include "controller/boot_judgement.h"
 #include "controller/instance_keys.h"
 #include "controller/resource_store.h"
+#include "controller/verdict_words.h"
 
 namespace vallum::controller {
 namespace {
@@ -25,11 +26,6 @@ constexpr size_t kMaxCompared = 1024;
 bool IsFinal(v1::BootVerdict verdict) {
   return verdict == v1::BOOT_VERIFIED || verdict == v1::BOOT_DIVERGED ||
          verdict == v1::BOOT_REFUSED || verdict == v1::BOOT_UNMEASURED;
-}
-
-std::string VerdictWord(v1::BootVerdict verdict) {
-  const std::string name = v1::BootVerdict_Name(verdict);
-  return name.substr(name.find('_') + 1);
 }
 
 // The evidence is of the boot that the agent speaks of.

@@ -3,6 +3,7 @@
 
 #include <mutex>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -56,10 +57,9 @@ void AddFirmware(Artefacts& out) {
   out.push_back({measure::SeparatorDigest(kBank), "separator"});
   out.push_back(
       {measure::ErrorSeparatorDigest(kBank), "the firmware's mark that measuring failed"});
-  for (const char* action :
-       {"Calling EFI Application from Boot Option",
-        "Returning from EFI Application from Boot Option", "Exit Boot Services Invocation",
-        "Exit Boot Services Returned with Success", "Exit Boot Services Returned with Failure"}) {
+  for (const std::string_view action :
+       {measure::kActionCalling, measure::kActionReturning, measure::kActionExitInvoked,
+        measure::kActionExitSucceeded, measure::kActionExitFailed}) {
     out.push_back({measure::ActionDigest(kBank, action), "action \"" + std::string(action) + "\""});
   }
   const auto variable = [&](const char* name, const firmware::Guid& vendor, ByteView data,

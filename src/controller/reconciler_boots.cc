@@ -10,6 +10,7 @@
 
 #include "base/text.h"
 #include "controller/reconciler_impl.h"
+#include "controller/verdict_words.h"
 
 namespace vallum::controller {
 namespace {
@@ -17,11 +18,6 @@ namespace {
 constexpr size_t kShortDigest = 16;
 
 std::string Object(const std::string& name) { return "instances/" + name; }
-
-std::string VerdictWord(v1::BootVerdict verdict) {
-  const std::string word = v1::BootVerdict_Name(verdict);
-  return ToLower(word.substr(word.find('_') + 1));
-}
 
 std::string Digest(const std::string& what, const std::string& digest) {
   const std::string brief = "sha256 " + digest.substr(0, kShortDigest) + "...";
@@ -233,7 +229,7 @@ void Reconciler::Impl::TellVerdict(const v1::Instance& before, const v1::Instanc
     words.insert(words.end(), now.reasons().begin(), now.reasons().end());
     words.insert(words.end(), now.accepted_changes().begin(), now.accepted_changes().end());
     const bool bad = now.verdict() == v1::BOOT_DIVERGED || now.verdict() == v1::BOOT_REFUSED;
-    Tell("instance.boot-" + VerdictWord(now.verdict()), bad ? "error" : "info", object,
+    Tell("instance.boot-" + ToLower(VerdictWord(now.verdict())), bad ? "error" : "info", object,
          Join(words, "; "), tenant);
   }
   if (before.status().isolated() != after.status().isolated()) {

@@ -15,6 +15,7 @@
 #include "controller/instance_origin.h"
 #include "controller/key_set_content.h"
 #include "controller/key_set_service.h"
+#include "controller/verdict_words.h"
 
 namespace vallum::controller {
 namespace {
@@ -33,8 +34,7 @@ bool HasKeys(const v1::Instance& instance, const std::string& key_set, int32_t v
 }
 
 std::string Verdict(const v1::BootMeasured& measured) {
-  std::string word = v1::BootVerdict_Name(measured.verdict());
-  word = word.substr(word.find('_') + 1);
+  std::string word = VerdictWord(measured.verdict());
   if (!measured.reasons().empty()) word += ": " + measured.reasons(0);
   return word;
 }
