@@ -36,6 +36,12 @@ bool IsSameBoot(const v1::BootEvidence& evidence, const v1::BootMeasured& word) 
          FromTimestamp(evidence.run_started_at()) == FromTimestamp(word.run_started_at());
 }
 
+// The host has looked at the disk: until then nobody knows which programs are on it, who signed
+// them, and what is exactly predicted and so not compared here.
+bool HasForecast(const v1::BootEvidence& evidence) {
+  return !evidence.prediction().empty() || !evidence.prediction_problem().empty();
+}
+
 // The evidence is of a boot before the one that the agent speaks of.
 bool IsEarlier(const v1::BootEvidence& evidence, const v1::BootMeasured& word) {
   if (!evidence.has_run_started_at() || !word.has_run_started_at()) return false;
@@ -296,7 +302,7 @@ v1::BootMeasured BootVerdicts::JudgeUnderWay(const v1::Instance& instance,
                                              v1::BootMeasured measured) {
   const v1::BootEvidence& evidence = record.spec().evidence();
   // With a gap there may be too little, but not too much: the agent's own verdict says so.
-  if (evidence.events().empty() || !evidence.gaps().empty() || !IsSameBoot(evidence, measured)) {
+  if (!HasForecast(evidence) || !evidence.gaps().empty() || !IsSameBoot(evidence, measured)) {
     return measured;
   }
   // One that cannot be read is said when the boot is over.

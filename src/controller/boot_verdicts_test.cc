@@ -64,6 +64,7 @@ v1::BootEvidence Evidence(const std::string& kernel = "kernel", const std::strin
 v1::BootEvidence BootTo(const std::string& loader, int tpm_resets) {
   v1::BootEvidence evidence;
   evidence.set_tpm_resets(tpm_resets);
+  evidence.set_prediction_problem("the disk cannot be read");
   Add(evidence, 0, DigestOf("firmware"));
   Add(evidence, 4, DigestOf(loader));
   return evidence;
@@ -634,6 +635,20 @@ TEST_F(BootVerdictsTest, ForeignLoaderThatNeverLeavesTheFirmwareDivergesAndThePo
   EXPECT_EQ(desired->spec().power(), v1::POWER_STOPPED);
   EXPECT_EQ(Measured().verdict(), v1::BOOT_DIVERGED);
   EXPECT_EQ(Measured().first_difference().pcr(), 4);
+}
+
+TEST_F(BootVerdictsTest, BootUnderWayIsNotComparedBeforeItsDiskWasLookedAt) {
+  Create();
+  Learn();
+  Report(v1::BOOT_PENDING, 2);
+  EXPECT_TRUE(Await(v1::BOOT_PENDING));
+  v1::BootEvidence evidence = BootTo("evil", 2);
+  evidence.clear_prediction_problem();
+  Send(evidence);
+  EXPECT_TRUE(rig_.Await([&](const View&) {
+    return verdicts().Record(*Show())->spec().evidence().events_size() == 2;
+  }));
+  EXPECT_EQ(verdicts().Judge(*Show()).measured.verdict(), v1::BOOT_PENDING);
 }
 
 TEST_F(BootVerdictsTest, RefusalHidesNoDivergence) {
