@@ -57,9 +57,7 @@ void AddFirmware(Artefacts& out) {
   out.push_back({measure::SeparatorDigest(kBank), "separator"});
   out.push_back(
       {measure::ErrorSeparatorDigest(kBank), "the firmware's mark that measuring failed"});
-  for (const std::string_view action :
-       {measure::kActionCalling, measure::kActionReturning, measure::kActionExitInvoked,
-        measure::kActionExitSucceeded, measure::kActionExitFailed}) {
+  for (const std::string_view action : measure::kBootActions) {
     out.push_back({measure::ActionDigest(kBank, action), "action \"" + std::string(action) + "\""});
   }
   const auto variable = [&](const char* name, const firmware::Guid& vendor, ByteView data,
