@@ -172,6 +172,16 @@ TEST(HostTpmTest, KeyIsTheSameAfterReopening) {
   ExpectGoodQuote(*second.tpm, "sha256:0");
 }
 
+TEST(HostTpmTest, ObjectsThatAnEarlierProcessLeftAreRemoved) {
+  const SwtpmRig rig;
+  const OpenedTpm killed = Open(rig);
+  ASSERT_TRUE(killed.tpm);
+  const OpenedTpm next = Open(rig, killed.key);
+  ASSERT_TRUE(next.tpm);
+  EXPECT_EQ(next.origin, KeyOrigin::kKept);
+  ExpectGoodQuote(*next.tpm, "sha256:0");
+}
+
 TEST(HostTpmTest, KeyIsTheSameAfterAReset) {
   SwtpmRig rig;
   KeyBlobs kept;

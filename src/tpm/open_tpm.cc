@@ -136,6 +136,32 @@ Result<EsysHandle> LoadKey(EsysContext& esys, ESYS_TR parent, const TPM2B_PUBLIC
   return EsysHandle(esys, handle, EsysHandle::Kind::kTransient);
 }
 
+// Removes objects that nobody will use again: without the kernel's resource manager a TPM keeps
+// what a process that was killed had loaded, and has room for three. Others do not share it.
+Result<void> RemoveLeftovers(EsysContext& esys, const TpmAddress& address) {
+  constexpr const char* kDoing = "removing keys that an earlier process left in the TPM";
+  if (address.kind == TpmKind::kDevice && address.path.starts_with("/dev/tpmrm")) {
+    return Ok();
+  }
+  TPMS_CAPABILITY_DATA* raw = nullptr;
+  TPMI_YES_NO more = TPM2_NO;
+  RETURN_IF_ERROR(esys.Call(kDoing, [&](ESYS_CONTEXT* context) {
+    return Esys_GetCapability(context, ESYS_TR_NONE, ESYS_TR_NONE, ESYS_TR_NONE, TPM2_CAP_HANDLES,
+                              TPM2_TRANSIENT_FIRST, TPM2_MAX_CAP_HANDLES, &more, &raw);
+  }));
+  const EsysPtr<TPMS_CAPABILITY_DATA> data(raw);
+  const TPML_HANDLE& handles = data->data.handles;
+  for (uint32_t i = 0; i < std::min<uint32_t>(handles.count, TPM2_MAX_CAP_HANDLES); ++i) {
+    RETURN_IF_ERROR(esys.Call(kDoing, [&](ESYS_CONTEXT* context) {
+      ESYS_TR handle = ESYS_TR_NONE;
+      const TSS2_RC found = Esys_TR_FromTPMPublic(context, handles.handle[i], ESYS_TR_NONE,
+                                                  ESYS_TR_NONE, ESYS_TR_NONE, &handle);
+      return found == TSS2_RC_SUCCESS ? Esys_FlushContext(context, handle) : found;
+    }));
+  }
+  return Ok();
+}
+
 struct AttestationKey {
   EsysHandle handle;
   KeyBlobs blobs;
@@ -202,6 +228,7 @@ Result<Bytes> KeyName(ByteView public_area) {
 Result<OpenedTpm> OpenHostTpm(const HostTpmOptions& options, const std::optional<KeyBlobs>& kept,
                               const std::stop_token& stop) {
   ASSIGN_OR_RETURN(auto esys, EsysContext::Open(options.address, options.limit, stop));
+  RETURN_IF_ERROR(RemoveLeftovers(*esys, options.address));
   ASSIGN_OR_RETURN(const bool has_p256, HasP256(*esys));
   KeyKind kind = KeyKind::kRsa2048;
   if (const auto first = std::ranges::find_if(
