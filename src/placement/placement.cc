@@ -20,20 +20,6 @@ namespace {
 
 uint64_t SaturatingSubtract(uint64_t a, uint64_t b) { return a > b ? a - b : 0; }
 
-ByteCount FreeMemory(const HostView& host) {
-  const uint64_t usable =
-      SaturatingSubtract(host.memory.bytes(), HostMemoryReserve(host.memory).bytes());
-  return ByteCount::Bytes(SaturatingSubtract(usable, host.allocated_memory.bytes()));
-}
-
-int64_t FreeVcpus(const HostView& host) {
-  const double factor = host.cpu_overcommit > 0 ? host.cpu_overcommit : kDefaultCpuOvercommit;
-  const double promised = static_cast<double>(std::max<int64_t>(host.cpus, 0)) * factor;
-  // Beyond this no host is limited by its CPUs, and the conversion stays defined.
-  constexpr double kEnough = 1e15;
-  return static_cast<int64_t>(std::min(promised, kEnough)) - host.allocated_vcpus;
-}
-
 // Names of the probes that a trait follows from.
 std::vector<std::string_view> ProbesOf(std::string_view trait) {
   if (trait == kTraitSmm) {
@@ -151,6 +137,14 @@ void Explain(const HostView& host, const Request& request, HostVerdict& verdict)
       verdict.requirement = "accelerator";
       verdict.detail = AcceleratorWords(host, request);
       return;
+    case Requirement::kAffinity:
+      verdict.requirement = "affinity";
+      verdict.detail = "the instance must be on " + Join(request.only_hosts, " or ");
+      return;
+    case Requirement::kAntiAffinity:
+      verdict.requirement = "anti-affinity";
+      verdict.detail = "an instance that it must be apart from is on this host";
+      return;
     case Requirement::kVcpus:
       verdict.requirement = "vcpus";
       verdict.detail = std::to_string(request.vcpus) + " asked for, " +
@@ -178,12 +172,23 @@ ByteCount HostMemoryReserve(ByteCount total) {
   return std::clamp(ByteCount::Bytes(total.bytes() / 16), ByteCount::MiB(256), ByteCount::GiB(4));
 }
 
-Requirement FirstFailing(const HostView& host, const Request& request) {
+ByteCount FreeMemory(const HostView& host) {
+  const uint64_t usable =
+      SaturatingSubtract(host.memory.bytes(), HostMemoryReserve(host.memory).bytes());
+  return ByteCount::Bytes(SaturatingSubtract(usable, host.allocated_memory.bytes()));
+}
+
+int64_t FreeVcpus(const HostView& host) {
+  const double factor = host.cpu_overcommit > 0 ? host.cpu_overcommit : kDefaultCpuOvercommit;
+  const double promised = static_cast<double>(std::max<int64_t>(host.cpus, 0)) * factor;
+  // Beyond this no host is limited by its CPUs, and the conversion stays defined.
+  constexpr double kEnough = 1e15;
+  return static_cast<int64_t>(std::min(promised, kEnough)) - host.allocated_vcpus;
+}
+
+Requirement FirstFailingProperty(const HostView& host, const Request& request) {
   if (host.pool != request.pool) {
     return Requirement::kPool;
-  }
-  if (!request.pinned_host.empty() && host.name != request.pinned_host) {
-    return Requirement::kPinnedHost;
   }
   if (host.state == HostState::kMaintenance) {
     return Requirement::kMaintenance;
@@ -197,8 +202,24 @@ Requirement FirstFailing(const HostView& host, const Request& request) {
   if (!host.traits.ContainsAll(request.required_traits)) {
     return Requirement::kTrait;
   }
-  if (!AcceleratorFits(host, request)) {
-    return Requirement::kAccelerator;
+  return AcceleratorFits(host, request) ? Requirement::kNone : Requirement::kAccelerator;
+}
+
+Requirement FirstFailing(const HostView& host, const Request& request) {
+  const Requirement property = FirstFailingProperty(host, request);
+  // The pool comes before it, everything else after.
+  if (property != Requirement::kPool && !request.pinned_host.empty() &&
+      host.name != request.pinned_host) {
+    return Requirement::kPinnedHost;
+  }
+  if (property != Requirement::kNone) {
+    return property;
+  }
+  if (!request.only_hosts.empty() && !std::ranges::binary_search(request.only_hosts, host.name)) {
+    return Requirement::kAffinity;
+  }
+  if (std::ranges::binary_search(request.not_hosts, host.name)) {
+    return Requirement::kAntiAffinity;
   }
   if (FreeVcpus(host) < request.vcpus) {
     return Requirement::kVcpus;
@@ -226,19 +247,23 @@ size_t Choose(std::span<const HostView> hosts, const Request& request) {
   return best;
 }
 
+HostVerdict Judge(const HostView& host, const Request& request) {
+  HostVerdict verdict;
+  verdict.host = host.name;
+  verdict.failed = FirstFailing(host, request);
+  Explain(host, request, verdict);
+  if (verdict.fits()) {
+    verdict.score =
+        static_cast<double>(SaturatingSubtract(FreeMemory(host).bytes(), request.memory.bytes()));
+  }
+  return verdict;
+}
+
 Decision Place(std::span<const HostView> hosts, const Request& request) {
   Decision decision;
   decision.hosts.reserve(hosts.size());
   for (const HostView& host : hosts) {
-    HostVerdict verdict;
-    verdict.host = host.name;
-    verdict.failed = FirstFailing(host, request);
-    Explain(host, request, verdict);
-    if (verdict.fits()) {
-      verdict.score =
-          static_cast<double>(SaturatingSubtract(FreeMemory(host).bytes(), request.memory.bytes()));
-    }
-    decision.hosts.push_back(std::move(verdict));
+    decision.hosts.push_back(Judge(host, request));
   }
   if (const size_t best = Choose(hosts, request); best < hosts.size()) {
     decision.chosen = hosts[best].name;

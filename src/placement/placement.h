@@ -43,6 +43,10 @@ inline constexpr double kDefaultCpuOvercommit = 4.0;
 
 // Memory that is left to the host itself: 1/16 of it, at least 256 MiB, at most 4 GiB.
 ByteCount HostMemoryReserve(ByteCount total);
+// What may still be promised: memory without the reserve; CPUs with overcommit, negative when too
+// many are promised already.
+ByteCount FreeMemory(const HostView& host);
+int64_t FreeVcpus(const HostView& host);
 
 // What one instance asks of its host.
 struct Request {
@@ -54,6 +58,10 @@ struct Request {
   int64_t vcpus = 1;
   ByteCount memory;
   ByteCount disk;
+  // Affinity and anti-affinity, as names of hosts, sorted: where the instance must be (empty: no
+  // matter) and where it must not be.
+  std::vector<std::string> only_hosts;
+  std::vector<std::string> not_hosts;
 };
 
 // In the order in which they are tried.
@@ -66,6 +74,8 @@ enum class Requirement {
   kTrust,
   kTrait,
   kAccelerator,
+  kAffinity,
+  kAntiAffinity,
   kVcpus,
   kMemory,
   kDisk,
@@ -88,6 +98,10 @@ struct Decision {
 
 // Tries one host. Pure; thread-safe; allocates nothing.
 Requirement FirstFailing(const HostView& host, const Request& request);
+// The same for what does not change when instances come and go: pool, state, traits, accelerator.
+Requirement FirstFailingProperty(const HostView& host, const Request& request);
+// FirstFailing() in words. Pure; thread-safe.
+HostVerdict Judge(const HostView& host, const Request& request);
 
 // Chooses the host that fits with most free memory; ties go to the name that sorts first. Returns
 // its index, or hosts.size() if none fits. Pure; thread-safe.

@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <string_view>
+#include <vector>
+
+namespace vallum::placement {
+
+// What one host has left. `name` is the owner's and outlives the entry.
+struct FreeCapacity {
+  std::string_view name;
+  uint64_t memory = 0;  // bytes
+  int64_t vcpus = 0;
+  uint64_t disk = 0;  // bytes
+};
+
+// Hosts that differ in nothing but what they have left, kept so that the one with most free memory
+// is found without looking at each: a tournament tree whose nodes know their best host and how many
+// CPUs and how much disk any host below them has. A change costs the height of the tree; so does a
+// search, unless many hosts with more memory lack CPUs or disk. Not thread-safe.
+class CapacityTree {
+ public:
+  using Slot = uint32_t;
+
+  // Adds a host; the slot stays its own until Remove.
+  Slot Add(const FreeCapacity& host);
+  void Update(Slot slot, const FreeCapacity& host);
+  void Remove(Slot slot);
+  bool empty() const { return size_ == 0; }
+
+  // The host with most free memory among those with at least this much of each; ties go to the
+  // name that sorts first. nullptr: none.
+  //   excluded: hosts that are not to be taken; asked for few of them only.
+  const FreeCapacity* Best(uint64_t memory, int64_t vcpus, uint64_t disk,
+                           const std::function<bool(std::string_view)>& excluded) const;
+
+ private:
+  static constexpr Slot kNone = UINT32_MAX;
+  // Two of them, which are looked at together, fill a cache line.
+  struct alignas(32) Node {
+    uint64_t memory = 0;  // of the best
+    int64_t vcpus = 0;    // the most of any
+    uint64_t disk = 0;
+    Slot best = kNone;  // of the hosts below
+  };
+  struct Search;
+
+  // Whether the best of a is taken before that of b.
+  bool Before(const Node& a, const Node& b) const;
+  void Grow();
+  void Refresh(Slot slot);
+  void Descend(size_t node, Search& search) const;
+
+  std::vector<FreeCapacity> hosts_;  // by slot; empty slots have no name
+  std::vector<Slot> vacant_;
+  std::vector<Node> nodes_;  // a heap: children of i are 2i and 2i + 1, the leaves come last
+  size_t leaves_ = 0;        // a power of two
+  size_t size_ = 0;
+};
+
+}  // namespace vallum::placement

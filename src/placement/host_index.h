@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstddef>
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <vector>
+
+#include "placement/capacity_tree.h"
+#include "placement/placement.h"
+
+namespace vallum::placement {
+
+// All hosts, kept so that a decision hardly costs more when there are more of them: hosts that a
+// request cannot tell apart but by what they have left form a class; a request is compared with
+// each class once and then asks it for its best host. Chooses the same host as Choose() on the same
+// hosts. Not thread-safe.
+class HostIndex {
+ public:
+  HostIndex();
+  ~HostIndex();
+  HostIndex(const HostIndex&) = delete;
+  HostIndex& operator=(const HostIndex&) = delete;
+
+  // Adds a host, or replaces the one of that name.
+  void Put(HostView host);
+  // What the instances on a host claim, in all. Does nothing when there is no such host.
+  void SetAllocated(std::string_view name, int64_t vcpus, ByteCount memory);
+  // Does nothing when there is no such host.
+  void Remove(std::string_view name);
+  // nullptr: there is none. Valid until the host is changed.
+  const HostView* Find(std::string_view name) const;
+  size_t size() const { return hosts_.size(); }
+
+  // The host that fits with most free memory; ties go to the name that sorts first. nullptr: none
+  // fits.
+  const HostView* Choose(const Request& request) const;
+  // Place() on all hosts, in the order of their names.
+  Decision Explain(const Request& request) const;
+
+ private:
+  struct Class;
+  struct Entry {
+    HostView host;
+    Class* kind = nullptr;
+    CapacityTree::Slot slot = 0;
+  };
+  struct Hash {
+    using is_transparent = void;
+    size_t operator()(std::string_view text) const { return std::hash<std::string_view>()(text); }
+  };
+
+  const HostView* ChooseAmong(const std::vector<std::string>& names, const Request& request) const;
+  void Enlist(Entry& entry);
+  void Strike(Entry& entry);
+
+  std::unordered_map<std::string, std::unique_ptr<Entry>, Hash, std::equal_to<>> hosts_;
+  // By pool, then by what makes the class.
+  std::map<std::string, std::map<std::string, std::unique_ptr<Class>>, std::less<>> pools_;
+};
+
+}  // namespace vallum::placement

@@ -1,0 +1,159 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "placement/host_index.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cstdint>
+#include <random>
+#include <string>
+#include <vector>
+
+namespace vallum::placement {
+namespace {
+
+// A generator of hosts and requests that are alike often enough to tie.
+class Chance {
+ public:
+  explicit Chance(uint32_t seed) : random_(seed) {}
+  int64_t UpTo(int64_t most) {
+    return std::uniform_int_distribution<int64_t>(0, most)(random_);
+  }
+  bool OneIn(int64_t n) { return UpTo(n - 1) == 0; }
+
+  HostView Host(int64_t number) {
+    HostView host;
+    host.name = "node" + std::to_string(number);
+    host.pool = OneIn(4) ? "gold" : "default";
+    host.state = OneIn(8) ? HostState::kDown : HostState::kUp;
+    if (!OneIn(3)) host.traits.Insert(kTraitSmm);
+    if (OneIn(5)) host.traits.Insert("CUSTOM_RACK_A");
+    host.accelerator = OneIn(10) ? "" : (OneIn(2) ? "kvm" : "tcg");
+    host.cpus = 1 + UpTo(8);
+    host.allocated_vcpus = UpTo(host.cpus * 5);
+    host.memory = ByteCount::GiB(static_cast<uint64_t>(1 + UpTo(8)));
+    host.allocated_memory = ByteCount::GiB(static_cast<uint64_t>(UpTo(4)));
+    host.disk_free = ByteCount::GiB(static_cast<uint64_t>(UpTo(20)));
+    return host;
+  }
+
+  Request Ask() {
+    Request request;
+    request.pool = OneIn(4) ? "gold" : "default";
+    if (OneIn(2)) request.required_traits.Insert(kTraitSmm);
+    if (OneIn(6)) request.accelerator = "kvm";
+    request.vcpus = 1 + UpTo(12);
+    request.memory = ByteCount::GiB(static_cast<uint64_t>(UpTo(6)));
+    request.disk = ByteCount::GiB(static_cast<uint64_t>(UpTo(15)));
+    if (OneIn(8)) request.pinned_host = "node" + std::to_string(UpTo(40));
+    if (OneIn(6)) request.not_hosts = Names();
+    if (OneIn(8)) request.only_hosts = Names();
+    return request;
+  }
+
+ private:
+  std::vector<std::string> Names() {
+    std::vector<std::string> names;
+    for (int i = 0; i < 5; ++i) names.push_back("node" + std::to_string(UpTo(40)));
+    std::ranges::sort(names);
+    return names;
+  }
+
+  std::mt19937 random_;
+};
+
+std::string Chosen(const HostIndex& index, const Request& request) {
+  const HostView* host = index.Choose(request);
+  return host == nullptr ? "" : host->name;
+}
+
+std::string ChosenByLookingAtEach(const std::vector<HostView>& hosts, const Request& request) {
+  const HostView* best = nullptr;
+  for (const HostView& host : hosts) {
+    if (FirstFailing(host, request) != Requirement::kNone) continue;
+    if (best == nullptr || FreeMemory(host) > FreeMemory(*best) ||
+        (FreeMemory(host) == FreeMemory(*best) && host.name < best->name)) {
+      best = &host;
+    }
+  }
+  return best == nullptr ? "" : best->name;
+}
+
+class HostIndexTest : public ::testing::TestWithParam<uint32_t> {};
+
+TEST_P(HostIndexTest, ChoosesAsLookingAtEachHostWouldWhileHostsComeChangeAndGo) {
+  Chance chance(GetParam());
+  HostIndex index;
+  std::vector<HostView> hosts;
+  int found = 0;
+  for (int step = 0; step < 400; ++step) {
+    HostView host = chance.Host(chance.UpTo(40));
+    std::erase_if(hosts, [&](const HostView& other) { return other.name == host.name; });
+    if (chance.OneIn(5)) {
+      index.Remove(host.name);
+    } else {
+      index.Put(host);
+      hosts.push_back(std::move(host));
+    }
+    if (!hosts.empty()) {
+      HostView& claimed = hosts[static_cast<size_t>(chance.UpTo(static_cast<int64_t>(hosts.size()) - 1))];
+      claimed.allocated_vcpus = chance.UpTo(claimed.cpus * 5);
+      claimed.allocated_memory = ByteCount::GiB(static_cast<uint64_t>(chance.UpTo(4)));
+      index.SetAllocated(claimed.name, claimed.allocated_vcpus, claimed.allocated_memory);
+    }
+    ASSERT_EQ(index.size(), hosts.size());
+    const Request request = chance.Ask();
+    const std::string chosen = Chosen(index, request);
+    ASSERT_EQ(chosen, ChosenByLookingAtEach(hosts, request)) << "step " << step;
+    found += chosen.empty() ? 0 : 1;
+  }
+  EXPECT_GT(found, 40);
+}
+
+INSTANTIATE_TEST_SUITE_P(Seeds, HostIndexTest, ::testing::Range(uint32_t{1}, uint32_t{21}));
+
+TEST(HostIndexExplainTest, SaysOfEachHostInTheOrderOfNamesWhatItIsChosenOrRefusedFor) {
+  Chance chance(7);
+  HostIndex index;
+  for (int64_t i = 0; i < 40; ++i) index.Put(chance.Host(i));
+  for (int i = 0; i < 50; ++i) {
+    const Request request = chance.Ask();
+    const Decision decision = index.Explain(request);
+    ASSERT_EQ(decision.hosts.size(), 40U);
+    EXPECT_TRUE(std::ranges::is_sorted(decision.hosts, {}, &HostVerdict::host));
+    EXPECT_EQ(decision.chosen, Chosen(index, request));
+    for (const HostVerdict& verdict : decision.hosts) {
+      EXPECT_EQ(verdict.failed, FirstFailing(*index.Find(verdict.host), request));
+    }
+  }
+}
+
+TEST(HostIndexTest, HostThatWasRemovedIsNotFound) {
+  HostIndex index;
+  HostView host = Chance(1).Host(1);
+  index.Put(host);
+  EXPECT_NE(index.Find("node1"), nullptr);
+  index.Remove("node1");
+  EXPECT_EQ(index.Find("node1"), nullptr);
+  index.Remove("node1");
+  EXPECT_EQ(index.size(), 0U);
+}
+
+TEST(AffinityTest, RefusalNamesWhereTheInstanceMustBe) {
+  HostView host = Chance(1).Host(1);
+  host.pool = "default";
+  host.state = HostState::kUp;
+  host.accelerator = "kvm";
+  Request request;
+  request.pool = "default";
+  request.only_hosts = {"node2", "node3"};
+  const HostVerdict verdict = Judge(host, request);
+  EXPECT_EQ(verdict.failed, Requirement::kAffinity);
+  EXPECT_THAT(verdict.detail, ::testing::HasSubstr("node2 or node3"));
+  request.only_hosts.clear();
+  request.not_hosts = {"node1"};
+  EXPECT_EQ(Judge(host, request).failed, Requirement::kAntiAffinity);
+}
+
+}  // namespace
+}  // namespace vallum::placement
