@@ -4,17 +4,26 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
-#include <string_view>
 #include <vector>
+
+#include "placement/placement.h"
 
 namespace vallum::placement {
 
-// What one host has left. `name` is the owner's and outlives the entry.
+// What one host has left. The host is the owner's and outlives the entry.
 struct FreeCapacity {
-  std::string_view name;
+  const HostView* host = nullptr;
   uint64_t memory = 0;  // bytes
   int64_t vcpus = 0;
-  uint64_t disk = 0;  // bytes
+  uint64_t disk = 0;   // bytes
+  uint32_t order = 0;  // TieOrder() of its name
+};
+
+// A host that would do. nullptr: there is none yet.
+struct Candidate {
+  const HostView* host = nullptr;
+  uint64_t memory = 0;
+  uint32_t order = 0;
 };
 
 // Hosts that differ in nothing but what they have left, kept so that the one with most free memory
@@ -31,34 +40,38 @@ class CapacityTree {
   void Remove(Slot slot);
   bool empty() const { return size_ == 0; }
 
-  // The host with most free memory among those with at least this much of each; ties go to the
-  // name that sorts first. nullptr: none.
+  // The host that ComesBefore() the others among those with at least this much of each, or
+  // `beaten`, when no such host comes before that.
   //   excluded: hosts that are not to be taken; asked for few of them only.
-  const FreeCapacity* Best(uint64_t memory, int64_t vcpus, uint64_t disk,
-                           const std::function<bool(std::string_view)>& excluded) const;
+  Candidate Best(uint64_t memory, int64_t vcpus, uint64_t disk,
+                 const std::function<bool(const HostView&)>& excluded,
+                 const Candidate& beaten) const;
 
  private:
   static constexpr Slot kNone = UINT32_MAX;
-  // Two of them, which are looked at together, fill a cache line.
+  // Two of them, which are looked at together, fill a cache line. A leaf is a host.
   struct alignas(32) Node {
     uint64_t memory = 0;  // of the best
     int64_t vcpus = 0;    // the most of any
     uint64_t disk = 0;
-    Slot best = kNone;  // of the hosts below
+    Slot best = kNone;   // of the hosts below
+    uint32_t order = 0;  // of the best
   };
   struct Search;
 
+  Candidate CandidateOf(const Node& node) const;
   // Whether the best of a is taken before that of b.
   bool Before(const Node& a, const Node& b) const;
   void Grow();
   void Refresh(Slot slot);
-  void Descend(size_t node, Search& search) const;
+  void Descend(size_t at, const Node& here, Search& search) const;
 
-  std::vector<FreeCapacity> hosts_;  // by slot; empty slots have no name
+  Node root_;  // nodes_[1], where a search that ends there finds it
+  size_t size_ = 0;
+  std::vector<const HostView*> hosts_;  // by slot; nullptr: empty
   std::vector<Slot> vacant_;
   std::vector<Node> nodes_;  // a heap: children of i are 2i and 2i + 1, the leaves come last
   size_t leaves_ = 0;        // a power of two
-  size_t size_ = 0;
 };
 
 }  // namespace vallum::placement

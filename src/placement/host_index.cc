@@ -22,18 +22,20 @@ size_t CpuClass(int64_t vcpus) {
                           kCpuClasses - 1);
 }
 
-// Everything that decides on a request but the capacities and the name.
+// What FirstFailingProperty asks of a host, but the pool.
 std::string ClassKey(const HostView& host) {
-  std::string key = std::to_string(static_cast<int>(host.state)) + '\n' + host.accelerator;
+  std::string key = std::to_string(static_cast<int>(host.state)) + (host.trusted ? 't' : 'u') +
+                    host.accelerator + '\n' + host.hypervisor_type + '\n' + host.hypervisor_version;
   for (const std::string& trait : host.traits.Names()) key += '\n' + trait;
   return key;
 }
 
 FreeCapacity CapacityOf(const HostView& host) {
-  return {.name = host.name,
+  return {.host = &host,
           .memory = FreeMemory(host).bytes(),
           .vcpus = FreeVcpus(host),
-          .disk = host.disk_free.bytes()};
+          .disk = host.disk_free.bytes(),
+          .order = TieOrder(host.name)};
 }
 
 }  // namespace
@@ -56,8 +58,11 @@ void HostIndex::Enlist(Entry& entry) {
     kind = std::make_unique<Class>();
     kind->example.pool = host.pool;
     kind->example.state = host.state;
+    kind->example.trusted = host.trusted;
     kind->example.traits = host.traits;
     kind->example.accelerator = host.accelerator;
+    kind->example.hypervisor_type = host.hypervisor_type;
+    kind->example.hypervisor_version = host.hypervisor_version;
     kind->key = std::move(key);
   }
   const FreeCapacity capacity = CapacityOf(host);
@@ -120,42 +125,28 @@ const HostView* HostIndex::Find(std::string_view name) const {
   return found == hosts_.end() ? nullptr : &found->second->host;
 }
 
-const HostView* HostIndex::ChooseAmong(const std::vector<std::string>& names,
-                                       const Request& request) const {
-  const HostView* best = nullptr;
-  for (const std::string& name : names) {
-    const HostView* host = Find(name);
-    if (host == nullptr || FirstFailing(*host, request) != Requirement::kNone) continue;
-    if (best == nullptr || FreeMemory(*host) > FreeMemory(*best) ||
-        (FreeMemory(*host) == FreeMemory(*best) && host->name < best->name)) {
-      best = host;
-    }
-  }
-  return best;
+const HostView* HostIndex::FindFitting(std::string_view name, const Request& request) const {
+  const HostView* host = Find(name);
+  return host != nullptr && FirstFailing(*host, request) == Requirement::kNone ? host : nullptr;
 }
 
 const HostView* HostIndex::Choose(const Request& request) const {
-  if (!request.pinned_host.empty()) return ChooseAmong({request.pinned_host}, request);
-  if (!request.only_hosts.empty()) return ChooseAmong(request.only_hosts, request);
+  if (!request.pinned_host.empty()) return FindFitting(request.pinned_host, request);
+  if (!request.near.empty()) return FindFitting(request.near.front().host, request);
   const auto pool = pools_.find(request.pool);
   if (pool == pools_.end()) return nullptr;
-  const std::function<bool(std::string_view)> excluded = [&](std::string_view name) {
-    return std::ranges::binary_search(request.not_hosts, name);
+  const std::function<bool(const HostView&)> excluded = [&](const HostView& host) {
+    return IsApart(host, request);
   };
-  const FreeCapacity* best = nullptr;
+  Candidate best;
   for (const auto& [key, kind] : pool->second) {
     if (FirstFailingProperty(kind->example, request) != Requirement::kNone) continue;
     for (size_t i = CpuClass(request.vcpus); i < kCpuClasses; ++i) {
-      const FreeCapacity* found = kind->trees.at(i).Best(request.memory.bytes(), request.vcpus,
-                                                         request.disk.bytes(), excluded);
-      if (found == nullptr) continue;
-      if (best == nullptr || found->memory > best->memory ||
-          (found->memory == best->memory && found->name < best->name)) {
-        best = found;
-      }
+      best = kind->trees.at(i).Best(request.memory.bytes(), request.vcpus, request.disk.bytes(),
+                                    excluded, best);
     }
   }
-  return best == nullptr ? nullptr : Find(best->name);
+  return best.host;
 }
 
 Decision HostIndex::Explain(const Request& request) const {

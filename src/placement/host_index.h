@@ -36,8 +36,7 @@ class HostIndex {
   const HostView* Find(std::string_view name) const;
   size_t size() const { return hosts_.size(); }
 
-  // The host that fits with most free memory; ties go to the name that sorts first. nullptr: none
-  // fits.
+  // The host that fits and ComesBefore() the others that do. nullptr: none fits.
   const HostView* Choose(const Request& request) const;
   // Place() on all hosts, in the order of their names.
   Decision Explain(const Request& request) const;
@@ -54,7 +53,7 @@ class HostIndex {
     size_t operator()(std::string_view text) const { return std::hash<std::string_view>()(text); }
   };
 
-  const HostView* ChooseAmong(const std::vector<std::string>& names, const Request& request) const;
+  const HostView* FindFitting(std::string_view name, const Request& request) const;
   void Enlist(Entry& entry);
   void Strike(Entry& entry);
 

@@ -16,9 +16,7 @@ namespace {
 class Chance {
  public:
   explicit Chance(uint32_t seed) : random_(seed) {}
-  int64_t UpTo(int64_t most) {
-    return std::uniform_int_distribution<int64_t>(0, most)(random_);
-  }
+  int64_t UpTo(int64_t most) { return std::uniform_int_distribution<int64_t>(0, most)(random_); }
   bool OneIn(int64_t n) { return UpTo(n - 1) == 0; }
 
   HostView Host(int64_t number) {
@@ -26,6 +24,10 @@ class Chance {
     host.name = "node" + std::to_string(number);
     host.pool = OneIn(4) ? "gold" : "default";
     host.state = OneIn(8) ? HostState::kDown : HostState::kUp;
+    if (OneIn(12)) host.state = HostState::kNonOperational;
+    host.trusted = OneIn(2);
+    host.hypervisor_type = OneIn(9) ? "Xen" : "QEMU";
+    host.hypervisor_version = OneIn(3) ? "7.2.22" : "10.0.8";
     if (!OneIn(3)) host.traits.Insert(kTraitSmm);
     if (OneIn(5)) host.traits.Insert("CUSTOM_RACK_A");
     host.accelerator = OneIn(10) ? "" : (OneIn(2) ? "kvm" : "tcg");
@@ -46,17 +48,24 @@ class Chance {
     request.memory = ByteCount::GiB(static_cast<uint64_t>(UpTo(6)));
     request.disk = ByteCount::GiB(static_cast<uint64_t>(UpTo(15)));
     if (OneIn(8)) request.pinned_host = "node" + std::to_string(UpTo(40));
-    if (OneIn(6)) request.not_hosts = Names();
-    if (OneIn(8)) request.only_hosts = Names();
+    if (OneIn(3)) request.needs_trusted_host = true;
+    if (OneIn(6)) request.forbidden_traits.Insert("CUSTOM_RACK_A");
+    if (OneIn(6)) request.hypervisor_type = "qemu";
+    if (OneIn(6)) request.hypervisor_versions = *VersionRange::Parse(">=10.0");
+    if (OneIn(6)) request.apart_from = Neighbours(5);
+    if (OneIn(8)) request.near = Neighbours(1);
+    if (OneIn(40)) request.near = Neighbours(2);
     return request;
   }
 
  private:
-  std::vector<std::string> Names() {
-    std::vector<std::string> names;
-    for (int i = 0; i < 5; ++i) names.push_back("node" + std::to_string(UpTo(40)));
-    std::ranges::sort(names);
-    return names;
+  std::vector<Neighbour> Neighbours(int count) {
+    std::vector<Neighbour> out;
+    for (int i = 0; i < count; ++i) {
+      out.push_back({.instance = "web", .host = "node" + std::to_string(UpTo(40))});
+    }
+    std::ranges::sort(out, {}, &Neighbour::host);
+    return out;
   }
 
   std::mt19937 random_;
@@ -68,15 +77,8 @@ std::string Chosen(const HostIndex& index, const Request& request) {
 }
 
 std::string ChosenByLookingAtEach(const std::vector<HostView>& hosts, const Request& request) {
-  const HostView* best = nullptr;
-  for (const HostView& host : hosts) {
-    if (FirstFailing(host, request) != Requirement::kNone) continue;
-    if (best == nullptr || FreeMemory(host) > FreeMemory(*best) ||
-        (FreeMemory(host) == FreeMemory(*best) && host.name < best->name)) {
-      best = &host;
-    }
-  }
-  return best == nullptr ? "" : best->name;
+  const size_t best = Choose(hosts, request);
+  return best == hosts.size() ? "" : hosts[best].name;
 }
 
 class HostIndexTest : public ::testing::TestWithParam<uint32_t> {};
@@ -96,7 +98,8 @@ TEST_P(HostIndexTest, ChoosesAsLookingAtEachHostWouldWhileHostsComeChangeAndGo) 
       hosts.push_back(std::move(host));
     }
     if (!hosts.empty()) {
-      HostView& claimed = hosts[static_cast<size_t>(chance.UpTo(static_cast<int64_t>(hosts.size()) - 1))];
+      HostView& claimed =
+          hosts[static_cast<size_t>(chance.UpTo(static_cast<int64_t>(hosts.size()) - 1))];
       claimed.allocated_vcpus = chance.UpTo(claimed.cpus * 5);
       claimed.allocated_memory = ByteCount::GiB(static_cast<uint64_t>(chance.UpTo(4)));
       index.SetAllocated(claimed.name, claimed.allocated_vcpus, claimed.allocated_memory);
@@ -137,22 +140,6 @@ TEST(HostIndexTest, HostThatWasRemovedIsNotFound) {
   EXPECT_EQ(index.Find("node1"), nullptr);
   index.Remove("node1");
   EXPECT_EQ(index.size(), 0U);
-}
-
-TEST(AffinityTest, RefusalNamesWhereTheInstanceMustBe) {
-  HostView host = Chance(1).Host(1);
-  host.pool = "default";
-  host.state = HostState::kUp;
-  host.accelerator = "kvm";
-  Request request;
-  request.pool = "default";
-  request.only_hosts = {"node2", "node3"};
-  const HostVerdict verdict = Judge(host, request);
-  EXPECT_EQ(verdict.failed, Requirement::kAffinity);
-  EXPECT_THAT(verdict.detail, ::testing::HasSubstr("node2 or node3"));
-  request.only_hosts.clear();
-  request.not_hosts = {"node1"};
-  EXPECT_EQ(Judge(host, request).failed, Requirement::kAntiAffinity);
 }
 
 }  // namespace

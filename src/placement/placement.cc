@@ -5,9 +5,11 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -94,6 +96,33 @@ std::string_view StateWords(HostState state) {
   return "the host is in an unknown state";
 }
 
+bool HypervisorTypeFits(const HostView& host, const Request& request) {
+  return request.hypervisor_type.empty() ||
+         ToLower(host.hypervisor_type) == ToLower(request.hypervisor_type);
+}
+
+bool HypervisorVersionFits(const HostView& host, const Request& request) {
+  if (request.hypervisor_versions.empty()) return true;
+  const std::optional<Version> version = ReadVersion(host.hypervisor_version);
+  return version && request.hypervisor_versions.Contains(*version);
+}
+
+std::string Reported(const std::string& value) { return value.empty() ? "an unknown one" : value; }
+
+// The instance that keeps this one from the host, by affinity.
+std::string NearWords(const HostView& host, const Request& request) {
+  const auto at = std::ranges::find_if(
+      request.near, [&](const Neighbour& other) { return other.host != host.name; });
+  if (at == request.near.end()) return {};
+  return "it must be near instance " + at->instance + ", which is on " +
+         (at->host.empty() ? "no host yet" : "host " + at->host);
+}
+
+std::vector<Neighbour>::const_iterator FindApart(const HostView& host, const Request& request) {
+  const auto at = std::ranges::lower_bound(request.apart_from, host.name, {}, &Neighbour::host);
+  return at != request.apart_from.end() && at->host == host.name ? at : request.apart_from.end();
+}
+
 bool AcceleratorFits(const HostView& host, const Request& request) {
   return request.accelerator.empty() ? !host.accelerator.empty()
                                      : host.accelerator == request.accelerator;
@@ -133,17 +162,35 @@ void Explain(const HostView& host, const Request& request, HostVerdict& verdict)
       verdict.detail = WhyTraitIsMissing(host, trait);
       return;
     }
+    case Requirement::kForbiddenTrait: {
+      const std::string trait =
+          host.traits.FirstCommon(request.forbidden_traits).value_or(std::string());
+      verdict.requirement = "trait " + trait + " forbidden";
+      verdict.detail = "the host has it";
+      return;
+    }
     case Requirement::kAccelerator:
       verdict.requirement = "accelerator";
       verdict.detail = AcceleratorWords(host, request);
       return;
+    case Requirement::kHypervisorType:
+      verdict.requirement = "hypervisor type";
+      verdict.detail = "the host has " + Reported(host.hypervisor_type) + ", " +
+                       request.hypervisor_type + " is required";
+      return;
+    case Requirement::kHypervisorVersion:
+      verdict.requirement = "hypervisor version";
+      verdict.detail = "the host has " + Reported(host.hypervisor_version) + ", " +
+                       request.hypervisor_versions.words() + " is required";
+      return;
     case Requirement::kAffinity:
       verdict.requirement = "affinity";
-      verdict.detail = "the instance must be on " + Join(request.only_hosts, " or ");
+      verdict.detail = NearWords(host, request);
       return;
     case Requirement::kAntiAffinity:
       verdict.requirement = "anti-affinity";
-      verdict.detail = "an instance that it must be apart from is on this host";
+      verdict.detail = "it must be apart from instance " + FindApart(host, request)->instance +
+                       ", which is on this host";
       return;
     case Requirement::kVcpus:
       verdict.requirement = "vcpus";
@@ -202,7 +249,17 @@ Requirement FirstFailingProperty(const HostView& host, const Request& request) {
   if (!host.traits.ContainsAll(request.required_traits)) {
     return Requirement::kTrait;
   }
-  return AcceleratorFits(host, request) ? Requirement::kNone : Requirement::kAccelerator;
+  if (host.traits.ContainsAny(request.forbidden_traits)) {
+    return Requirement::kForbiddenTrait;
+  }
+  if (!AcceleratorFits(host, request)) {
+    return Requirement::kAccelerator;
+  }
+  if (!HypervisorTypeFits(host, request)) {
+    return Requirement::kHypervisorType;
+  }
+  return HypervisorVersionFits(host, request) ? Requirement::kNone
+                                              : Requirement::kHypervisorVersion;
 }
 
 Requirement FirstFailing(const HostView& host, const Request& request) {
@@ -215,10 +272,11 @@ Requirement FirstFailing(const HostView& host, const Request& request) {
   if (property != Requirement::kNone) {
     return property;
   }
-  if (!request.only_hosts.empty() && !std::ranges::binary_search(request.only_hosts, host.name)) {
+  if (std::ranges::any_of(request.near,
+                          [&](const Neighbour& other) { return other.host != host.name; })) {
     return Requirement::kAffinity;
   }
-  if (std::ranges::binary_search(request.not_hosts, host.name)) {
+  if (IsApart(host, request)) {
     return Requirement::kAntiAffinity;
   }
   if (FreeVcpus(host) < request.vcpus) {
@@ -230,18 +288,32 @@ Requirement FirstFailing(const HostView& host, const Request& request) {
   return host.disk_free < request.disk ? Requirement::kDisk : Requirement::kNone;
 }
 
+bool IsApart(const HostView& host, const Request& request) {
+  return FindApart(host, request) != request.apart_from.end();
+}
+
+// FNV-1a. Source: The FNV Non-Cryptographic Hash Algorithm, RFC 9923.
+uint32_t TieOrder(std::string_view name) {
+  uint32_t hash = 2166136261U;
+  for (const char c : name) hash = (hash ^ static_cast<unsigned char>(c)) * 16777619U;
+  return hash;
+}
+
+bool ComesBefore(const HostView& a, const HostView& b) {
+  const auto key = [](const HostView& host) {
+    return std::tuple(~FreeMemory(host).bytes(), TieOrder(host.name), std::string_view(host.name));
+  };
+  return key(a) < key(b);
+}
+
 size_t Choose(std::span<const HostView> hosts, const Request& request) {
   size_t best = hosts.size();
-  ByteCount best_free;
   for (size_t i = 0; i < hosts.size(); ++i) {
     if (FirstFailing(hosts[i], request) != Requirement::kNone) {
       continue;
     }
-    const ByteCount free = FreeMemory(hosts[i]);
-    if (best == hosts.size() || free > best_free ||
-        (free == best_free && hosts[i].name < hosts[best].name)) {
+    if (best == hosts.size() || ComesBefore(hosts[i], hosts[best])) {
       best = i;
-      best_free = free;
     }
   }
   return best;

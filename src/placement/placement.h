@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -9,6 +10,7 @@
 
 #include "base/units.h"
 #include "placement/trait_set.h"
+#include "placement/version_range.h"
 
 namespace vallum::placement {
 
@@ -30,7 +32,9 @@ struct HostView {
   bool trusted = false;  // a fresh attestation found it trusted
   TraitSet traits;
   std::vector<Probe> probes;
-  std::string accelerator;  // "kvm", "tcg"; empty: none ran a guest
+  std::string accelerator;         // "kvm", "tcg"; empty: none ran a guest
+  std::string hypervisor_type;     // "QEMU"
+  std::string hypervisor_version;  // as it was reported
   int64_t cpus = 0;
   double cpu_overcommit = 0;  // 0: kDefaultCpuOvercommit
   int64_t allocated_vcpus = 0;
@@ -48,20 +52,27 @@ ByteCount HostMemoryReserve(ByteCount total);
 ByteCount FreeMemory(const HostView& host);
 int64_t FreeVcpus(const HostView& host);
 
+// Another instance that has a say in where one is placed.
+struct Neighbour {
+  std::string instance;
+  std::string host;  // empty: it is on none
+};
+
 // What one instance asks of its host.
 struct Request {
   std::string pool;
   std::string pinned_host;  // empty: any
   TraitSet required_traits;
+  TraitSet forbidden_traits;
   std::string accelerator;  // empty: any that works
   bool needs_trusted_host = false;
+  std::string hypervisor_type;  // in any case; empty: any
+  VersionRange hypervisor_versions;
   int64_t vcpus = 1;
   ByteCount memory;
   ByteCount disk;
-  // Affinity and anti-affinity, as names of hosts, sorted: where the instance must be (empty: no
-  // matter) and where it must not be.
-  std::vector<std::string> only_hosts;
-  std::vector<std::string> not_hosts;
+  std::vector<Neighbour> near;        // it must be on the host of every one of them
+  std::vector<Neighbour> apart_from;  // and on that of none of these; in the order of `host`
 };
 
 // In the order in which they are tried.
@@ -73,7 +84,10 @@ enum class Requirement {
   kMaintenance,
   kTrust,
   kTrait,
+  kForbiddenTrait,
   kAccelerator,
+  kHypervisorType,
+  kHypervisorVersion,
   kAffinity,
   kAntiAffinity,
   kVcpus,
@@ -98,13 +112,21 @@ struct Decision {
 
 // Tries one host. Pure; thread-safe; allocates nothing.
 Requirement FirstFailing(const HostView& host, const Request& request);
-// The same for what does not change when instances come and go: pool, state, traits, accelerator.
+// The same for what hosts have alike and what does not change when instances come and go: pool,
+// state, trust, traits, accelerator, hypervisor.
 Requirement FirstFailingProperty(const HostView& host, const Request& request);
+// Whether an instance that this one is to be apart from is on the host.
+bool IsApart(const HostView& host, const Request& request);
 // FirstFailing() in words. Pure; thread-safe.
 HostVerdict Judge(const HostView& host, const Request& request);
 
-// Chooses the host that fits with most free memory; ties go to the name that sorts first. Returns
-// its index, or hosts.size() if none fits. Pure; thread-safe.
+// Which of two hosts that fit is taken: the one with more free memory; of equals the one whose name
+// has the lower hash: no host is the first of all alike, and no name need be looked at.
+bool ComesBefore(const HostView& a, const HostView& b);
+uint32_t TieOrder(std::string_view name);
+
+// Chooses the host that fits and ComesBefore() the others that do. Returns its index, or
+// hosts.size() if none fits. Pure; thread-safe.
 size_t Choose(std::span<const HostView> hosts, const Request& request);
 
 // Choose() with an explanation for each host. Pure; thread-safe.

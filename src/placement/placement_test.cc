@@ -29,6 +29,8 @@ HostView MakeValidHost(const std::string& name) {
   host.traits = TraitSet({std::string(kTraitSmm), std::string(kTraitSecureBoot),
                           std::string(kTraitTpm20), "CUSTOM_RACK_A"});
   host.accelerator = "tcg";
+  host.hypervisor_type = "QEMU";
+  host.hypervisor_version = "7.2.22";
   host.cpus = 4;
   host.memory = ByteCount::GiB(8);
   host.disk_free = ByteCount::GiB(100);
@@ -89,6 +91,21 @@ TEST(PlacementTest, TrustedPoolTakesAttestedHostsOnly) {
   EXPECT_TRUE(VerdictOn(host, request).fits());
 }
 
+TEST(PlacementTest, HypervisorThatMeetsTypeAndVersionsIsChosen) {
+  Request request = MakeValidRequest();
+  request.hypervisor_type = "qemu";
+  request.hypervisor_versions = *VersionRange::Parse(">=7.2,<9");
+  request.forbidden_traits.Insert("CUSTOM_RACK_B");
+  EXPECT_TRUE(VerdictOn(MakeValidHost("node1"), request).fits());
+}
+
+TEST(PlacementTest, HostOfTheInstanceToBeNearFitsAndThoseOfOthersToBeApartFromDoNotMatter) {
+  Request request = MakeValidRequest();
+  request.near = {{.instance = "db1", .host = "node1"}};
+  request.apart_from = {{.instance = "db0", .host = "node0"}, {.instance = "db2", .host = "node2"}};
+  EXPECT_TRUE(VerdictOn(MakeValidHost("node1"), request).fits());
+}
+
 TEST(PlacementTest, UnknownTraitThatIsRequiredIsReportedByName) {
   Request request = MakeValidRequest();
   request.required_traits.Insert("CUSTOM_RACK_B");
@@ -143,6 +160,39 @@ INSTANTIATE_TEST_SUITE_P(
                  h.probes = {{.name = "accel:tcg", .ok = false, .detail = "qemu is not installed"}};
                },
                Requirement::kAccelerator, "accelerator", "tcg: qemu is not installed"},
+        Broken{"forbidden trait",
+               [](HostView&, Request& r) { r.forbidden_traits.Insert("CUSTOM_RACK_A"); },
+               Requirement::kForbiddenTrait, "trait CUSTOM_RACK_A forbidden", "the host has it"},
+        Broken{"hypervisor type", [](HostView&, Request& r) { r.hypervisor_type = "xen"; },
+               Requirement::kHypervisorType, "hypervisor type", "has QEMU, xen is required"},
+        Broken{"hypervisor version",
+               [](HostView&, Request& r) {
+                 r.hypervisor_versions = *VersionRange::Parse(">=8.0,<10");
+               },
+               Requirement::kHypervisorVersion, "hypervisor version",
+               "has 7.2.22, >=8.0,<10 is required"},
+        Broken{"unknown hypervisor version",
+               [](HostView& h, Request& r) {
+                 h.hypervisor_version.clear();
+                 r.hypervisor_versions = *VersionRange::Parse("!=8.0");
+               },
+               Requirement::kHypervisorVersion, "hypervisor version",
+               "has an unknown one, !=8.0 is required"},
+        Broken{"near",
+               [](HostView&, Request& r) {
+                 r.near = {{.instance = "db1", .host = "node1"},
+                           {.instance = "db2", .host = "node2"}};
+               },
+               Requirement::kAffinity, "affinity", "near instance db2, which is on host node2"},
+        Broken{"near nothing yet",
+               [](HostView&, Request& r) { r.near = {{.instance = "db1", .host = ""}}; },
+               Requirement::kAffinity, "affinity", "near instance db1, which is on no host yet"},
+        Broken{"apart",
+               [](HostView&, Request& r) {
+                 r.apart_from = {{.instance = "db0", .host = "node0"},
+                                 {.instance = "db1", .host = "node1"}};
+               },
+               Requirement::kAntiAffinity, "anti-affinity", "apart from instance db1"},
         Broken{"vcpus", [](HostView& h, Request&) { h.allocated_vcpus = 15; }, Requirement::kVcpus,
                "vcpus", "2 asked for, 1 free of 4 CPUs"},
         Broken{"memory", [](HostView& h, Request&) { h.allocated_memory = ByteCount::GiB(7); },

@@ -9,6 +9,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 namespace vallum::placement {
@@ -81,6 +82,21 @@ std::optional<std::string> TraitSet::FirstMissing(const TraitSet& required) cons
     if (!std::binary_search(others_.begin(), others_.end(), name)) {
       return name;
     }
+  }
+  return std::nullopt;
+}
+
+bool TraitSet::ContainsAny(const TraitSet& forbidden) const {
+  if ((known_ & forbidden.known_) != 0) return true;
+  for (const std::string& name : forbidden.others_) {
+    if (std::binary_search(others_.begin(), others_.end(), name)) return true;
+  }
+  return false;
+}
+
+std::optional<std::string> TraitSet::FirstCommon(const TraitSet& forbidden) const {
+  for (std::string& name : forbidden.Names()) {
+    if (Contains(name)) return std::move(name);
   }
   return std::nullopt;
 }

@@ -27,8 +27,11 @@ class TraitSet {
   void Insert(std::string_view name);
   bool Contains(std::string_view name) const;
   bool ContainsAll(const TraitSet& required) const;
+  bool ContainsAny(const TraitSet& forbidden) const;
   // The first name of `required`, in the order of Names(), that this set lacks.
   std::optional<std::string> FirstMissing(const TraitSet& required) const;
+  // The first name of `forbidden`, in the order of Names(), that this set has.
+  std::optional<std::string> FirstCommon(const TraitSet& forbidden) const;
   // Well-known names first, in a fixed order; then the others, sorted.
   std::vector<std::string> Names() const;
 
