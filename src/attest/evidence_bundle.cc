@@ -262,6 +262,17 @@ Result<EvidenceBundle> ParseBundle(ByteView file) {
   return Corrupt("the bundle is damaged: " + out.error().Describe());
 }
 
+HostEvidence EvidenceOf(const EvidenceBundle& bundle) {
+  return {.quote = bundle.quote,
+          .signature = bundle.signature,
+          .format = bundle.format,
+          .pcrs = bundle.pcrs,
+          .event_log = bundle.event_log,
+          .ima_log = bundle.ima_log,
+          .ima_first_entry = bundle.ima_before.entries,
+          .facts = bundle.facts};
+}
+
 Result<Verdict> VerifyBundle(const EvidenceBundle& bundle, const PreparedPolicy& policy) {
   ASSIGN_OR_RETURN_CONTEXT(const TpmPublic ak, ParseTpmtPublic(bundle.ak_public),
                            "reading the attestation key");
@@ -276,15 +287,7 @@ Result<Verdict> VerifyBundle(const EvidenceBundle& bundle, const PreparedPolicy&
                           .assessment = {}};
   }
   HostJudgement judgement = VerifyHost({.key = std::move(key), .kind = bundle.tpm},
-                                       {.quote = bundle.quote,
-                                        .signature = bundle.signature,
-                                        .format = bundle.format,
-                                        .pcrs = bundle.pcrs,
-                                        .event_log = bundle.event_log,
-                                        .ima_log = bundle.ima_log,
-                                        .ima_first_entry = bundle.ima_before.entries,
-                                        .facts = bundle.facts},
-                                       state, policy, bundle.nonce, {});
+                                       EvidenceOf(bundle), state, policy, bundle.nonce, {});
   if (state.ima.has_value()) {
     judgement.verdict.notes.push_back(
         {.id = ReasonId::kImaLogGap,

@@ -52,6 +52,9 @@ Result<Bytes> FormatBundle(const EvidenceBundle& bundle);
 //   file: untrusted. Memory is bounded by the limits of the logs, whatever sizes the file names.
 Result<EvidenceBundle> ParseBundle(ByteView file);
 
+// What of a bundle a host sent. The views are into the bundle.
+HostEvidence EvidenceOf(const EvidenceBundle& bundle);
+
 // Judges a bundle's evidence by a policy as if the host had never been seen before: with the key
 // that the bundle names. Errors: kInvalidInput, kDenied (the key cannot be read, or is unfit for
 // quotes).

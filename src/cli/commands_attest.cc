@@ -47,17 +47,6 @@ struct LocalEvidence {
   attest::EvidenceBundle bundle;
 };
 
-attest::HostEvidence EvidenceOf(const attest::EvidenceBundle& bundle) {
-  return {.quote = bundle.quote,
-          .signature = bundle.signature,
-          .format = bundle.format,
-          .pcrs = bundle.pcrs,
-          .event_log = bundle.event_log,
-          .ima_log = bundle.ima_log,
-          .ima_first_entry = bundle.ima_before.entries,
-          .facts = bundle.facts};
-}
-
 Result<Bytes> ReadOptional(const std::string& path, size_t limit) {
   if (path.empty()) return Bytes();
   return ReadInputFile(path, limit);
@@ -174,7 +163,7 @@ Result<attest::Verdict> Judge(const LocalEvidence& evidence, const VerifyOptions
   ASSIGN_OR_RETURN(measure::SharedImaAllowList list, ReadAllowList(options.ima_list, policy));
   const attest::SharedPolicy prepared = attest::PreparePolicy(std::move(policy), std::move(list));
   if (!options.evidence.bundle.empty()) return attest::VerifyBundle(evidence.bundle, *prepared);
-  return attest::VerifyHost(evidence.tpm, EvidenceOf(evidence.bundle), {}, *prepared,
+  return attest::VerifyHost(evidence.tpm, attest::EvidenceOf(evidence.bundle), {}, *prepared,
                             evidence.bundle.nonce, {})
       .verdict;
 }
@@ -235,8 +224,8 @@ Result<void> Verify(Tool* tool, const VerifyOptions& options) {
 Result<void> Learn(Tool* tool, const LearnOptions& options) {
   ASSIGN_OR_RETURN(const LocalEvidence evidence, ReadEvidence(options.evidence));
   ASSIGN_OR_RETURN(const attest::LearnedPolicy learned,
-                   attest::LearnPolicy(options.name, evidence.tpm, EvidenceOf(evidence.bundle),
-                                       evidence.bundle.nonce));
+                   attest::LearnPolicy(options.name, evidence.tpm,
+                                       attest::EvidenceOf(evidence.bundle), evidence.bundle.nonce));
   if (!learned.ima_list.empty()) {
     if (options.ima_list_out.empty()) {
       return InvalidInput("the evidence has a list of IMA and --ima-list-out is not given")

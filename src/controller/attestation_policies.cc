@@ -154,7 +154,8 @@ Result<void> AttestationPolicies::Update(v1::AttestationPolicy& policy, store::R
                    resources_.Get<v1::AttestationPolicy>(name));
   *policy.mutable_status() = current.status();
   const auto& versions = current.status().versions();
-  if (versions.empty() || versions.rbegin()->sha256() != Sha256Hex(policy.spec().document())) {
+  if (versions.empty() || versions.rbegin()->state() == v1::POLICY_RETIRED ||
+      versions.rbegin()->sha256() != Sha256Hex(policy.spec().document())) {
     AddVersion(policy, user, resources_.clock().Now());
     RETURN_IF_ERROR(Trim(policy));
   }

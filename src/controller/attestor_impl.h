@@ -131,7 +131,6 @@ class Attestor::Impl {
   std::vector<std::thread> judges_;
 };
 
-v1::TrustLevel LevelOf(attest::HostVerdictKind kind);
 attest::TpmKind TpmKindOf(const v1::HostIdentity& identity);
 
 }  // namespace vallum::controller

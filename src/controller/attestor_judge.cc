@@ -10,6 +10,7 @@
 #include "base/text.h"
 #include "controller/attestor_impl.h"
 #include "controller/problem.h"
+#include "controller/trust_message.h"
 #include "measure/evidence_nonce.h"
 #include "measure/extend_log.h"
 
@@ -80,18 +81,6 @@ Bytes NonceOf(const v1::EvidenceHeader& header, const Bytes& own) {
   return measure::EvidenceNonce(nonces).value_or(own);
 }
 
-v1::TrustReason ToMessage(const attest::Reason& reason) {
-  v1::TrustReason out;
-  out.set_id(std::string(attest::ReasonName(reason.id)));
-  if (reason.pcr.has_value()) out.set_pcr(static_cast<int32_t>(*reason.pcr));
-  if (reason.event.has_value()) out.set_event(static_cast<int32_t>(*reason.event));
-  out.set_decoded(reason.content);
-  out.set_expected(reason.expected);
-  out.set_actual(reason.actual);
-  out.set_fix(reason.fix);
-  return out;
-}
-
 std::string DetailOf(const attest::Verdict& verdict) {
   const std::string policy =
       "policy " + verdict.policy + " version " + std::to_string(verdict.policy_version);
@@ -114,20 +103,6 @@ void FillClock(const attest::HostState& state, v1::HostTrust& trust) {
 }
 
 }  // namespace
-
-v1::TrustLevel LevelOf(attest::HostVerdictKind kind) {
-  switch (kind) {
-    case attest::HostVerdictKind::kTrusted:
-      return v1::TRUST_TRUSTED;
-    case attest::HostVerdictKind::kUntrusted:
-      return v1::TRUST_UNTRUSTED;
-    case attest::HostVerdictKind::kUnknown:
-      return v1::TRUST_UNKNOWN;
-    case attest::HostVerdictKind::kStale:
-      return v1::TRUST_STALE;
-  }
-  return v1::TRUST_UNKNOWN;
-}
 
 bool Attestor::Impl::Expects(const std::string& host, const std::string& request_id) {
   const std::lock_guard lock(mutex_);

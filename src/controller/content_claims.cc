@@ -9,9 +9,24 @@
 #include <vector>
 
 #include "base/result.h"
+#include "controller/allow_list_use.h"
 #include "vallum/v1/resources.pb.h"
 
 namespace vallum::controller {
+namespace {
+
+// The digests of contents that resources name.
+std::set<std::string> NamedContents(const View& view) {
+  std::set<std::string> named = AllowListsInUse(view);
+  for (const auto& image : view.All<v1::Image>()) named.insert(image->status().sha256());
+  for (const auto& snapshot : view.All<v1::Snapshot>()) {
+    const v1::SnapshotStatus& status = snapshot->status();
+    named.insert({status.disk().sha256(), status.variables().sha256(), status.tpm().sha256()});
+  }
+  return named;
+}
+
+}  // namespace
 
 Result<std::unique_ptr<ContentClaims::Claim>> ContentClaims::Publish(store::BlobUpload& upload,
                                                                      std::string_view expected) {
@@ -29,29 +44,15 @@ void ContentClaims::Release(const std::string& digest) {
 
 void ContentClaims::RemoveUnused(const std::string& digest) {
   const std::lock_guard lock(mutex_);
-  if (digest.empty() || claimed_.contains(digest)) return;
-  for (const auto& image : view_.All<v1::Image>()) {
-    if (image->status().sha256() == digest) return;
-  }
-  for (const auto& snapshot : view_.All<v1::Snapshot>()) {
-    const v1::SnapshotStatus& status = snapshot->status();
-    if (status.disk().sha256() == digest || status.variables().sha256() == digest ||
-        status.tpm().sha256() == digest) {
-      return;
-    }
-  }
+  if (digest.empty() || claimed_.contains(digest) || NamedContents(view_).contains(digest)) return;
   (void)blobs_.Remove(digest);
 }
 
 Result<void> ContentClaims::Sweep() {
   ASSIGN_OR_RETURN(const std::vector<store::BlobInfo> blobs, blobs_.List());
   const std::lock_guard lock(mutex_);
-  std::set<std::string> named(claimed_.begin(), claimed_.end());
-  for (const auto& image : view_.All<v1::Image>()) named.insert(image->status().sha256());
-  for (const auto& snapshot : view_.All<v1::Snapshot>()) {
-    const v1::SnapshotStatus& status = snapshot->status();
-    named.insert({status.disk().sha256(), status.variables().sha256(), status.tpm().sha256()});
-  }
+  std::set<std::string> named = NamedContents(view_);
+  named.insert(claimed_.begin(), claimed_.end());
   for (const store::BlobInfo& blob : blobs) {
     if (!named.contains(blob.digest)) (void)blobs_.Remove(blob.digest);
   }

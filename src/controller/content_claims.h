@@ -38,8 +38,8 @@ class ContentClaims {
   // Errors: as BlobUpload::Commit and CommitExpecting.
   Result<std::unique_ptr<Claim>> Publish(store::BlobUpload& upload, std::string_view expected);
 
-  // Removes a content that neither a claim nor an image or snapshot of the view names; otherwise
-  // does nothing.
+  // Removes a content that neither a claim nor an image, snapshot, allow list or attestation policy
+  // of the view names; otherwise does nothing.
   void RemoveUnused(const std::string& digest);
   // Removes every content that nothing names: left behind when a controller ended between storing a
   // content and its resource, or between deleting the two. For a start, before anything is claimed.

@@ -38,10 +38,12 @@ struct Flags {
   std::string advertise = "localhost";
   std::vector<std::string> names;
   std::string inspector;
+  Attestor::Options attestor;
 };
 
 constexpr std::chrono::seconds kStopGrace{3};
 constexpr std::chrono::hours kRenewInterval{24};
+constexpr size_t kMaxStageSize = 10'000;
 
 void AddFlags(CLI::App& app, Flags& flags) {
   app.set_config("--config", "", "TOML file with the same names as these flags");
@@ -54,6 +56,14 @@ void AddFlags(CLI::App& app, Flags& flags) {
       ->capture_default_str();
   app.add_option("--tls-name", flags.names, "further names and addresses in the TLS certificate");
   app.add_option("--inspector", flags.inspector, "vallum-inspect (default: beside this program)");
+  app.add_option("--attestation-first-stage-size", flags.attestor.first_stage_size,
+                 "hosts that are asked for evidence at once after a start")
+      ->check(CLI::Range(size_t{1}, kMaxStageSize))
+      ->capture_default_str();
+  app.add_option("--attestation-stage-size", flags.attestor.stage_size,
+                 "hosts that are asked at once later on")
+      ->check(CLI::Range(size_t{1}, kMaxStageSize))
+      ->capture_default_str();
 }
 
 bool IsAddress(const std::string& name) {
@@ -106,6 +116,7 @@ Controller::Options OptionsOf(const Flags& flags, const std::vector<firmware::Ke
   options.agent_endpoint = EndpointOf(flags);
   options.key_sets = key_sets;
   options.inspector = InspectorOf(flags);
+  options.attestor = flags.attestor;
   options.reconciler.on_error = [](const Error& error) {
     spdlog::warn("will be tried again: {}", error.DebugString());
   };

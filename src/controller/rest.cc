@@ -18,6 +18,7 @@
 #include "controller/controller.h"
 #include "controller/openapi.h"
 #include "controller/principal.h"
+#include "controller/rest_allowlists.h"
 #include "controller/rest_console.h"
 #include "controller/rest_context.h"
 #include "controller/rest_images.h"
@@ -120,14 +121,14 @@ class Rest::Impl {
     };
   }
 
-  http::UploadHandler WrapUpload() {
-    return
-        [this](
-            const Request& request) -> std::variant<Response, std::unique_ptr<http::UploadSink>> {
-          const Result<Principal> principal = Authenticate(request);
-          if (!principal.has_value()) return Unauthorized(principal.error());
-          return StartUpload(context_, request, *principal);
-        };
+  using UploadStart = std::variant<Response, std::unique_ptr<http::UploadSink>>;
+  http::UploadHandler WrapUpload(UploadStart (*start)(RestContext&, const Request&,
+                                                      const Principal&)) {
+    return [this, start](const Request& request) -> UploadStart {
+      const Result<Principal> principal = Authenticate(request);
+      if (!principal.has_value()) return Unauthorized(principal.error());
+      return start(context_, request, *principal);
+    };
   }
 
   // What needs no token: nothing that tells of the deployment.
@@ -152,6 +153,8 @@ class Rest::Impl {
     for (ApiRoute& route : SnapshotRoutes(context_)) routes.push_back(std::move(route));
     for (ApiRoute& route : KeySetRoutes(context_)) routes.push_back(std::move(route));
     for (ApiRoute& route : RolloutRoutes(context_)) routes.push_back(std::move(route));
+    for (ApiRoute& route : PolicyRoutes(context_)) routes.push_back(std::move(route));
+    for (ApiRoute& route : TrustRoutes(context_)) routes.push_back(std::move(route));
     routes.push_back({Method::kGet, "/metrics", "Prometheus metrics", nullptr, nullptr, 200,
                       [this](const Request&, const Principal& principal) -> Result<Response> {
                         RETURN_IF_ERROR(Authorize(principal, Verb::kRead, Kind::kHost, {}));
@@ -162,6 +165,9 @@ class Rest::Impl {
     routes.push_back({Method::kPut, "/v1/images/{name}/content",
                       "Upload content: ?offset=&total=, raw bytes, resumable", nullptr,
                       v1::Image::descriptor(), 200, nullptr});
+    routes.push_back({Method::kPut, "/v1/allowlists/{name}/content",
+                      "Upload content: a runtime policy of Keylime, or lines of sha256sum", nullptr,
+                      v1::AllowList::descriptor(), 200, nullptr});
     return routes;
   }
 
@@ -174,7 +180,9 @@ class Rest::Impl {
         router.Add(route.method, route.pattern, Wrap(std::move(route.handler)), route.body_limit);
       }
     }
-    router.AddUpload(Method::kPut, "/v1/images/{name}/content", WrapUpload());
+    router.AddUpload(Method::kPut, "/v1/images/{name}/content", WrapUpload(&StartUpload));
+    router.AddUpload(Method::kPut, "/v1/allowlists/{name}/content",
+                     WrapUpload(&StartAllowListUpload));
     return router;
   }
 

@@ -11,6 +11,7 @@
 #include "base/result.h"
 #include "controller/controller.h"
 #include "controller/instance_keys.h"
+#include "controller/instance_origin.h"
 #include "controller/principal.h"
 #include "controller/resource_kind.h"
 #include "firmware/key_set.h"
@@ -65,6 +66,10 @@ std::vector<ApiRoute> SnapshotRoutes(RestContext& context);
 // Questions about the keys under which images start, and the versions of key sets.
 std::vector<ApiRoute> KeySetRoutes(RestContext& context);
 std::vector<ApiRoute> RolloutRoutes(RestContext& context);
+// Versions of attestation policies: activate, retire, test.
+std::vector<ApiRoute> PolicyRoutes(RestContext& context);
+// What is done to a host for its trust: approve, attest, learn; its evidence.
+std::vector<ApiRoute> TrustRoutes(RestContext& context);
 
 // Judges the content of an image again, under other key sets: one report for each.
 Result<std::vector<images::KeySetReport>> JudgeImage(const RestContext& context,
@@ -106,6 +111,9 @@ Result<AnyResource> FindVisible(const RestContext& context, const Principal& pri
 // each is asked for by itself.
 void ShowKeySet(const RestContext& context, v1::KeySet& key_set);
 
+// Leaves the documents of versions out: each is asked for by itself.
+void ShowPolicy(v1::AttestationPolicy& policy);
+
 // What clients see of a resource: tokens without digests, pools with their counts, uploads with
 // what arrived.
 std::unique_ptr<google::protobuf::Message> Shown(const RestContext& context, Kind kind,
@@ -113,5 +121,17 @@ std::unique_ptr<google::protobuf::Message> Shown(const RestContext& context, Kin
 
 // Checks what people may write in a resource of a kind. Errors: kInvalidInput, naming the field.
 Result<void> ValidateResource(Kind kind, const google::protobuf::Message& resource);
+// Checks that what a pool or a host names exists, as far as the view has seen. Errors:
+// kInvalidInput, naming the field.
+Result<void> CheckReferences(const View& view, Kind kind, const google::protobuf::Message& after);
+// Whether trusted instances would find themselves among hosts that need not be attested, because
+// their pool or their host changes. kAllowed: somebody said that they may, which is to be recorded.
+//   allowance: what was said.
+// Errors: kConflict, naming the first of them.
+enum class UntrustedAllowance { kNotSaid, kSaid };
+Result<TrustCrossing> CheckTrustKept(const View& view, Kind kind,
+                                     const google::protobuf::Message& before,
+                                     const google::protobuf::Message& after,
+                                     UntrustedAllowance allowance);
 
 }  // namespace vallum::controller

@@ -68,12 +68,27 @@ MetricFamily Verdicts(const std::map<std::pair<std::string, std::string>, int>& 
   return family;
 }
 
+MetricFamily ByTrust(const std::map<std::string, int>& counts) {
+  MetricFamily family{"vallum_hosts_by_trust", "Hosts by trust level", MetricType::Gauge, {}};
+  for (const auto& [level, count] : counts) {
+    ClientMetric metric;
+    metric.label.push_back({"level", level});
+    metric.gauge.value = count;
+    family.metric.push_back(std::move(metric));
+  }
+  return family;
+}
+
 void AddResources(const View& view, std::vector<MetricFamily>& out) {
   std::map<std::string, int> hosts;
   std::map<std::string, int> instances;
   std::map<std::pair<std::string, std::string>, int> verdicts;
   int isolated = 0;
-  for (const auto& host : view.All<v1::Host>()) ++hosts[v1::HostState_Name(host->status().state())];
+  std::map<std::string, int> trust;
+  for (const auto& host : view.All<v1::Host>()) {
+    ++hosts[v1::HostState_Name(host->status().state())];
+    ++trust[v1::TrustLevel_Name(host->status().trust().level())];
+  }
   for (const auto& instance : view.All<v1::Instance>()) {
     ++instances[v1::InstancePhase_Name(instance->status().phase())];
     const std::string& pool = instance->spec().pool();
@@ -82,6 +97,7 @@ void AddResources(const View& view, std::vector<MetricFamily>& out) {
     if (instance->status().isolated()) ++isolated;
   }
   out.push_back(ByState("vallum_hosts", "Hosts by state", hosts));
+  out.push_back(ByTrust(trust));
   out.push_back(ByState("vallum_instances", "Instances by phase", instances));
   out.push_back(Verdicts(verdicts));
   out.push_back(One("vallum_instances_isolated",
@@ -113,6 +129,10 @@ void AddCounters(const Metrics& m, std::vector<MetricFamily>& out) {
   counter("blob_bytes_sent_total", "Image bytes sent to agents", m.blob_bytes_sent_total);
   counter("authentication_failures_total", "Requests with a bad token",
           m.authentication_failures_total);
+  counter("evidence_requests_total", "Times that a host was asked for evidence",
+          m.evidence_requests_total);
+  counter("evidence_missing_total", "Times that a host gave none", m.evidence_missing_total);
+  counter("attestations_total", "Times that a host's evidence was judged", m.attestations_total);
   gauge("agent_sessions", "Agents connected", m.agent_sessions);
   gauge("consoles", "Consoles open", m.consoles);
   gauge("reconcile_queue", "Things that the reconciler has yet to look at", m.reconcile_queue);

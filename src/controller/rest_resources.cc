@@ -12,6 +12,7 @@
 #include "base/error.h"
 #include "base/result.h"
 #include "base/text.h"
+#include "controller/allow_list_use.h"
 #include "controller/content_claims.h"
 #include "controller/controller.h"
 #include "controller/deletion.h"
@@ -44,7 +45,7 @@ constexpr KindRules kRules[] = {
     {Kind::kInstance, false, false, false},  {Kind::kOperation, false, false, false},
     {Kind::kEvent, false, false, false},     {Kind::kToken, false, false, true},
     {Kind::kKeySet, true, true, true},       {Kind::kSnapshot, false, false, true},
-    {Kind::kRollout, false, false, true},    {Kind::kAttestationPolicy, false, false, true},
+    {Kind::kRollout, false, false, true},    {Kind::kAttestationPolicy, true, true, true},
     {Kind::kTpmAuthority, true, true, true}, {Kind::kAllowList, true, true, true},
 };
 
@@ -102,6 +103,67 @@ void Audit(RestContext& context, const Principal& principal, Kind kind, const st
        .tenant = {}});
 }
 
+// Kinds with versions have services that make them.
+Result<void> StoreNew(Controller& controller, Kind kind, Message& resource,
+                      const Principal& principal) {
+  if (kind == Kind::kKeySet) {
+    return controller.key_sets().Create(static_cast<v1::KeySet&>(resource), principal.name);
+  }
+  if (kind == Kind::kAttestationPolicy) {
+    return controller.policies().Create(static_cast<v1::AttestationPolicy&>(resource),
+                                        principal.name);
+  }
+  return controller.resources().CreateAny(kind, resource);
+}
+
+Result<void> StoreChanged(Controller& controller, Kind kind, Message& resource,
+                          store::Revision compare, const Principal& principal) {
+  if (kind == Kind::kKeySet) {
+    return controller.key_sets().Update(static_cast<v1::KeySet&>(resource), compare,
+                                        principal.name);
+  }
+  if (kind == Kind::kAttestationPolicy) {
+    return controller.policies().Update(static_cast<v1::AttestationPolicy&>(resource), compare,
+                                        principal.name);
+  }
+  return controller.resources().UpdateAny(kind, resource, compare);
+}
+
+Result<UntrustedAllowance> AllowanceOf(const Request& request) {
+  ASSIGN_OR_RETURN(const bool said, ParseFlag(request, "allowUntrusted"));
+  return said ? UntrustedAllowance::kSaid : UntrustedAllowance::kNotSaid;
+}
+
+void TellOverridden(RestContext& context, const Principal& principal, Kind kind,
+                    const std::string& name) {
+  (void)context.controller.events().Append(
+      {.kind = std::string(KindName(kind)) + ".trust-overridden",
+       .severity = "warning",
+       .object = std::string(KindPlural(kind)) + "/" + name,
+       .user = principal.name,
+       .message = "trusted instances stay on hosts that need no longer be attested: "
+                  "allow_untrusted was said",
+       .tenant = {}});
+}
+
+// A trusted pool without a policy trusts nobody: allowed, as a step on the way, and said.
+void WarnOfPool(RestContext& context, const Principal& principal, Kind kind,
+                const Message& resource) {
+  if (kind != Kind::kPool) return;
+  const auto& pool = static_cast<const v1::Pool&>(resource);
+  if (!pool.spec().trusted_service() || !pool.spec().attestation_policy().empty()) return;
+  const std::string& name = pool.metadata().name();
+  (void)context.controller.events().Append(
+      {.kind = "pool.no-policy",
+       .severity = "warning",
+       .object = "pools/" + name,
+       .user = principal.name,
+       .message = "pool " + name +
+                  " is trusted and names no attestation policy: until it does, no host of it is "
+                  "trusted, and nothing starts there",
+       .tenant = {}});
+}
+
 Result<Response> Create(RestContext& context, Kind kind, const Request& request,
                         const Principal& principal) {
   RETURN_IF_ERROR(Authorize(principal, Verb::kCreate, kind, {}));
@@ -111,14 +173,11 @@ Result<Response> Create(RestContext& context, Kind kind, const Request& request,
   RETURN_IF_ERROR(ValidateResource(kind, *resource));
   if (kind == Kind::kImage)
     static_cast<v1::Image&>(*resource).mutable_status()->set_state(v1::IMAGE_PENDING);
-  if (kind == Kind::kKeySet) {
-    RETURN_IF_ERROR(
-        context.controller.key_sets().Create(static_cast<v1::KeySet&>(*resource), principal.name));
-  } else {
-    RETURN_IF_ERROR(context.controller.resources().CreateAny(kind, *resource));
-  }
+  RETURN_IF_ERROR(CheckReferences(context.controller.view(), kind, *resource));
+  RETURN_IF_ERROR(StoreNew(context.controller, kind, *resource, principal));
   RETURN_IF_ERROR(context.controller.view().WaitFor(MetadataOf(*resource).revision()));
   Audit(context, principal, kind, "created", MetadataOf(*resource).name());
+  WarnOfPool(context, principal, kind, *resource);
   return ResourceResponse(201, *Shown(context, kind, *resource));
 }
 
@@ -151,6 +210,11 @@ Result<Response> Update(RestContext& context, Kind kind, const Request& request,
   }
   RETURN_IF_ERROR(ValidateResource(kind, *updated));
   RETURN_IF_ERROR(CheckImmutable(kind, *current, *updated));
+  const View& view = context.controller.view();
+  RETURN_IF_ERROR(CheckReferences(view, kind, *updated));
+  ASSIGN_OR_RETURN(const UntrustedAllowance allowance, AllowanceOf(request));
+  ASSIGN_OR_RETURN(const TrustCrossing crossing,
+                   CheckTrustKept(view, kind, *current, *updated, allowance));
   // The status is ours, whatever was sent; without If-Match the change still applies to what was
   // read here.
   const auto* status = updated->GetDescriptor()->FindFieldByName("status");
@@ -163,14 +227,11 @@ Result<Response> Update(RestContext& context, Kind kind, const Request& request,
     }
   }
   const int64_t compare = if_match != 0 ? if_match : MetadataOf(*current).revision();
-  if (kind == Kind::kKeySet) {
-    RETURN_IF_ERROR(context.controller.key_sets().Update(static_cast<v1::KeySet&>(*updated),
-                                                         compare, principal.name));
-  } else {
-    RETURN_IF_ERROR(context.controller.resources().UpdateAny(kind, *updated, compare));
-  }
-  RETURN_IF_ERROR(context.controller.view().WaitFor(MetadataOf(*updated).revision()));
+  RETURN_IF_ERROR(StoreChanged(context.controller, kind, *updated, compare, principal));
+  RETURN_IF_ERROR(view.WaitFor(MetadataOf(*updated).revision()));
   Audit(context, principal, kind, "updated", name);
+  if (crossing == TrustCrossing::kAllowed) TellOverridden(context, principal, kind, name);
+  WarnOfPool(context, principal, kind, *updated);
   return ResourceResponse(200, *Shown(context, kind, *updated));
 }
 
@@ -190,6 +251,28 @@ Result<Response> Patch(RestContext& context, Kind kind, const Request& request,
                 [&](Message& resource) { return ApplyMergePatch(request.body, resource); });
 }
 
+// What a deleted resource alone has kept.
+void RemoveContents(RestContext& context, Kind kind, const Message& resource) {
+  if (kind == Kind::kImage) {
+    context.contents.RemoveUnused(static_cast<const v1::Image&>(resource).status().sha256());
+  }
+  if (kind == Kind::kSnapshot) {
+    const v1::SnapshotStatus& status = static_cast<const v1::Snapshot&>(resource).status();
+    for (const auto* part : {&status.disk(), &status.variables(), &status.tpm()}) {
+      context.contents.RemoveUnused(part->sha256());
+    }
+  }
+  if (kind == Kind::kAllowList) {
+    context.contents.RemoveUnused(static_cast<const v1::AllowList&>(resource).status().sha256());
+  }
+  if (kind == Kind::kAttestationPolicy) {
+    const auto& policy = static_cast<const v1::AttestationPolicy&>(resource);
+    for (const v1::AttestationPolicyVersion& version : policy.status().versions()) {
+      context.contents.RemoveUnused(AllowListOf(version));
+    }
+  }
+}
+
 Result<Response> Delete(RestContext& context, Kind kind, const Request& request,
                         const Principal& principal) {
   const std::string name = *request.Param("name");
@@ -200,15 +283,7 @@ Result<Response> Delete(RestContext& context, Kind kind, const Request& request,
                    DeleteUnused(context.controller.resources(), context.controller.view(), kind,
                                 name, if_match));
   RETURN_IF_ERROR(context.controller.view().WaitFor(revision));
-  if (kind == Kind::kImage) {
-    context.contents.RemoveUnused(static_cast<const v1::Image&>(*current).status().sha256());
-  }
-  if (kind == Kind::kSnapshot) {
-    const v1::SnapshotStatus& status = static_cast<const v1::Snapshot&>(*current).status();
-    for (const auto* part : {&status.disk(), &status.variables(), &status.tpm()}) {
-      context.contents.RemoveUnused(part->sha256());
-    }
-  }
+  RemoveContents(context, kind, *current);
   if (kind == Kind::kHost) context.controller.gateway().Disconnect(name);
   Audit(context, principal, kind, "deleted", name);
   Response response;
@@ -314,6 +389,8 @@ std::unique_ptr<Message> Shown(const RestContext& context, Kind kind, const Mess
     *pool.mutable_status() = status;
   } else if (kind == Kind::kKeySet) {
     ShowKeySet(context, static_cast<v1::KeySet&>(*shown));
+  } else if (kind == Kind::kAttestationPolicy) {
+    ShowPolicy(static_cast<v1::AttestationPolicy&>(*shown));
   }
   return shown;
 }

@@ -4,13 +4,16 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <utility>
 
+#include "attest/ek_certificate.h"
 #include "base/bytes.h"
 #include "base/error.h"
 #include "base/ids.h"
 #include "base/result.h"
 #include "base/text.h"
 #include "base/units.h"
+#include "controller/allow_list_use.h"
 #include "controller/boot_policy.h"
 #include "controller/deletion.h"
 #include "controller/key_set_service.h"
@@ -29,6 +32,10 @@ constexpr int64_t kMaxMemory = int64_t{16} << 40U;
 constexpr int kMaxLabels = 64;
 constexpr size_t kMaxLabelLength = 256;
 constexpr size_t kMaxDescription = 4096;
+// Of a pool that says nothing: see PoolSpec.
+constexpr int32_t kDefaultLease = 600;
+constexpr int32_t kDefaultInterval = 240;
+constexpr int32_t kMaxTrustSeconds = 7 * 86400;
 
 Result<void> ValidateLabels(const v1::Metadata& metadata) {
   if (metadata.labels_size() > kMaxLabels) {
@@ -52,6 +59,46 @@ Result<void> ValidateDescription(const std::string& text) {
   return InvalidInput("spec.description: longer than 4096 bytes");
 }
 
+// How a trusted pool attests its hosts. Checked of other pools, too: one may be made ready first.
+Result<void> ValidateAttestation(const v1::PoolSpec& spec) {
+  if (!v1::OnUntrusted_IsValid(spec.on_untrusted())) {
+    return InvalidInput("spec.onUntrusted: " + std::to_string(spec.on_untrusted()) +
+                        " is no value of it")
+        .WithFix("use ON_UNTRUSTED_STOP, ON_UNTRUSTED_MOVE or ON_UNTRUSTED_REPORT");
+  }
+  const std::pair<const char*, int32_t> times[] = {
+      {"leaseSeconds", spec.lease_seconds()},
+      {"attestIntervalSeconds", spec.attest_interval_seconds()},
+      {"staleGraceSeconds", spec.stale_grace_seconds()}};
+  for (const auto& [field, seconds] : times) {
+    if (seconds < 0 || seconds > kMaxTrustSeconds) {
+      return InvalidInput(std::string("spec.") + field + ": " + std::to_string(seconds) +
+                          " is not from 0 to " + std::to_string(kMaxTrustSeconds));
+    }
+  }
+  const int32_t lease = spec.lease_seconds() > 0 ? spec.lease_seconds() : kDefaultLease;
+  const int32_t interval =
+      spec.attest_interval_seconds() > 0 ? spec.attest_interval_seconds() : kDefaultInterval;
+  if (lease <= interval) {
+    return InvalidInput("spec.leaseSeconds=" + std::to_string(lease) +
+                        " conflicts with spec.attestIntervalSeconds=" + std::to_string(interval) +
+                        ": leases would end before they are renewed")
+        .WithFix("make the lease at least twice as long as the interval; left out they are " +
+                 std::to_string(kDefaultLease) + " and " + std::to_string(kDefaultInterval));
+  }
+  return Ok();
+}
+
+Result<void> ValidateTpmAuthority(const v1::TpmAuthority& authority) {
+  RETURN_IF_ERROR(ValidateDescription(authority.spec().description()));
+  const attest::CertificateBundle bundle =
+      attest::ReadCertificateBundle(AsBytes(authority.spec().certificates_pem()));
+  if (!bundle.certificates.empty()) return Ok();
+  return InvalidInput("spec.certificatesPem: there is no certificate in it" +
+                      (bundle.problems.empty() ? "" : ": " + Join(bundle.problems, "; ")))
+      .WithFix("give the authority's root certificates as PEM");
+}
+
 Result<void> ValidatePool(const v1::Pool& pool) {
   RETURN_IF_ERROR(ValidateDescription(pool.spec().description()));
   const double overcommit = pool.spec().cpu_overcommit();
@@ -65,7 +112,7 @@ Result<void> ValidatePool(const v1::Pool& pool) {
                         " is no value of it")
         .WithFix("use ON_DIVERGED_REPORT, ON_DIVERGED_ISOLATE or ON_DIVERGED_STOP");
   }
-  return Ok();
+  return ValidateAttestation(pool.spec());
 }
 
 Result<void> ValidateFlavor(const v1::Flavor& flavor) {
@@ -116,6 +163,21 @@ Result<void> ValidateImage(const v1::Image& image) {
   return Ok();
 }
 
+Result<void> CheckPolicyUnused(const View& view, const v1::AttestationPolicy& policy) {
+  const std::string& name = policy.metadata().name();
+  for (const auto& pool : view.All<v1::Pool>()) {
+    if (pool->spec().attestation_policy() != name) continue;
+    const std::string& user = pool->metadata().name();
+    return Conflict("attestation policy " + name + " is used by pool " + user)
+        .WithFix("give the pool another one: `vallum pool update " + user +
+                 " --attestation-policy NAME`");
+  }
+  if (policy.status().active_version() == 0) return Ok();
+  const std::string active = std::to_string(policy.status().active_version());
+  return Conflict("version " + active + " of attestation policy " + name + " is active")
+      .WithFix("`vallum policy retire " + name + " --version " + active + "` first");
+}
+
 Error InUse(Kind kind, const std::string& name, const std::string& by) {
   return Conflict(std::string(KindName(kind)) + " " + name + " is used by " + by)
       .WithFix("delete or move that first");
@@ -147,8 +209,7 @@ Result<void> ValidateResource(Kind kind, const google::protobuf::Message& resour
       return ValidateDescription(
           static_cast<const v1::AttestationPolicy&>(resource).spec().description());
     case Kind::kTpmAuthority:
-      return ValidateDescription(
-          static_cast<const v1::TpmAuthority&>(resource).spec().description());
+      return ValidateTpmAuthority(static_cast<const v1::TpmAuthority&>(resource));
     case Kind::kAllowList:
       return ValidateDescription(static_cast<const v1::AllowList&>(resource).spec().description());
   }
@@ -163,6 +224,16 @@ Result<void> CheckUnused(const View& view, Kind kind, const google::protobuf::Me
     }
     const std::string user = UserOfKeySet(view, name);
     return user.empty() ? Ok() : Result<void>(InUse(kind, name, user));
+  }
+  if (kind == Kind::kAttestationPolicy) {
+    return CheckPolicyUnused(view, static_cast<const v1::AttestationPolicy&>(resource));
+  }
+  if (kind == Kind::kAllowList) {
+    const std::string user =
+        UserOfAllowList(view, static_cast<const v1::AllowList&>(resource).status().sha256());
+    if (user.empty()) return Ok();
+    return Conflict("allowlist " + name + " is used by " + user)
+        .WithFix("`vallum policy retire` that version first");
   }
   if (kind == Kind::kRollout && IsUnderWay(static_cast<const v1::Rollout&>(resource))) {
     return Conflict("rollout " + name + " is under way")
