@@ -50,7 +50,10 @@ void AddCommands(CLI::App* app, Tool* tool) {
     group->require_subcommand(1);
     AddResourceCommands(group, tool, kind);
     if (kind.name == "pool") AddPoolCommands(group, tool);
-    if (kind.name == "host") AddHostCommands(group, tool);
+    if (kind.name == "host") {
+      AddHostCommands(group, tool);
+      AddHostTrustCommands(group, tool);
+    }
     if (kind.name == "image") AddImageCommands(group, tool);
     if (kind.name == "flavor") AddFlavorCommands(group, tool);
     if (kind.name == "instance") AddInstanceCommands(group, tool);
@@ -58,6 +61,9 @@ void AddCommands(CLI::App* app, Tool* tool) {
     if (kind.name == "token") AddTokenCommands(group, tool);
     if (kind.name == "keyset") AddKeySetCommands(group, tool);
     if (kind.name == "rollout") AddRolloutCommands(group, tool);
+    if (kind.name == "policy") AddPolicyCommands(group, tool);
+    if (kind.name == "tpmauthority") AddTpmAuthorityCommands(group, tool);
+    if (kind.name == "allowlist") AddAllowListCommands(group, tool);
   }
   AddEventLogCommands(app, tool);
   AddAttestCommands(app, tool);

@@ -31,6 +31,10 @@ void AddKeySetCompareCommands(CLI::App* group, Tool* tool);  // diff, export, ve
 void AddKeySetRolloutCommand(CLI::App* group, Tool* tool);
 void AddRolloutCommands(CLI::App* group, Tool* tool);
 void AddKeysOfInstanceCommands(CLI::App* group, Tool* tool);  // set-keyset, set-boot
+void AddPolicyCommands(CLI::App* group, Tool* tool);
+void AddHostTrustCommands(CLI::App* group, Tool* tool);  // approve, attest, evidence, move
+void AddTpmAuthorityCommands(CLI::App* group, Tool* tool);
+void AddAllowListCommands(CLI::App* group, Tool* tool);
 void AddEventLogCommands(CLI::App* app, Tool* tool);
 void AddAttestCommands(CLI::App* app, Tool* tool);
 void AddContextCommands(CLI::App* app, Tool* tool);
@@ -63,11 +67,18 @@ Result<std::string> TakeTemporarySnapshot(Tool* tool, const std::string& instanc
 Result<void> ImportImageFile(Tool* tool, const std::string& file, const std::string& name,
                              const std::string& format);
 
+// Makes an allow list of that name, or gives the one there is another content. Errors: the
+// server's.
+Result<Json> WriteAllowList(Tool* tool, const std::string& name, const std::string& description,
+                            int fd, uint64_t size);
+
 // The human view of an instance, and of a host with its probes.
 std::string DescribeInstance(const Json& instance, WallTime now);
 // The lines of a verdict, from `measured`: its halves, the first difference, changes, reasons.
 std::string DescribeVerdict(const Json& measured);
 std::string DescribeHost(const Json& host, WallTime now);
+// Who its TPM is, whether it is trusted, and why not: the reasons in order, with what to do.
+std::string DescribeTrust(const Json& host, WallTime now);
 
 // Options of `instance create` that also describe an instance to `schedule explain`.
 struct InstanceOptions {

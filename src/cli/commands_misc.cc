@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
+#include <cstdint>
 #include <memory>
+#include <optional>
 #include <ostream>
 
 #include "base/text.h"
@@ -14,7 +16,11 @@ struct PoolOptions {
   std::string name, description;
   double cpu_overcommit = 0;
   std::string on_diverged, accept_signed_updates;
-  bool trusted = false;
+  bool trusted = false;       // of create
+  std::string trusted_state;  // of update
+  bool allow_untrusted = false;
+  std::string attestation_policy, on_untrusted;
+  std::optional<int32_t> lease_seconds, attest_interval, stale_grace;
   std::vector<std::string> labels;
 };
 struct FlavorOptions {
@@ -27,6 +33,12 @@ struct HostOptions {
   bool explain = false;
 };
 
+std::string Upper(std::string word) {
+  std::transform(word.begin(), word.end(), word.begin(),
+                 [](char c) { return c >= 'a' && c <= 'z' ? static_cast<char>(c - 32) : c; });
+  return word;
+}
+
 // What was said of boots; what was not said is left as it is.
 Result<void> AddBootPolicy(const PoolOptions& options, Json& spec) {
   if (!options.on_diverged.empty()) {
@@ -35,10 +47,7 @@ Result<void> AddBootPolicy(const PoolOptions& options, Json& spec) {
       return InvalidInput("--on-diverged '" + Printable(options.on_diverged) + "' is unknown")
           .WithFix("use report, isolate or stop");
     }
-    std::string value = "ON_DIVERGED_" + options.on_diverged;
-    std::transform(value.begin(), value.end(), value.begin(),
-                   [](char c) { return c >= 'a' && c <= 'z' ? static_cast<char>(c - 32) : c; });
-    spec["onDiverged"] = value;
+    spec["onDiverged"] = "ON_DIVERGED_" + Upper(options.on_diverged);
   }
   if (!options.accept_signed_updates.empty()) {
     if (options.accept_signed_updates != "true" && options.accept_signed_updates != "false") {
@@ -50,9 +59,36 @@ Result<void> AddBootPolicy(const PoolOptions& options, Json& spec) {
   return Ok();
 }
 
+// The same of trust.
+Result<void> AddTrustPolicy(const PoolOptions& options, Json& spec) {
+  if (!options.attestation_policy.empty()) {
+    spec["attestationPolicy"] =
+        options.attestation_policy == "none" ? "" : options.attestation_policy;
+  }
+  if (!options.on_untrusted.empty()) {
+    if (options.on_untrusted != "stop" && options.on_untrusted != "move" &&
+        options.on_untrusted != "report") {
+      return InvalidInput("--on-untrusted '" + Printable(options.on_untrusted) + "' is unknown")
+          .WithFix("use stop, move or report");
+    }
+    spec["onUntrusted"] = "ON_UNTRUSTED_" + Upper(options.on_untrusted);
+  }
+  if (options.lease_seconds) spec["leaseSeconds"] = *options.lease_seconds;
+  if (options.attest_interval) spec["attestIntervalSeconds"] = *options.attest_interval;
+  if (options.stale_grace) spec["staleGraceSeconds"] = *options.stale_grace;
+  if (options.trusted_state.empty()) return Ok();
+  if (options.trusted_state != "true" && options.trusted_state != "false") {
+    return InvalidInput("--trusted '" + Printable(options.trusted_state) +
+                        "' is neither true nor false");
+  }
+  spec["trustedService"] = options.trusted_state == "true";
+  return Ok();
+}
+
 Result<void> UpdatePool(Tool* tool, const PoolOptions& options) {
   Json spec = Json::object();
   RETURN_IF_ERROR(AddBootPolicy(options, spec));
+  RETURN_IF_ERROR(AddTrustPolicy(options, spec));
   if (!options.description.empty()) spec["description"] = options.description;
   if (options.cpu_overcommit > 0) spec["cpuOvercommit"] = options.cpu_overcommit;
   if (spec.empty()) {
@@ -60,7 +96,9 @@ Result<void> UpdatePool(Tool* tool, const PoolOptions& options) {
   }
   const Kind& kind = KindOf("pool");
   ASSIGN_OR_RETURN(const Json answer,
-                   tool->Call(http::Method::kPatch, ResourcePath(kind, options.name),
+                   tool->Call(http::Method::kPatch,
+                              ResourcePath(kind, options.name) +
+                                  (options.allow_untrusted ? "?allowUntrusted=true" : ""),
                               Json{{"spec", spec}}, "application/merge-patch+json"));
   return ShowWritten(tool, kind, answer, "pool " + options.name + " changed");
 }
@@ -70,6 +108,7 @@ Result<void> CreatePool(Tool* tool, const PoolOptions& options) {
   Json spec = {{"description", options.description}};
   if (options.cpu_overcommit > 0) spec["cpuOvercommit"] = options.cpu_overcommit;
   RETURN_IF_ERROR(AddBootPolicy(options, spec));
+  RETURN_IF_ERROR(AddTrustPolicy(options, spec));
   if (options.trusted) spec["trustedService"] = true;
   const Json body = {{"metadata", {{"name", options.name}, {"labels", labels}}}, {"spec", spec}};
   ASSIGN_OR_RETURN(const Json answer, tool->Call(http::Method::kPost, "/v1/pools", body));
@@ -100,8 +139,9 @@ Result<void> ShowHost(Tool* tool, const HostOptions& options) {
   ASSIGN_OR_RETURN(const Json answer,
                    tool->Call(http::Method::kGet, ResourcePath(kind, options.name)));
   RETURN_IF_ERROR(tool->Show(kind.columns, {answer}, answer));
-  if (options.explain && tool->ForPeople())
-    tool->out() << "\n" << DescribeHost(answer, tool->now());
+  if (options.explain && tool->ForPeople()) {
+    tool->out() << "\n" << DescribeTrust(answer, tool->now()) << DescribeHost(answer, tool->now());
+  }
   return Ok();
 }
 
@@ -164,13 +204,31 @@ void AddPoolCommands(CLI::App* group, Tool* tool) {
     command->add_option("--accept-signed-updates", options->accept_signed_updates,
                         "true: a program replaced by one whose signer its keys accept is no "
                         "divergence");
+    command->add_option("--attestation-policy", options->attestation_policy,
+                        "The policy that its hosts are judged by; none takes it away");
+    command->add_option("--on-untrusted", options->on_untrusted,
+                        "What happens to the instances of an untrusted host: stop (default), move "
+                        "or report");
+    command->add_option("--lease-seconds", options->lease_seconds,
+                        "How long a verdict lets a host start instances (600)");
+    command->add_option("--attest-interval", options->attest_interval,
+                        "Seconds between two attestations of a host (240)");
+    command->add_option("--stale-grace", options->stale_grace,
+                        "Seconds after which instances leave a host that gives no evidence; 0: "
+                        "they stay");
   }
+  update->add_option("--trusted", options->trusted_state,
+                     "true: only attested hosts run instances here; or false");
+  update->add_flag("--allow-untrusted", options->allow_untrusted,
+                   "Even while trusted instances are in it; recorded");
+  create->footer("Example:\n  vallum pool create gold --trusted --attestation-policy gold");
   create->add_flag("--trusted", options->trusted, "Only attested hosts run instances here");
   create->add_option("--label", options->labels, "key=value; repeatable");
   create->callback([=] { tool->action = [=] { return CreatePool(tool, *options); }; });
   update->callback([=] { tool->action = [=] { return UpdatePool(tool, *options); }; });
   update->footer(
-      "Example:\n  vallum pool update gold --on-diverged isolate --accept-signed-updates true");
+      "Examples:\n  vallum pool update gold --on-diverged isolate --accept-signed-updates true\n"
+      "  vallum pool update gold --trusted true --attestation-policy gold --on-untrusted move");
 }
 
 void AddFlavorCommands(CLI::App* group, Tool* tool) {
@@ -191,7 +249,8 @@ void AddHostCommands(CLI::App* group, Tool* tool) {
   auto options = std::make_shared<HostOptions>();
   CLI::App* show = group->add_subcommand("show", "Show one");
   show->add_option("NAME", options->name, "Its name")->required();
-  show->add_flag("--explain", options->explain, "With its traits and what each probe found");
+  show->add_flag("--explain", options->explain,
+                 "With its TPM, why it is trusted or not, its traits and what each probe found");
   show->callback([=] { tool->action = [=] { return ShowHost(tool, *options); }; });
   CLI::App* maintenance = group->add_subcommand("maintenance", "Place no new instances on it");
   maintenance->add_option("NAME", options->name, "Its name")->required();

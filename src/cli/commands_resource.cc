@@ -143,7 +143,8 @@ void AddResourceCommands(CLI::App* group, Tool* tool, const Kind& kind) {
   AddList(group, tool, kind);
   auto name = std::make_shared<std::string>();
   // These have a `show` of their own.
-  if (kind.name != "host" && kind.name != "keyset" && kind.name != "rollout") {
+  if (kind.name != "host" && kind.name != "keyset" && kind.name != "rollout" &&
+      kind.name != "policy" && kind.name != "tpmauthority") {
     CLI::App* show = group->add_subcommand("show", "Show one");
     show->add_option("NAME", *name, "Its name")->required();
     show->callback(
