@@ -18,7 +18,7 @@ using Versions = google::protobuf::RepeatedPtrField<v1::AttestationPolicyVersion
 Result<attest::AttestationPolicy> Parse(std::string_view document, const std::string& name) {
   if (document.empty()) {
     return InvalidInput("spec.document: a policy without rules would trust nobody")
-        .WithFix("`vallum host learn HOST` writes one that a host satisfies");
+        .WithFix("`vallum policy learn --from HOST` drafts one that a host meets");
   }
   if (document.size() > kMaxPolicyDocument) {
     return Exhausted("spec.document: more than " + std::to_string(kMaxPolicyDocument) + " bytes")
