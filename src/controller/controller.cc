@@ -130,6 +130,8 @@ Result<void> Controller::MakeAttestor() {
   bindings_ = std::make_unique<TpmBindings>(resources_, *view_, events_, parts_.clock);
   ASSIGN_OR_RETURN(evidence_, EvidenceBook::Open(options_.state_dir / "evidence"));
   ASSIGN_OR_RETURN(leases_, LeaseSigner::Create(parts_.authority, parts_.clock));
+  ASSIGN_OR_RETURN(result_signer_,
+                   StatementSigner::Create(parts_.authority, tls::kResultSignerUnit, parts_.clock));
   Attestor::Options options = options_.attestor;
   options.on_error = options_.reconciler.on_error;
   attestor_ = std::make_unique<Attestor>(options, Attestor::Parts{.resources = resources_,

@@ -27,6 +27,7 @@
 #include "controller/resource_store.h"
 #include "controller/scheduler.h"
 #include "controller/snapshots.h"
+#include "controller/statement_signer.h"
 #include "controller/tokens.h"
 #include "controller/tpm_bindings.h"
 #include "controller/view.h"
@@ -76,6 +77,7 @@ class Controller {
   TpmBindings& tpm_bindings() { return *bindings_; }
   EvidenceBook& evidence() { return *evidence_; }
   Attestor& attestor() { return *attestor_; }
+  StatementSigner& result_signer() { return *result_signer_; }
   Snapshots& snapshots() { return *snapshots_; }
   ContentClaims& contents() { return *contents_; }
   Gateway& gateway() { return *gateway_; }
@@ -115,6 +117,7 @@ class Controller {
   std::unique_ptr<TpmBindings> bindings_;
   std::unique_ptr<EvidenceBook> evidence_;
   std::unique_ptr<LeaseSigner> leases_;
+  std::unique_ptr<StatementSigner> result_signer_;
   std::unique_ptr<Attestor> attestor_;
   std::unique_ptr<Reconciler> reconciler_;
   std::unique_ptr<Gateway> gateway_;

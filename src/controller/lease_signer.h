@@ -2,17 +2,17 @@
 #pragma once
 
 #include <memory>
-#include <mutex>
 
 #include "base/clock.h"
 #include "base/result.h"
+#include "controller/statement_signer.h"
 #include "tls/authority.h"
 #include "vallum/v1/agent.pb.h"
 
 namespace vallum::controller {
 
-// Signs leases with a key of this process, which the deployment's CA certifies and which is
-// replaced before its certificate ends. Nothing of it is stored. Thread-safe.
+// Signs leases with a key that the deployment's CA certifies for them alone; see StatementSigner.
+// Thread-safe.
 class LeaseSigner {
  public:
   // The authority and the clock outlive it. Errors: the authority's.
@@ -26,14 +26,8 @@ class LeaseSigner {
   Result<v1::TrustLease> Sign(const v1::LeaseClaims& claims);
 
  private:
-  struct Key;
-  LeaseSigner(const tls::CertificateAuthority& authority, const Clock& clock);
-  Result<void> Renew();  // mutex_ is held
-
-  const tls::CertificateAuthority& authority_;
-  const Clock& clock_;
-  std::mutex mutex_;
-  std::unique_ptr<const Key> key_;  // guarded by mutex_
+  explicit LeaseSigner(std::unique_ptr<StatementSigner> signer);
+  const std::unique_ptr<StatementSigner> signer_;
 };
 
 }  // namespace vallum::controller

@@ -70,6 +70,10 @@ std::vector<ApiRoute> RolloutRoutes(RestContext& context);
 std::vector<ApiRoute> PolicyRoutes(RestContext& context);
 // What is done to a host for its trust: approve, attest, learn; its evidence.
 std::vector<ApiRoute> TrustRoutes(RestContext& context);
+// For clients of OpenAttestation and Keylime, and results for relying parties.
+std::vector<ApiRoute> OatRoutes(RestContext& context);
+std::vector<ApiRoute> KeylimeRoutes(RestContext& context);
+std::vector<ApiRoute> EarRoutes(RestContext& context);
 
 // Judges the content of an image again, under other key sets: one report for each.
 Result<std::vector<images::KeySetReport>> JudgeImage(const RestContext& context,

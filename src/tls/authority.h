@@ -82,5 +82,7 @@ class CertificateAuthority {
 inline constexpr std::string_view kAgentUnit = "agent";
 // The OU of the certificate with which a controller signs leases.
 inline constexpr std::string_view kLeaseSignerUnit = "lease signer";
+// The OU of the one with which it signs attestation results.
+inline constexpr std::string_view kResultSignerUnit = "attestation result signer";
 
 }  // namespace vallum::tls

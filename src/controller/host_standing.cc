@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "controller/host_standing.h"
+
+#include <optional>
+#include <utility>
+
+#include "controller/resource_store.h"
+
+namespace vallum::controller {
+
+attest::HostVerdictKind VerdictKindOf(v1::TrustLevel level) {
+  switch (static_cast<int>(level)) {
+    case v1::TRUST_TRUSTED:
+      return attest::HostVerdictKind::kTrusted;
+    case v1::TRUST_UNTRUSTED:
+      return attest::HostVerdictKind::kUntrusted;
+    case v1::TRUST_STALE:
+      return attest::HostVerdictKind::kStale;
+    default:  // also a level of a later version
+      return attest::HostVerdictKind::kUnknown;
+  }
+}
+
+attest::HostStanding StandingOf(const v1::Host& host) {
+  const v1::HostTrust& trust = host.status().trust();
+  const v1::HostIdentity& identity = host.status().identity();
+  attest::HostStanding out;
+  out.kind = VerdictKindOf(trust.level());
+  out.policy = trust.policy();
+  out.policy_version = static_cast<uint64_t>(trust.policy_version());
+  out.hardware_tpm = !identity.ak_name().empty() && !identity.emulated();
+  out.files_judged = trust.ima_entries() > 0;
+  for (const v1::TrustReason& each : trust.reasons()) {
+    attest::Reason reason{
+        .id = attest::ReasonFromName(each.id()).value_or(attest::ReasonId::kMoreReasons),
+        .content = each.decoded(),
+        .expected = each.expected(),
+        .actual = each.actual(),
+        .fix = each.fix()};
+    if (each.has_pcr()) reason.pcr = static_cast<uint32_t>(each.pcr());
+    if (each.has_event()) reason.event = static_cast<size_t>(each.event());
+    out.reasons.push_back(std::move(reason));
+  }
+  return out;
+}
+
+attest::OatHost OatHostOf(const std::string& name, const v1::Host* host) {
+  attest::OatHost out{.name = name};
+  if (host == nullptr) return out;
+  out.kind = VerdictKindOf(host->status().trust().level());
+  if (host->status().trust().has_verify_time()) {
+    out.verified = FromTimestamp(host->status().trust().verify_time());
+  }
+  return out;
+}
+
+}  // namespace vallum::controller

@@ -1,0 +1,24 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "attest/ear.h"
+#include "attest/oat_trust.h"
+#include "attest/reason.h"
+#include "controller/resource_kind.h"
+
+namespace vallum::controller {
+
+// A host whose pool asks for no trust was not judged: it is UNKNOWN.
+attest::HostVerdictKind VerdictKindOf(v1::TrustLevel level);
+
+// What is known of a host, for relying parties. Pure.
+attest::HostStanding StandingOf(const v1::Host& host);
+
+// What clients of OpenAttestation are told of a host; of one that does not exist (nullptr), that it
+// is unknown. Pure.
+attest::OatHost OatHostOf(const std::string& name, const v1::Host* host);
+
+}  // namespace vallum::controller
