@@ -198,11 +198,38 @@ grpc::Status FakeAgent::AnswerQuote(const v1::QuoteAnswer& answer) {
   return Dial()->AnswerQuote(&context, answer, &reply);
 }
 
-std::optional<v1::MakeQuote> FakeAgent::NextQuote() {
+std::optional<v1::ControllerMessage> FakeAgent::NextOf(v1::ControllerMessage::MessageCase kind) {
   std::optional<v1::ControllerMessage> message = Next();
-  while (message && !message->has_make_quote()) {
+  while (message && message->message_case() != kind) {
     message = Next();
   }
+  return message;
+}
+
+grpc::Status FakeAgent::SubmitEvidence(const std::vector<v1::EvidenceChunk>& chunks) {
+  grpc::ClientContext context;
+  v1::SubmitEvidenceReply reply;
+  const auto stub = Dial();
+  const auto writer = stub->SubmitEvidence(&context, &reply);
+  for (const v1::EvidenceChunk& chunk : chunks) {
+    if (!writer->Write(chunk)) break;
+  }
+  writer->WritesDone();
+  return writer->Finish();
+}
+
+grpc::Status FakeAgent::BeginBinding(const v1::TpmIdentity& identity, v1::TpmChallenge& challenge) {
+  grpc::ClientContext context;
+  return Dial()->BeginTpmBinding(&context, identity, &challenge);
+}
+
+grpc::Status FakeAgent::FinishBinding(const v1::TpmProof& proof, v1::TpmBinding& binding) {
+  grpc::ClientContext context;
+  return Dial()->FinishTpmBinding(&context, proof, &binding);
+}
+
+std::optional<v1::MakeQuote> FakeAgent::NextQuote() {
+  const std::optional<v1::ControllerMessage> message = NextOf(v1::ControllerMessage::kMakeQuote);
   return message ? std::optional(message->make_quote()) : std::nullopt;
 }
 

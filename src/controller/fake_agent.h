@@ -63,6 +63,12 @@ class FakeAgent {
 
   grpc::Status IssueVtpm(const std::string& uid, const std::string& key_der, std::string& pem);
   grpc::Status AnswerQuote(const v1::QuoteAnswer& answer);
+  // The next message of a kind; empty: the stream has ended.
+  std::optional<v1::ControllerMessage> NextOf(v1::ControllerMessage::MessageCase kind);
+  // Sends these messages as one answer to a request for evidence.
+  grpc::Status SubmitEvidence(const std::vector<v1::EvidenceChunk>& chunks);
+  grpc::Status BeginBinding(const v1::TpmIdentity& identity, v1::TpmChallenge& challenge);
+  grpc::Status FinishBinding(const v1::TpmProof& proof, v1::TpmBinding& binding);
   // The next request for a quote; empty: the stream has ended.
   std::optional<v1::MakeQuote> NextQuote();
 

@@ -1,0 +1,355 @@
+// SPDX-License-Identifier: Apache-2.0
+// A whole controller, and hosts whose quotes are made in software.
+#include "controller/attestor.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "base/bytes.h"
+#include "controller/software_host.h"
+#include "controller/test_rig.h"
+#include "tls/certificate.h"
+
+namespace vallum::controller {
+namespace {
+
+using ::testing::HasSubstr;
+
+class AttestorTest : public testing::Test {
+ protected:
+  using Write = ResourceStore::Change;
+
+  AttestorTest() {
+    v1::Pool pool;
+    pool.mutable_metadata()->set_name("gold");
+    pool.mutable_spec()->set_trusted_service(true);
+    pool.mutable_spec()->set_attestation_policy("gold");
+    Stored(rig_.controller().resources().Create(std::move(pool)));
+  }
+  template <typename T>
+  void Stored(const Result<T>& stored) {
+    ASSERT_TRUE(stored.has_value()) << stored.error().Describe();
+    ASSERT_TRUE(rig_.controller().view().WaitFor(stored->metadata().revision()).has_value());
+  }
+  void ActivatePolicy(const std::string& document) {
+    v1::AttestationPolicy policy;
+    policy.mutable_metadata()->set_name("gold");
+    policy.mutable_spec()->set_document(document);
+    AttestationPolicies& policies = rig_.controller().policies();
+    const bool known = rig_.controller().view().Get<v1::AttestationPolicy>("gold") != nullptr;
+    const Result<void> written =
+        known ? policies.Update(policy, 0, "tester") : policies.Create(policy, "tester");
+    ASSERT_TRUE(written.has_value()) << written.error().Describe();
+    const auto active = policies.Activate("gold", 0);
+    ASSERT_TRUE(active.has_value()) << active.error().Describe();
+  }
+  // Joined into the pool, with the software host's key as its TPM's.
+  std::unique_ptr<FakeAgent> Join(const std::string& name, const SoftwareHost& host) {
+    auto agent = rig_.NewAgent(name);
+    const grpc::Status enrolled = agent->Enroll(rig_.JoinSecret("join-" + name));
+    EXPECT_TRUE(enrolled.ok()) << enrolled.error_message();
+    Stored(rig_.controller().resources().Modify<v1::Host>(
+        name, [&](v1::Host& current) -> Result<Write> {
+          current.mutable_spec()->set_pool("gold");
+          *current.mutable_status()->mutable_identity() = host.Identity();
+          return Write::kWrite;
+        }));
+    EXPECT_TRUE(Connect(*agent, host));
+    return agent;
+  }
+  bool Connect(FakeAgent& agent, const SoftwareHost& host) {
+    v1::Hello hello = FakeAgent::MakeHello();
+    hello.set_boot_id(host.boot_id());
+    return agent.Connect(hello).has_value();
+  }
+  v1::RequestEvidence NextRequest(FakeAgent& agent) {
+    const auto message = agent.NextOf(v1::ControllerMessage::kRequestEvidence);
+    EXPECT_TRUE(message.has_value());
+    return message.has_value() ? message->request_evidence() : v1::RequestEvidence();
+  }
+  void Answer(FakeAgent& agent, SoftwareHost& host) {
+    const grpc::Status sent = agent.SubmitEvidence(host.Answer(NextRequest(agent)));
+    EXPECT_TRUE(sent.ok()) << sent.error_message();
+  }
+  bool AwaitHost(const std::string& name, v1::TrustLevel level, v1::HostState state) {
+    return rig_.Await([&](const View& view) {
+      const auto host = view.Get<v1::Host>(name);
+      return host != nullptr && host->status().trust().level() == level &&
+             host->status().state() == state;
+    });
+  }
+  v1::HostTrust Trust(const std::string& name) {
+    return rig_.controller().view().Get<v1::Host>(name)->status().trust();
+  }
+  std::string Reason(const std::string& name) {
+    const v1::HostTrust trust = Trust(name);
+    return trust.reasons().empty() ? "" : trust.reasons(0).id();
+  }
+
+  Rig rig_;
+  SoftwareHost host_;
+};
+
+TEST_F(AttestorTest, HostWhoseEvidenceIsAcceptedIsUpAndHasALease) {
+  ActivatePolicy(host_.PolicyDocument());
+  const auto agent = Join("node1", host_);
+  Answer(*agent, host_);
+  ASSERT_TRUE(AwaitHost("node1", v1::TRUST_TRUSTED, v1::HOST_UP));
+  const auto notice = agent->NextOf(v1::ControllerMessage::kTrust);
+  ASSERT_TRUE(notice.has_value());
+  v1::LeaseClaims claims;
+  ASSERT_TRUE(claims.ParseFromString(notice->trust().lease().claims()));
+  EXPECT_EQ(claims.host(), "node1");
+  EXPECT_EQ(claims.boot_id(), "boot-1");
+  EXPECT_EQ(claims.policy_version(), 1);
+  EXPECT_EQ(ToHex(AsBytes(claims.ak_name())), host_.Identity().ak_name());
+  const auto signer = tls::InspectDer(AsBytes(notice->trust().lease().signer_certificate()));
+  ASSERT_TRUE(signer.has_value());
+  EXPECT_EQ(signer->organizational_unit, "lease signer");
+}
+
+TEST_F(AttestorTest, HostThatMeasuredSomethingElseIsNonOperationalWithTheReason) {
+  ActivatePolicy(host_.PolicyDocument());
+  host_.SetPcr(7, 'x');
+  const auto agent = Join("node1", host_);
+  Answer(*agent, host_);
+  ASSERT_TRUE(AwaitHost("node1", v1::TRUST_UNTRUSTED, v1::HOST_NON_OPERATIONAL));
+  EXPECT_EQ(Reason("node1"), "pcr-value");
+  EXPECT_EQ(Trust("node1").reasons(0).pcr(), 7);
+  EXPECT_FALSE(Trust("node1").has_lease_expire_time());
+}
+
+TEST_F(AttestorTest, UntrustedHostReturnsByItselfOnceItsEvidenceIsAccepted) {
+  ActivatePolicy(host_.PolicyDocument());
+  host_.SetPcr(7, 'x');
+  const auto agent = Join("node1", host_);
+  Answer(*agent, host_);
+  ASSERT_TRUE(AwaitHost("node1", v1::TRUST_UNTRUSTED, v1::HOST_NON_OPERATIONAL));
+  agent->Disconnect();
+  host_.SetPcr(7, '\0');
+  host_.Reboot("boot-2");
+  ASSERT_TRUE(Connect(*agent, host_));
+  Answer(*agent, host_);
+  EXPECT_TRUE(AwaitHost("node1", v1::TRUST_TRUSTED, v1::HOST_UP));
+}
+
+TEST_F(AttestorTest, RebootedHostIsNotUpBeforeItIsAttestedAgain) {
+  ActivatePolicy(host_.PolicyDocument());
+  const auto agent = Join("node1", host_);
+  Answer(*agent, host_);
+  ASSERT_TRUE(AwaitHost("node1", v1::TRUST_TRUSTED, v1::HOST_UP));
+  agent->Disconnect();
+  host_.Reboot("boot-2");
+  ASSERT_TRUE(Connect(*agent, host_));
+  EXPECT_TRUE(AwaitHost("node1", v1::TRUST_TRUSTED, v1::HOST_JOINING));
+  Answer(*agent, host_);
+  EXPECT_TRUE(AwaitHost("node1", v1::TRUST_TRUSTED, v1::HOST_UP));
+}
+
+TEST_F(AttestorTest, ReplayedQuoteIsRefused) {
+  ActivatePolicy(host_.PolicyDocument());
+  const auto agent = Join("node1", host_);
+  v1::RequestEvidence old = NextRequest(*agent);
+  const std::string id = old.request_id();
+  old.set_nonce(std::string(32, 'o'));
+  ASSERT_TRUE(agent->SubmitEvidence(host_.Answer(old)).ok());
+  ASSERT_TRUE(AwaitHost("node1", v1::TRUST_UNTRUSTED, v1::HOST_NON_OPERATIONAL));
+  EXPECT_EQ(Reason("node1"), "quote-nonce");
+}
+
+TEST_F(AttestorTest, QuoteByAnotherKeyIsRefused) {
+  ActivatePolicy(host_.PolicyDocument());
+  const auto agent = Join("node1", host_);
+  host_.ReplaceKey();
+  Answer(*agent, host_);
+  ASSERT_TRUE(AwaitHost("node1", v1::TRUST_UNTRUSTED, v1::HOST_NON_OPERATIONAL));
+  EXPECT_EQ(Reason("node1"), "quote-signature");
+}
+
+TEST_F(AttestorTest, ResetCountMayNotGoBackEvenOverARestartOfTheController) {
+  ActivatePolicy(host_.PolicyDocument());
+  host_.clock().reset_count = 5;
+  auto agent = Join("node1", host_);
+  Answer(*agent, host_);
+  ASSERT_TRUE(AwaitHost("node1", v1::TRUST_TRUSTED, v1::HOST_UP));
+  const auto identity = std::move(agent);
+  rig_.Stop();
+  rig_.Start();
+  auto again = rig_.NewAgent("node1");
+  again->TakeIdentityOf(*identity);
+  host_.clock().reset_count = 4;
+  ASSERT_TRUE(Connect(*again, host_));
+  Answer(*again, host_);
+  ASSERT_TRUE(AwaitHost("node1", v1::TRUST_UNTRUSTED, v1::HOST_NON_OPERATIONAL));
+  EXPECT_EQ(Reason("node1"), "tpm-clock");
+}
+
+TEST_F(AttestorTest, RestartedControllerKeepsTrustedHostsUp) {
+  ActivatePolicy(host_.PolicyDocument());
+  auto agent = Join("node1", host_);
+  Answer(*agent, host_);
+  ASSERT_TRUE(AwaitHost("node1", v1::TRUST_TRUSTED, v1::HOST_UP));
+  rig_.Stop();
+  rig_.Start();
+  EXPECT_TRUE(AwaitHost("node1", v1::TRUST_TRUSTED, v1::HOST_UP));
+  auto again = rig_.NewAgent("node1");
+  again->TakeIdentityOf(*agent);
+  ASSERT_TRUE(Connect(*again, host_));
+  // Asked anew, and up meanwhile.
+  const v1::RequestEvidence request = NextRequest(*again);
+  EXPECT_TRUE(AwaitHost("node1", v1::TRUST_TRUSTED, v1::HOST_UP));
+  ASSERT_TRUE(again->SubmitEvidence(host_.Answer(request)).ok());
+}
+
+TEST_F(AttestorTest, HostThatStopsAnsweringBecomesStaleAndIsNeverCalledUntrusted) {
+  ActivatePolicy(host_.PolicyDocument());
+  const auto agent = Join("node1", host_);
+  Answer(*agent, host_);
+  ASSERT_TRUE(AwaitHost("node1", v1::TRUST_TRUSTED, v1::HOST_UP));
+  rig_.clock().Advance(std::chrono::seconds(601));
+  ASSERT_TRUE(rig_.Await([&](const View& view) {
+    return view.Get<v1::Host>("node1")->status().trust().level() == v1::TRUST_STALE;
+  }));
+  EXPECT_THAT(Trust("node1").detail(), HasSubstr("its lease ended at"));
+}
+
+TEST_F(AttestorTest, ActivatedPolicyJudgesHostsAnew) {
+  ActivatePolicy(host_.PolicyDocument());
+  const auto agent = Join("node1", host_);
+  Answer(*agent, host_);
+  ASSERT_TRUE(AwaitHost("node1", v1::TRUST_TRUSTED, v1::HOST_UP));
+  SoftwareHost other;
+  other.SetPcr(0, 'n');
+  ActivatePolicy(other.PolicyDocument());
+  Answer(*agent, host_);
+  ASSERT_TRUE(AwaitHost("node1", v1::TRUST_UNTRUSTED, v1::HOST_NON_OPERATIONAL));
+  EXPECT_EQ(Trust("node1").policy_version(), 2);
+}
+
+TEST_F(AttestorTest, WithoutAPolicyEvidenceIsKeptAndNobodyIsTrusted) {
+  const auto agent = Join("node1", host_);
+  Answer(*agent, host_);
+  ASSERT_TRUE(AwaitHost("node1", v1::TRUST_UNKNOWN, v1::HOST_NON_OPERATIONAL));
+  EXPECT_THAT(Trust("node1").detail(), HasSubstr("attestation policy gold"));
+  EXPECT_FALSE(Trust("node1").evidence_sha256().empty());
+}
+
+TEST_F(AttestorTest, HostWithoutABoundTpmIsUnknown) {
+  ActivatePolicy(host_.PolicyDocument());
+  const auto agent = Join("node1", host_);
+  Stored(rig_.controller().resources().Modify<v1::Host>(
+      "node1", [&](v1::Host& current) -> Result<Write> {
+        current.mutable_status()->clear_identity();
+        return Write::kWrite;
+      }));
+  agent->Disconnect();
+  ASSERT_TRUE(Connect(*agent, host_));
+  ASSERT_TRUE(AwaitHost("node1", v1::TRUST_UNKNOWN, v1::HOST_NON_OPERATIONAL));
+  EXPECT_THAT(Trust("node1").detail(), HasSubstr("has not proven to have a TPM"));
+}
+
+TEST_F(AttestorTest, InstancesOfAnUntrustedHostAreStoppedAndStartNoMore) {
+  ActivatePolicy(host_.PolicyDocument());
+  const auto agent = Join("node1", host_);
+  Answer(*agent, host_);
+  ASSERT_TRUE(AwaitHost("node1", v1::TRUST_TRUSTED, v1::HOST_UP));
+  rig_.MakeReadyImage("debian12");
+  v1::Instance instance;
+  instance.mutable_metadata()->set_name("web1");
+  instance.mutable_spec()->set_image("debian12");
+  instance.mutable_spec()->set_flavor("small");
+  instance.mutable_spec()->set_pool("gold");
+  ASSERT_TRUE(
+      rig_.controller().instances().Create(std::move(instance), kTester, kStartsAll).has_value());
+  const auto wanted = agent->NextInstance();
+  ASSERT_TRUE(wanted.has_value());
+  EXPECT_TRUE(wanted->needs_lease());
+  agent->Report(FakeAgent::MakeReport(*wanted, v1::INSTANCE_RUNNING));
+  ASSERT_TRUE(rig_.AwaitPhase("web1", v1::INSTANCE_RUNNING));
+  host_.SetPcr(7, 'x');
+  rig_.controller().attestor().AttestNow("node1");
+  Answer(*agent, host_);
+  ASSERT_TRUE(AwaitHost("node1", v1::TRUST_UNTRUSTED, v1::HOST_NON_OPERATIONAL));
+  ASSERT_TRUE(rig_.Await([](const View& view) {
+    return view.Get<v1::Instance>("web1")->spec().power() == v1::POWER_STOPPED;
+  }));
+  EXPECT_THAT(rig_.controller().view().Get<v1::Instance>("web1")->status().reason(),
+              HasSubstr("stopped, because host node1 is UNTRUSTED"));
+  const auto started = rig_.controller().instances().Start("web1", kTester, 0);
+  ASSERT_FALSE(started.has_value());
+  EXPECT_THAT(started.error().message(), HasSubstr("is not trusted"));
+}
+
+TEST_F(AttestorTest, FirstStageAsksNoMoreHostsThanItsSize) {
+  ActivatePolicy(host_.PolicyDocument());
+  constexpr int kHosts = 12;
+  std::vector<SoftwareHost> hosts(kHosts);
+  std::vector<std::unique_ptr<FakeAgent>> agents;
+  for (int i = 0; i < kHosts; ++i) {
+    agents.push_back(Join("node" + std::to_string(i), hosts[static_cast<size_t>(i)]));
+  }
+  ASSERT_TRUE(rig_.Await([&](const View& /*view*/) {
+    return rig_.controller().metrics().evidence_requests_total.load() >= 10;
+  }));
+  EXPECT_EQ(rig_.controller().metrics().evidence_requests_total.load(), 10U);
+  Answer(*agents[0], hosts[0]);
+  EXPECT_TRUE(rig_.Await([&](const View& /*view*/) {
+    return rig_.controller().metrics().evidence_requests_total.load() == 11;
+  }));
+}
+
+TEST_F(AttestorTest, EvidenceThatNobodyAskedForIsNotRead) {
+  ActivatePolicy(host_.PolicyDocument());
+  const auto agent = Join("node1", host_);
+  v1::RequestEvidence request = NextRequest(*agent);
+  request.set_request_id("another");
+  EXPECT_EQ(agent->SubmitEvidence(host_.Answer(request)).error_code(), grpc::StatusCode::NOT_FOUND);
+}
+
+// ---- who a host is ----
+
+TEST_F(AttestorTest, AnotherTpmUnderTheSameNameTakesAnApprovalThatNamesIt) {
+  ActivatePolicy(host_.PolicyDocument());
+  const auto agent = Join("node1", host_);
+  SoftwareHost other;
+  Stored(rig_.controller().resources().Modify<v1::Host>(
+      "node1", [&](v1::Host& current) -> Result<Write> {
+        *current.mutable_status()->mutable_pending_identity() = other.Identity();
+        return Write::kWrite;
+      }));
+  TpmBindings& bindings = rig_.controller().tpm_bindings();
+  const auto wrong = bindings.Approve("node1", host_.Identity().ek_sha256(), "alice");
+  ASSERT_FALSE(wrong.has_value());
+  EXPECT_EQ(wrong.error().code(), ErrorCode::kConflict);
+  const auto approved = bindings.Approve("node1", other.Identity().ek_sha256(), "alice");
+  ASSERT_TRUE(approved.has_value()) << approved.error().Describe();
+  EXPECT_EQ(approved->status().identity().accepted_by(), "approved by alice");
+  EXPECT_FALSE(approved->status().has_pending_identity());
+}
+
+TEST_F(AttestorTest, KeyThatIsNoEndorsementKeyIsNotBound) {
+  const auto agent = Join("node1", host_);
+  v1::TpmIdentity identity;
+  identity.set_ek_public(std::string(AsText(host_.key().Public())));
+  identity.set_ak_public(std::string(AsText(host_.key().Public())));
+  v1::TpmChallenge challenge;
+  const grpc::Status begun = agent->BeginBinding(identity, challenge);
+  EXPECT_EQ(begun.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+  EXPECT_THAT(begun.error_message(), HasSubstr("not made by TCG's template"));
+}
+
+TEST_F(AttestorTest, ProofForNoChallengeIsDenied) {
+  const auto agent = Join("node1", host_);
+  v1::TpmProof proof;
+  proof.set_challenge_id("none");
+  v1::TpmBinding binding;
+  EXPECT_EQ(agent->FinishBinding(proof, binding).error_code(), grpc::StatusCode::UNAUTHENTICATED);
+}
+
+}  // namespace
+}  // namespace vallum::controller

@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "attest/attestation.h"
+#include "attest/quote.h"
+#include "attest/quote_builder.h"
+#include "base/bytes.h"
+#include "vallum/v1/agent.pb.h"
+
+namespace vallum::controller {
+
+// A host without a TPM that answers requests for evidence as one with a TPM would: quotes are real,
+// by a key in software. For tests and benchmarks.
+class SoftwareHost {
+ public:
+  SoftwareHost();
+
+  // Every PCR that may be asked for: of SHA-256, 0 to 23, zeros at first.
+  void SetPcr(uint32_t pcr, char fill);
+  void Reboot(const std::string& boot_id);
+  const std::string& boot_id() const { return boot_id_; }
+  attest::ClockState& clock() { return clock_; }
+  const attest::SoftwareKey& key() const { return key_; }
+  void ReplaceKey() { key_ = MakeKey(); }
+
+  // The identity that binding would have stored.
+  v1::HostIdentity Identity() const;
+  std::vector<v1::EvidenceChunk> Answer(const v1::RequestEvidence& request);
+
+  // Golden values for PCR 0 and 7, as the host has them now.
+  std::string PolicyDocument() const;
+
+ private:
+  static attest::SoftwareKey MakeKey();
+  std::string PcrHex(uint32_t pcr) const;
+
+  attest::SoftwareKey key_;
+  attest::PcrBanks pcrs_;
+  attest::ClockState clock_;
+  std::string boot_id_ = "boot-1";
+};
+
+}  // namespace vallum::controller
