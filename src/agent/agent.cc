@@ -7,8 +7,11 @@
 #include <utility>
 
 #include "agent/gateway.h"
+#include "agent/instance_files.h"
 #include "agent/state_files.h"
 #include "base/text.h"
+#include "tpm/address.h"
+#include "tpm/host_tpm.h"
 
 namespace vallum::agent {
 namespace {
@@ -108,9 +111,10 @@ Result<void> Agent::StartServices() {
   inspector_.emplace(inspector);
   snapshots_ = std::make_unique<SnapshotTaker>(
       *channel_, images::ConfinedConverter({.program = inspector.program, .timeout = {}}));
+  RETURN_IF_ERROR(OpenLeases());
   instances_ = std::make_unique<InstanceManager>(
       InstanceServices{config_, facts_, *images_, users_.get(), board_, clock_, *channel_,
-                       *inspector_, *snapshots_});
+                       *inspector_, *snapshots_, *leases_});
   const size_t adopted = instances_->Uids().size();
   if (adopted > 0) {
     log_(LogLevel::kInfo, "taking over " + std::to_string(adopted) + " instances");
@@ -118,9 +122,46 @@ Result<void> Agent::StartServices() {
   consoles_ = std::make_unique<ConsoleRelay>(*channel_);
   quotes_ = std::make_unique<QuoteDesk>(
       *channel_, [this](const std::string& uid) { return instances_->Vtpm(uid); });
+  StartEvidence();
   session_ = std::make_unique<Session>(*channel_, board_, *this);
   renewer_ = std::jthread([this](const std::stop_token& stop) { KeepRenewed(stop); });
   return Ok();
+}
+
+Result<void> Agent::OpenLeases() {
+  leases_ = std::make_unique<LeaseKeeper>(LeaseOptions{.path = config_.state_dir / "lease.pb",
+                                                       .host = config_.host,
+                                                       .boot_id = CurrentBootId(),
+                                                       .ca_pem = identity_.ca_pem},
+                                          clock_);
+  // The lease is for a key whose name is known before its TPM has answered.
+  ASSIGN_OR_RETURN(const std::optional<tpm::KeyBlobs> key, LoadKeyBlobs(config_.state_dir));
+  const auto name = key ? tpm::KeyName(key->public_area) : Result<Bytes>(Bytes());
+  leases_->SetKey(name.value_or(Bytes()));
+  if (const std::string trouble = leases_->Load(); !trouble.empty()) {
+    log_(LogLevel::kInfo, "the lease of an earlier agent is not taken up: " + trouble);
+  }
+  return Ok();
+}
+
+void Agent::StartEvidence() {
+  trust_link_ = std::make_unique<GatewayTrustLink>(*channel_);
+  evidence_ = std::make_unique<EvidenceDesk>(
+      EvidenceDeskOptions{
+          .state_dir = config_.state_dir,
+          .root = config_.host_root,
+          .boot_id = CurrentBootId(),
+          .open = [this](const std::optional<tpm::KeyBlobs>& kept,
+                         const std::stop_token& stop) -> Result<tpm::OpenedTpm> {
+            ASSIGN_OR_RETURN(const tpm::TpmAddress address, tpm::ParseTpmAddress(config_.tpm));
+            tpm::HostTpmOptions options;
+            options.address = address;
+            return tpm::OpenHostTpm(options, kept, stop);
+          },
+          .on_key = [this](const Bytes& name) { leases_->SetKey(name); },
+          .inform = [this](const std::string& text) { log_(LogLevel::kInfo, text); },
+          .warn = [this](const std::string& text) { log_(LogLevel::kWarning, text); }},
+      *trust_link_);
 }
 
 IdentityHealth Agent::Health() const {
@@ -193,7 +234,20 @@ void Agent::OnOpenConsole(const v1::OpenConsole& request) {
 void Agent::OnMakeQuote(const v1::MakeQuote& request) { quotes_->Ask(request); }
 void Agent::OnTakeSnapshot(const v1::TakeSnapshot& request) { instances_->TakeSnapshot(request); }
 
-void Agent::OnConnected() {
+void Agent::OnRequestEvidence(const v1::RequestEvidence& request) { evidence_->Ask(request); }
+
+void Agent::OnTrust(const v1::TrustNotice& notice) {
+  if (const auto taken = leases_->Take(notice); !taken) {
+    log_(LogLevel::kWarning, taken.error().Describe());
+  }
+  instances_->LeaseChanged();
+}
+
+void Agent::OnConnected(const v1::Welcome& welcome) {
+  leases_->SetReached(true);
+  if (welcome.attested()) {
+    evidence_->Bind();
+  }
   {
     const std::lock_guard lock(renewal_mutex_);
     check_renewal_ = true;
@@ -206,6 +260,7 @@ void Agent::OnConnected() {
 }
 
 void Agent::OnDisconnected(const Error& reason) {
+  leases_->SetReached(false);
   const IdentityHealth health = Health();
   log_(LogLevel::kWarning, "not connected to " + identity_.endpoint + ": " + reason.Describe() +
                                (health.valid ? "" : "; " + health.detail) +

@@ -13,14 +13,17 @@
 #include "agent/capabilities.h"
 #include "agent/config.h"
 #include "agent/console_relay.h"
+#include "agent/evidence_desk.h"
 #include "agent/gateway.h"
 #include "agent/identity.h"
 #include "agent/image_cache.h"
 #include "agent/instance_manager.h"
+#include "agent/lease_keeper.h"
 #include "agent/quote_desk.h"
 #include "agent/report_board.h"
 #include "agent/session.h"
 #include "agent/snapshot_taker.h"
+#include "agent/trust_link.h"
 #include "agent/user_allocator.h"
 #include "base/clock.h"
 #include "base/result.h"
@@ -58,6 +61,8 @@ class Agent final : public SessionHandler {
   Result<void> OpenState();
   Result<void> Join();
   Result<void> StartServices();
+  Result<void> OpenLeases();
+  void StartEvidence();
   IdentityHealth Health() const;
   // Looks at the certificate at each session's start and twice a day, on a thread of its own.
   void KeepRenewed(const std::stop_token& stop);
@@ -70,7 +75,9 @@ class Agent final : public SessionHandler {
   void OnOpenConsole(const v1::OpenConsole& request) override;
   void OnMakeQuote(const v1::MakeQuote& request) override;
   void OnTakeSnapshot(const v1::TakeSnapshot& request) override;
-  void OnConnected() override;
+  void OnRequestEvidence(const v1::RequestEvidence& request) override;
+  void OnTrust(const v1::TrustNotice& notice) override;
+  void OnConnected(const v1::Welcome& welcome) override;
   void OnDisconnected(const Error& reason) override;
 
   const AgentConfig config_;
@@ -87,9 +94,12 @@ class Agent final : public SessionHandler {
   std::unique_ptr<ImageCache> images_;
   std::optional<images::ConfinedInspector> inspector_;  // of the disks of instances
   std::unique_ptr<SnapshotTaker> snapshots_;
+  std::unique_ptr<LeaseKeeper> leases_;
   std::unique_ptr<InstanceManager> instances_;
   std::unique_ptr<ConsoleRelay> consoles_;
   std::unique_ptr<QuoteDesk> quotes_;
+  std::unique_ptr<GatewayTrustLink> trust_link_;
+  std::unique_ptr<EvidenceDesk> evidence_;
   std::unique_ptr<Session> session_;
   std::mutex renewal_mutex_;
   std::condition_variable_any renewal_wanted_;

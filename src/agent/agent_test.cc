@@ -15,10 +15,14 @@
 #include <vector>
 
 #include "agent/fake_gateway.h"
+#include "agent/instance_files.h"
+#include "agent/lease_maker.h"
 #include "agent/state_files.h"
 #include "agent/test_support.h"
 #include "firmware/signature_list.h"
 #include "tls/certificate.h"
+#include "tpm/host_tpm.h"
+#include "tpm/swtpm_rig.h"
 
 namespace vallum::agent {
 namespace {
@@ -543,6 +547,138 @@ TEST_F(AgentTest, NewTokenAfterExpiryKeepsTheHostsKey) {
   ASSERT_TRUE(Enrol(State(), "node1", *token, clock));
   EXPECT_EQ(KeyOf(State()), key);
   EXPECT_EQ(gateway_.enrolments(), 2);
+}
+
+class AttestedAgentTest : public AgentTest {
+ protected:
+  AttestedAgentTest() { gateway_.SetAttested(true); }
+  void StartAttested() { StartAgent({"--tpm", tpm_.text()}); }
+  v1::RequestEvidence Request(const std::string& id) const {
+    v1::RequestEvidence request;
+    request.set_request_id(id);
+    request.set_nonce("a nonce of 20 bytes ");
+    request.set_pcrs("sha256:0,7+sha384:0");
+    request.set_event_log(true);
+    return request;
+  }
+  // Tells the agent that its host is trusted for so long.
+  void GiveLease(std::chrono::seconds life) {
+    const auto bound = gateway_.WaitForBinding();
+    ASSERT_TRUE(bound);
+    ByteWriter area;
+    area.U16Be(static_cast<uint16_t>(bound->ak_public().size())).Raw(AsBytes(bound->ak_public()));
+    const Bytes name = tpm::KeyName(area.bytes()).value();
+    v1::LeaseClaims claims =
+        MakeClaims("node1", CurrentBootId(), std::string(AsText(name)), SystemClock().Now(), life);
+    claims.set_serial(std::to_string(++leases_));
+    v1::TrustNotice notice;
+    notice.set_level(v1::TRUST_TRUSTED);
+    *notice.mutable_lease() = gateway_.Sign(claims);
+    gateway_.Tell(notice);
+  }
+  v1::DesiredInstance Trusted() const {
+    auto desired = Instance(kUid, v1::BOOT_TYPE_BIOS, v1::BOOT_MODE_LEGACY);
+    desired.set_needs_lease(true);
+    return desired;
+  }
+  tpm::SwtpmRig tpm_;
+  int leases_ = 0;
+};
+
+TEST_F(AttestedAgentTest, BindsItsTpmAndAnswersWithAQuote) {
+  StartAttested();
+  const auto bound = gateway_.WaitForBinding();
+  ASSERT_TRUE(bound);
+  const auto evidence = gateway_.AskEvidence(Request("one"));
+  ASSERT_FALSE(evidence.empty());
+  const v1::EvidenceHeader& header = evidence.front().header();
+  EXPECT_FALSE(header.quoted().empty()) << evidence.back().problem().detail();
+  EXPECT_EQ(header.nonces(0), Request("one").nonce());
+  ASSERT_EQ(header.banks_size(), 2);
+  EXPECT_EQ(header.banks(1).values(0).size(), 48U);
+  EXPECT_FALSE(header.facts().kernel_release().empty());
+  EXPECT_EQ(header.boot_id(), CurrentBootId());
+
+  KillAgent();
+  gateway_.SetTakesTpms(true);
+  StartAttested();
+  ASSERT_TRUE(gateway_.WaitForHellos(2));
+  EXPECT_FALSE(gateway_.AskEvidence(Request("two")).front().header().quoted().empty());
+  EXPECT_EQ(gateway_.WaitForBinding()->ak_public(), bound->ak_public());
+}
+
+TEST_F(AttestedAgentTest, AgentWithoutTpmSaysWhyThereIsNoEvidence) {
+  StartAgent({"--tpm", "none"});
+  ASSERT_TRUE(gateway_.WaitForHellos(1));
+  const auto evidence = gateway_.AskEvidence(Request("one"));
+  ASSERT_EQ(evidence.size(), 2U);
+  EXPECT_NE(evidence.back().problem().detail().find("--tpm none"), std::string::npos)
+      << evidence.back().problem().detail();
+}
+
+TEST_F(AttestedAgentTest, InstanceThatNeedsALeaseWaitsForItAndStarts) {
+  gateway_.Want(Trusted());
+  StartAttested();
+  const auto reason = gateway_.WaitForLeaseWanted(1);
+  ASSERT_TRUE(reason);
+  EXPECT_NE(reason->find("no live lease"), std::string::npos);
+  EXPECT_TRUE(ProcessesNaming(dir_.path().string() + "/r/instances").empty());
+  GiveLease(std::chrono::minutes(10));
+  EXPECT_TRUE(WaitForPhase(kUid, v1::INSTANCE_RUNNING));
+}
+
+TEST_F(AttestedAgentTest, StartWithoutALeaseIsRefusedInWordsAndDoneWhenThereIsOne) {
+  gateway_.Want(Trusted());
+  StartAttested();
+  const auto failed = WaitForPhase(kUid, v1::INSTANCE_FAILED);
+  ASSERT_TRUE(failed);
+  EXPECT_NE(failed->status().reason().find("no live lease"), std::string::npos);
+  EXPECT_NE(failed->status().fix().find("TRUSTED"), std::string::npos);
+  EXPECT_EQ(failed->status().observed_generation(), 1);
+  KillAgent();  // the next agent knows what was refused
+  StartAttested();
+  ASSERT_TRUE(gateway_.WaitForHellos(2));
+  GiveLease(std::chrono::minutes(10));
+  EXPECT_TRUE(WaitForPhase(kUid, v1::INSTANCE_RUNNING));
+}
+
+TEST_F(AttestedAgentTest, LeaseHoldsOverARestartOfTheAgentAndItsEndStopsNoGuestButItsResume) {
+  auto desired = Trusted();
+  gateway_.Want(desired);
+  StartAttested();
+  ASSERT_TRUE(gateway_.WaitForLeaseWanted(1));
+  GiveLease(std::chrono::minutes(10));
+  ASSERT_TRUE(WaitForPhase(kUid, v1::INSTANCE_RUNNING));
+  KillAgent();
+  StartAttested();
+  ASSERT_TRUE(gateway_.WaitForHellos(2));
+  desired.set_generation(2);
+  desired.mutable_spec()->set_power(v1::POWER_PAUSED);
+  gateway_.Want(desired);
+  ASSERT_TRUE(WaitForPhase(kUid, v1::INSTANCE_PAUSED));
+  desired.set_generation(3);
+  desired.mutable_spec()->set_power(v1::POWER_RUNNING);
+  gateway_.Want(desired);
+  ASSERT_TRUE(WaitForPhase(kUid, v1::INSTANCE_RUNNING)) << "the lease of the agent before holds";
+
+  v1::TrustNotice none;
+  none.set_level(v1::TRUST_STALE);
+  none.set_detail("the last evidence is too old");
+  gateway_.Tell(none);
+  desired.set_generation(4);
+  desired.mutable_spec()->set_power(v1::POWER_PAUSED);
+  gateway_.Want(desired);
+  ASSERT_TRUE(WaitForPhase(kUid, v1::INSTANCE_PAUSED));
+  desired.set_generation(5);
+  desired.mutable_spec()->set_power(v1::POWER_RUNNING);
+  gateway_.Want(desired);
+  const auto refused = gateway_.WaitFor(kUid, [](const v1::InstanceReport& seen) {
+    return seen.status().reason().find("the last evidence is too old") != std::string::npos;
+  });
+  ASSERT_TRUE(refused);
+  EXPECT_EQ(refused->status().phase(), v1::INSTANCE_PAUSED);
+  GiveLease(std::chrono::minutes(10));
+  EXPECT_TRUE(WaitForPhase(kUid, v1::INSTANCE_RUNNING));
 }
 
 }  // namespace

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "base/ids.h"
+#include "tpm/address.h"
 
 namespace vallum::agent {
 namespace {
@@ -58,6 +59,7 @@ Result<AgentConfig> ValidateConfig(AgentConfig config) {
           .WithFix("write the whole path of the program");
     }
   }
+  RETURN_IF_ERROR(tpm::ParseTpmAddress(config.tpm)).context("reading --tpm");
   return config;
 }
 
@@ -70,6 +72,7 @@ InstancePaths MakeInstancePaths(const AgentConfig& config, const std::string& ui
                        .evidence = directory / "boot-evidence",
                        .key_set = directory / "key-set",
                        .boot = directory / "boot-id",
+                       .lease_refusal = directory / "lease-refusal",
                        .root_disk = directory / "root.qcow2",
                        .variables = directory / "vars.fd",
                        .seed = directory / "seed.iso",

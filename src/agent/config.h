@@ -25,6 +25,10 @@ struct AgentConfig {
   std::vector<std::string> firmware_directories;
   // cgroup v2 directory delegated to the agent; empty: limits are not applied.
   std::string cgroup_parent;
+  // As tpm::ParseTpmAddress reads it.
+  std::string tpm = "auto";
+  // Under which the /proc and /sys of evidence lie.
+  std::filesystem::path host_root = "/";
   // As root, each instance runs as a user of its own from this range.
   uid_t first_user = 200000;
   uid_t user_count = 60000;
@@ -36,13 +40,14 @@ Result<AgentConfig> ValidateConfig(AgentConfig config);
 
 // The directories and files of one instance; all follow from the configuration.
 struct InstancePaths {
-  std::filesystem::path directory;  // <state-dir>/instances/<uid>, the agent's
-  std::filesystem::path desired;    // instance.pb
-  std::filesystem::path status;     // status.pb
-  std::filesystem::path origin;     // what vars.fd was made from
-  std::filesystem::path evidence;   // of the current boot
-  std::filesystem::path key_set;    // that the guest was started with
-  std::filesystem::path boot;       // what the running guest was started with
+  std::filesystem::path directory;      // <state-dir>/instances/<uid>, the agent's
+  std::filesystem::path desired;        // instance.pb
+  std::filesystem::path status;         // status.pb
+  std::filesystem::path origin;         // what vars.fd was made from
+  std::filesystem::path evidence;       // of the current boot
+  std::filesystem::path key_set;        // that the guest was started with
+  std::filesystem::path boot;           // what the running guest was started with
+  std::filesystem::path lease_refusal;  // the generation that was refused for want of a lease
   std::filesystem::path root_disk;
   std::filesystem::path variables;
   std::filesystem::path seed;

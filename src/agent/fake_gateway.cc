@@ -5,6 +5,9 @@
 #include <nlohmann/json.hpp>
 #include <utility>
 
+#include "agent/lease_maker.h"
+#include "attest/credential.h"
+#include "attest/tpm_public.h"
 #include "base/bytes.h"
 #include "base/check.h"
 
@@ -13,6 +16,7 @@ namespace {
 
 constexpr std::chrono::seconds kPatience{60};
 constexpr const char* kSecret = "s3cret";
+constexpr const char* kTpmSecret = "the secret of a credential";
 
 }  // namespace
 
@@ -107,6 +111,106 @@ grpc::Status FakeGateway::AnswerQuote(grpc::ServerContext*, const v1::QuoteAnswe
   answers_[request->request_id()] = *request;
   changed_.notify_all();
   return grpc::Status::OK;
+}
+
+void FakeGateway::SetAttested(bool attested) {
+  const std::lock_guard lock(mutex_);
+  attested_ = attested;
+}
+
+void FakeGateway::SetTakesTpms(bool takes) {
+  const std::lock_guard lock(mutex_);
+  takes_tpms_ = takes;
+}
+
+std::optional<v1::TpmIdentity> FakeGateway::WaitForBinding() {
+  std::unique_lock lock(mutex_);
+  changed_.wait_for(lock, kPatience, [&] { return bound_tpm_.has_value(); });
+  return bound_tpm_;
+}
+
+int FakeGateway::bindings() {
+  const std::lock_guard lock(mutex_);
+  return bindings_;
+}
+
+grpc::Status FakeGateway::BeginTpmBinding(grpc::ServerContext*, const v1::TpmIdentity* request,
+                                          v1::TpmChallenge* reply) {
+  const auto ek = attest::ParseTpmtPublic(AsBytes(request->ek_public()));
+  const auto ak = attest::ParseTpmtPublic(AsBytes(request->ak_public()));
+  if (!ek || !ak) {
+    return {grpc::StatusCode::INVALID_ARGUMENT, "not a TPM's keys"};
+  }
+  const auto credential = attest::MakeCredential(*ek, ak->Name(), SecretBytes(AsBytes(kTpmSecret)));
+  if (!credential) {
+    return {grpc::StatusCode::INVALID_ARGUMENT, credential.error().Describe()};
+  }
+  const std::lock_guard lock(mutex_);
+  claimed_tpm_ = *request;
+  reply->set_challenge_id("challenge");
+  reply->set_credential_blob(std::string(AsText(credential->id_object)));
+  reply->set_encrypted_secret(std::string(AsText(credential->encrypted_secret)));
+  return grpc::Status::OK;
+}
+
+grpc::Status FakeGateway::FinishTpmBinding(grpc::ServerContext*, const v1::TpmProof* request,
+                                           v1::TpmBinding* reply) {
+  const std::lock_guard lock(mutex_);
+  if (request->challenge_id() != "challenge" || request->secret() != kTpmSecret) {
+    return {grpc::StatusCode::UNAUTHENTICATED, "not the secret"};
+  }
+  ++bindings_;
+  reply->set_accepted(takes_tpms_);
+  reply->set_detail(takes_tpms_ ? "" : "run `vallum host approve`");
+  if (takes_tpms_) {
+    bound_tpm_ = claimed_tpm_;
+  }
+  changed_.notify_all();
+  return grpc::Status::OK;
+}
+
+std::vector<v1::EvidenceChunk> FakeGateway::AskEvidence(const v1::RequestEvidence& wanted) {
+  std::unique_lock lock(mutex_);
+  v1::ControllerMessage message;
+  *message.mutable_request_evidence() = wanted;
+  CHECK(stream_ != nullptr);
+  stream_->Write(message);
+  changed_.wait_for(lock, kPatience, [&] { return submitted_.contains(wanted.request_id()); });
+  return submitted_[wanted.request_id()];
+}
+
+grpc::Status FakeGateway::SubmitEvidence(grpc::ServerContext*,
+                                         grpc::ServerReader<v1::EvidenceChunk>* reader,
+                                         v1::SubmitEvidenceReply*) {
+  std::vector<v1::EvidenceChunk> chunks;
+  v1::EvidenceChunk chunk;
+  while (reader->Read(&chunk)) {
+    chunks.push_back(chunk);
+  }
+  const std::lock_guard lock(mutex_);
+  if (!chunks.empty()) {
+    submitted_[chunks.front().header().request_id()] = std::move(chunks);
+  }
+  changed_.notify_all();
+  return grpc::Status::OK;
+}
+
+void FakeGateway::Tell(const v1::TrustNotice& notice) {
+  const std::lock_guard lock(mutex_);
+  v1::ControllerMessage message;
+  *message.mutable_trust() = notice;
+  CHECK(stream_ != nullptr);
+  stream_->Write(message);
+}
+
+v1::TrustLease FakeGateway::Sign(const v1::LeaseClaims& claims) {
+  return SignLease(authority_->IssueSigner(tls::kLeaseSignerUnit).value(), claims);
+}
+
+std::optional<std::string> FakeGateway::WaitForLeaseWanted(int count) {
+  std::unique_lock lock(mutex_);
+  const bool wanted = changed_.wait_for(lock, kPatience, [&] { return leases_wanted_ >= count; });
+  return wanted ? std::optional(lease_reason_) : std::nullopt;
 }
 
 void FakeGateway::AddBlob(const std::string& sha256, std::string content) {
@@ -264,6 +368,7 @@ grpc::Status FakeGateway::Session(grpc::ServerContext* context, Stream* stream) 
     }
     v1::ControllerMessage answer;
     answer.mutable_welcome()->set_heartbeat_seconds(1);
+    answer.mutable_welcome()->set_attested(attested_);
     stream->Write(answer);
     for (const auto& [uid, desired] : desired_) {
       *answer.mutable_desired()->add_instances() = desired;
@@ -281,6 +386,11 @@ grpc::Status FakeGateway::Session(grpc::ServerContext* context, Stream* stream) 
     const std::lock_guard lock(mutex_);
     if (message.has_report()) {
       Take(message.report());
+    }
+    if (message.has_lease_wanted()) {
+      ++leases_wanted_;
+      lease_reason_ = message.lease_wanted().reason();
+      changed_.notify_all();
     }
     if (message.has_evidence()) {
       evidence_[message.evidence().uid()] = message.evidence().evidence();

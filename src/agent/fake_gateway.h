@@ -36,6 +36,19 @@ class FakeGateway final : public v1::AgentGateway::Service {
   const std::string& ca_pem() const { return authority_->certificate_pem(); }
   // Asks for a quote and waits for the answer; nothing after a minute.
   std::optional<v1::QuoteAnswer> AskQuote(const v1::MakeQuote& wanted);
+  // Whether Welcome asks for evidence, and whether a TPM that is proven is taken.
+  void SetAttested(bool attested);
+  void SetTakesTpms(bool takes);
+  // Waits for a TPM that has proven itself; nothing after a minute.
+  std::optional<v1::TpmIdentity> WaitForBinding();
+  int bindings();
+  // Asks for evidence and waits for all of it; empty after a minute.
+  std::vector<v1::EvidenceChunk> AskEvidence(const v1::RequestEvidence& wanted);
+  void Tell(const v1::TrustNotice& notice);
+  // Signs the claims as a lease.
+  v1::TrustLease Sign(const v1::LeaseClaims& claims);
+  // Waits until the agent has asked for a lease so often; the last reason.
+  std::optional<std::string> WaitForLeaseWanted(int count);
   void AddBlob(const std::string& sha256, std::string content);
   // The next transfer ends with an error after so many bytes.
   void BreakNextTransferAfter(size_t bytes);
@@ -76,6 +89,12 @@ class FakeGateway final : public v1::AgentGateway::Service {
   grpc::Status IssueVtpmCertificate(grpc::ServerContext*,
                                     const v1::IssueVtpmCertificateRequest* request,
                                     v1::IssueVtpmCertificateReply* reply) override;
+  grpc::Status BeginTpmBinding(grpc::ServerContext*, const v1::TpmIdentity* request,
+                               v1::TpmChallenge* reply) override;
+  grpc::Status FinishTpmBinding(grpc::ServerContext*, const v1::TpmProof* request,
+                                v1::TpmBinding* reply) override;
+  grpc::Status SubmitEvidence(grpc::ServerContext*, grpc::ServerReader<v1::EvidenceChunk>* reader,
+                              v1::SubmitEvidenceReply*) override;
   grpc::Status AnswerQuote(grpc::ServerContext*, const v1::QuoteAnswer* request,
                            v1::QuoteAnswerReply* reply) override;
 
@@ -104,6 +123,14 @@ class FakeGateway final : public v1::AgentGateway::Service {
   std::vector<int64_t> offsets_;
   std::vector<std::string> consoles_;
   std::map<std::string, v1::QuoteAnswer> answers_;
+  bool attested_ = false;
+  bool takes_tpms_ = true;
+  v1::TpmIdentity claimed_tpm_;
+  std::optional<v1::TpmIdentity> bound_tpm_;
+  int bindings_ = 0;
+  std::map<std::string, std::vector<v1::EvidenceChunk>> submitted_;
+  int leases_wanted_ = 0;
+  std::string lease_reason_;
   bool certifies_ = true;
   int vtpm_certificates_ = 0;
   size_t break_after_ = 0;

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <charconv>
 #include <cstdio>
 #include <utility>
 
@@ -22,6 +23,7 @@ constexpr std::string_view kDesiredKind = "instance";
 constexpr std::string_view kStatusKind = "status";
 constexpr std::string_view kKeySetKind = "key-set";
 constexpr std::string_view kBootKind = "boot-id";
+constexpr std::string_view kLeaseRefusalKind = "lease-refusal";
 
 bool Exists(const std::filesystem::path& path) {
   struct stat info{};
@@ -124,6 +126,22 @@ std::string LoadBootId(const InstancePaths& paths) {
 Result<void> StoreBootId(const InstancePaths& paths) {
   const std::string id = CurrentBootId();
   return LoadBootId(paths) == id ? Ok() : WriteStateFile(paths.boot, kBootKind, id);
+}
+
+std::optional<int64_t> LoadLeaseRefusal(const InstancePaths& paths) {
+  const auto text = ReadStateFile(paths.lease_refusal, kLeaseRefusalKind);
+  int64_t generation = 0;
+  if (!text || std::from_chars(text->data(), text->data() + text->size(), generation).ptr !=
+                   text->data() + text->size()) {
+    return std::nullopt;
+  }
+  return generation;
+}
+
+Result<void> StoreLeaseRefusal(const InstancePaths& paths, std::optional<int64_t> generation) {
+  return generation
+             ? WriteStateFile(paths.lease_refusal, kLeaseRefusalKind, std::to_string(*generation))
+             : RemoveTree(paths.lease_refusal);
 }
 
 std::optional<AssignedKeys> LoadAssignedKeys(const InstancePaths& paths) {

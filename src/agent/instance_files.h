@@ -33,6 +33,11 @@ Result<void> StoreBootId(const InstancePaths& paths);
 // Of the host's kernel, now.
 std::string CurrentBootId();
 
+// The generation whose start or resume was refused for want of a lease, if there is one.
+std::optional<int64_t> LoadLeaseRefusal(const InstancePaths& paths);
+// Nothing: removes the note.
+Result<void> StoreLeaseRefusal(const InstancePaths& paths, std::optional<int64_t> generation);
+
 // The keys that the running guest was started with; nothing when the controller sent none.
 std::optional<AssignedKeys> LoadAssignedKeys(const InstancePaths& paths);
 

@@ -96,6 +96,13 @@ void InstanceManager::TakeSnapshot(const v1::TakeSnapshot& request) {
   }
 }
 
+void InstanceManager::LeaseChanged() {
+  const std::lock_guard lock(mutex_);
+  for (const auto& [uid, worker] : workers_) {
+    worker->LeaseChanged();
+  }
+}
+
 Result<std::shared_ptr<SerialHub>> InstanceManager::Serial(const std::string& uid) {
   const std::lock_guard lock(mutex_);
   const auto found = workers_.find(uid);

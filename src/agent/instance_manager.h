@@ -28,6 +28,9 @@ class InstanceManager {
   // Has a snapshot of a stopped instance taken and sent; the controller hears of it by the upload.
   void TakeSnapshot(const v1::TakeSnapshot& request);
 
+  // Wakes those that wait for a live lease.
+  void LeaseChanged();
+
   // The serial line of an instance. Errors: kNotFound (no such instance, or it does not run).
   Result<std::shared_ptr<SerialHub>> Serial(const std::string& uid);
 

@@ -157,7 +157,7 @@ Result<LaunchFiles> InstanceWorker::FetchImage(const v1::DesiredInstance& desire
   return LaunchFiles{path.string(), std::nullopt};
 }
 
-Result<void> InstanceWorker::Start(const v1::DesiredInstance& desired,
+Result<void> InstanceWorker::Start(const v1::DesiredInstance& desired, Beginning beginning,
                                    const std::stop_token& stop) {
   Update(Durability::kStored, [&](v1::InstanceStatus& status) {
     status.set_phase(v1::INSTANCE_STARTING);
@@ -193,6 +193,11 @@ Result<void> InstanceWorker::Start(const v1::DesiredInstance& desired,
                           [this, source = MakeForecastSource(desired, files.image_path)] {
                             return MakeForecast(services_.inspector, source);
                           });
+  }
+  // Fetching its image may have outlasted the lease.
+  if (auto allowed = CheckLease(desired, beginning); !allowed) {
+    NoteLeaseRefusal(desired.generation());
+    return allowed;
   }
   ASSIGN_OR_RETURN(auto runner, vm::InstanceRunner::Start(std::move(spec), MakeCallback()));
   failures_ = 0;
@@ -413,7 +418,8 @@ void InstanceWorker::Restart(const v1::DesiredInstance& desired, const std::stop
     }
     Detach();
   }
-  if (auto started = Start(desired, stop); !started && !stop.stop_requested()) {
+  if (auto started = Start(desired, Beginning::kAfterReset, stop);
+      !started && !stop.stop_requested()) {
     StartFailed(desired, started.error());
   }
 }

@@ -27,6 +27,7 @@ InstanceWorker::InstanceWorker(std::string uid, StoredInstance stored,
       paths_(MakeInstancePaths(services.config, uid_)),
       desired_(std::move(stored.desired)),
       desired_is_stored_(desired_.has_value()),
+      refused_generation_(LoadLeaseRefusal(paths_)),
       damage_(std::move(stored.problem)) {
   if (stored.status) {
     status_ = *std::move(stored.status);
@@ -64,6 +65,12 @@ void InstanceWorker::TakeSnapshot(const v1::TakeSnapshot& request) {
     return;  // it is being taken
   }
   snapshot_ = request;
+  dirty_ = true;
+  changed_.notify_all();
+}
+
+void InstanceWorker::LeaseChanged() {
+  const std::lock_guard lock(mutex_);
   dirty_ = true;
   changed_.notify_all();
 }
@@ -277,7 +284,7 @@ bool InstanceWorker::Advance(const std::stop_token& stop) {
     }
     return EndUnadopted(*wanted);
   }
-  const Step step = DecideStep(*wanted, status(), CurrentPresence());
+  const Step step = NextStep(*wanted);
   if (runner_ != nullptr && isolated_ != wanted->isolate() && step != Step::kRemove) {
     if (auto set = SetIsolation(*wanted); !set) {
       SetRetry(set.error());
@@ -303,6 +310,9 @@ bool InstanceWorker::Advance(const std::stop_token& stop) {
       StartFailed(*wanted, written.error());
       return false;
     }
+  }
+  if (!LeaseAllows(step, *wanted)) {
+    return false;
   }
   DoStep(step, *wanted, stop);
   return true;
@@ -359,7 +369,7 @@ void InstanceWorker::DoStep(Step step, const v1::DesiredInstance& desired,
       Remove(desired);
       return;
     case Step::kStart:
-      done = Start(desired, stop);
+      done = Start(desired, Beginning::kStart, stop);
       if (!done && !stop.stop_requested()) {
         StartFailed(desired, done.error());
       }

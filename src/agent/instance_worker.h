@@ -20,6 +20,7 @@
 #include "agent/image_cache.h"
 #include "agent/instance_files.h"
 #include "agent/launch_plan.h"
+#include "agent/lease_keeper.h"
 #include "agent/quote_desk.h"
 #include "agent/reconcile.h"
 #include "agent/report_board.h"
@@ -44,6 +45,7 @@ struct InstanceServices {
   const ChannelSlot& channel;  // to the controller
   const images::ConfinedInspector& inspector;
   const SnapshotTaker& snapshots;
+  const LeaseKeeper& leases;
 };
 
 // Makes one instance what it shall be, step by step, and reports what it is. Owns the thread that
@@ -61,6 +63,8 @@ class InstanceWorker {
   void SetDesired(const v1::DesiredInstance& desired);
   // Has a snapshot taken and sent before anything else is done with the instance.
   void TakeSnapshot(const v1::TakeSnapshot& request);
+  // Looks again whether it may begin to run.
+  void LeaseChanged();
   // The serial line of the running guest; empty when none runs.
   std::shared_ptr<SerialHub> serial() const;
   // The vTPM of the running guest. Errors: kConflict (none runs, or it has no vTPM).
@@ -86,7 +90,10 @@ class InstanceWorker {
   // Does one step; false when there was nothing to do.
   bool Advance(const std::stop_token& stop);
   void DoStep(Step step, const v1::DesiredInstance& desired, const std::stop_token& stop);
-  Result<void> Start(const v1::DesiredInstance& desired, const std::stop_token& stop);
+  // A guest that was reset ran already, and goes on.
+  enum class Beginning { kStart, kAfterReset };
+  Result<void> Start(const v1::DesiredInstance& desired, Beginning beginning,
+                     const std::stop_token& stop);
   Result<LaunchFiles> FetchImage(const v1::DesiredInstance& desired, const std::stop_token& stop);
   Result<std::optional<vm::RunAs>> User(const v1::BootEffective& effective);
   void StartFailed(const v1::DesiredInstance& desired, const Error& error);
@@ -99,6 +106,15 @@ class InstanceWorker {
   // Ends the guest by force and starts it again, with what it shall have from now on.
   void Restart(const v1::DesiredInstance& desired, const std::stop_token& stop);
   // Whether a boot that begins now needs other keys than the guest was started with.
+  // What DecideStep says, or the step that a lease was refused for once there is one.
+  Step NextStep(const v1::DesiredInstance& desired) const;
+  // Whether the step may be done now as far as trust of the host is concerned. False: the guest
+  // would begin to run, and there is no live lease; this waits for one, then refuses in words.
+  bool LeaseAllows(Step step, const v1::DesiredInstance& desired);
+  // Errors: kDenied (none is live).
+  Result<void> CheckLease(const v1::DesiredInstance& desired, Beginning beginning) const;
+  void NoteLeaseRefusal(std::optional<int64_t> generation);
+  void RefuseForLease(Step step, const v1::DesiredInstance& desired, const Error& error);
   bool NeedsNewVariables(const v1::DesiredInstance& desired) const;
   Result<void> SetIsolation(const v1::DesiredInstance& desired);
   void Detach();
@@ -151,7 +167,11 @@ class InstanceWorker {
   std::optional<bool> isolated_;  // what the network links were last set to; empty: not known
   bool restart_ = false;          // the guest was reset, and its new boot needs other keys
   bool adopt_again_ = false;      // something may run that could not be taken over yet
-  std::string damage_;            // of the state files, kept from the start
+  std::optional<std::chrono::steady_clock::time_point> lease_deadline_;  // of waiting for a lease
+  // Generation for which a start or resume was refused for want of a lease, also by an earlier
+  // agent: done as soon as there is one.
+  std::optional<int64_t> refused_generation_;
+  std::string damage_;  // of the state files, kept from the start
 
   std::atomic<bool> gone_ = false;
   std::jthread thread_;

@@ -7,6 +7,7 @@
 #include <CLI/CLI.hpp>
 #include <csignal>
 #include <cstdio>
+#include <cstdlib>
 #include <filesystem>
 #include <memory>
 #include <string>
@@ -32,6 +33,8 @@ void HardenProcess() {
   const rlimit none{0, 0};
   setrlimit(RLIMIT_CORE, &none);
   prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
+  // What the TPM refuses is told in our words; its library would write its own to stderr.
+  setenv("TSS2_LOG", "all+none", 0);
   // A controller that goes away while we write must not end the agent.
   std::signal(SIGPIPE, SIG_IGN);
 }
@@ -99,6 +102,13 @@ int Main(int argc, char** argv) {
   app.add_option("--firmware-dir", config.firmware_directories,
                  "firmware descriptors, instead of QEMU's own directories; repeatable");
   app.add_option("--cgroup-parent", config.cgroup_parent, "delegated cgroup v2 directory");
+  app.add_option("--tpm", config.tpm,
+                 "the host's own TPM: auto, none, device:/dev/tpmrm0, swtpm:host=H,port=P, "
+                 "swtpm:path=/run/tpm.sock")
+      ->capture_default_str();
+  app.add_option("--host-root", config.host_root,
+                 "where /proc and /sys of this host are, for evidence")
+      ->capture_default_str();
   app.add_option("--first-uid", config.first_user, "first user of the range for instances")
       ->capture_default_str();
   app.add_option("--uid-count", config.user_count, "size of that range")->capture_default_str();

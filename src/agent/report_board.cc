@@ -79,6 +79,10 @@ std::optional<v1::AgentMessage> ReportBoard::TakeNext(
   while (!std::exchange(woken_, false)) {
     const auto now = std::chrono::steady_clock::now();
     auto* const evidence = FirstPending();
+    if (lease_wanted_) {
+      message.mutable_lease_wanted()->set_reason(*std::exchange(lease_wanted_, std::nullopt));
+      return message;
+    }
     if (!pending_.empty()) {
       *message.mutable_report() = TakeLocked(*pending_.begin());
       return message;
@@ -97,6 +101,12 @@ std::optional<v1::AgentMessage> ReportBoard::TakeNext(
                         evidence == nullptr ? deadline : std::min(deadline, evidence->second.due));
   }
   return std::nullopt;
+}
+
+void ReportBoard::WantLease(const std::string& reason) {
+  const std::lock_guard lock(mutex_);
+  lease_wanted_ = reason;
+  changed_.notify_all();
 }
 
 void ReportBoard::Wake() {

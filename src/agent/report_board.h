@@ -35,6 +35,9 @@ class ReportBoard {
   std::optional<v1::AgentMessage> TakeNext(std::chrono::steady_clock::time_point deadline);
   static constexpr std::chrono::seconds kEvidenceInterval{1};
 
+  // Tells the controller that an instance waits for a live lease; the latest reason alone.
+  void WantLease(const std::string& reason);
+
   // Ends one wait early, the current one or the next.
   void Wake();
 
@@ -55,6 +58,7 @@ class ReportBoard {
   std::map<std::string, v1::InstanceReport> reports_;
   std::set<std::string> pending_;
   std::map<std::string, Evidence> evidence_;
+  std::optional<std::string> lease_wanted_;
   bool woken_ = false;
 };
 

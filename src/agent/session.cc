@@ -58,7 +58,7 @@ void Session::HandleMessage(Attempt& attempt, const v1::ControllerMessage& messa
         attempt.heartbeat_seconds = std::clamp(message.welcome().heartbeat_seconds(), 1, 3600);
       }
       attempt.welcomed = true;
-      handler_.OnConnected();
+      handler_.OnConnected(message.welcome());
       board_.Wake();
       break;
     case v1::ControllerMessage::kDesired:
@@ -76,8 +76,12 @@ void Session::HandleMessage(Attempt& attempt, const v1::ControllerMessage& messa
     case v1::ControllerMessage::kTakeSnapshot:
       handler_.OnTakeSnapshot(message.take_snapshot());
       break;
-    case v1::ControllerMessage::kRequestEvidence:  // the host's TPM is not spoken to yet
+    case v1::ControllerMessage::kRequestEvidence:
+      handler_.OnRequestEvidence(message.request_evidence());
+      break;
     case v1::ControllerMessage::kTrust:
+      handler_.OnTrust(message.trust());
+      break;
     case v1::ControllerMessage::MESSAGE_NOT_SET:
       break;  // from a newer controller
   }

@@ -26,8 +26,10 @@ class SessionHandler {
   virtual void OnOpenConsole(const v1::OpenConsole& request) = 0;
   virtual void OnMakeQuote(const v1::MakeQuote& request) = 0;
   virtual void OnTakeSnapshot(const v1::TakeSnapshot& request) = 0;
+  virtual void OnRequestEvidence(const v1::RequestEvidence& request) = 0;
+  virtual void OnTrust(const v1::TrustNotice& notice) = 0;
   // The stream stands, or ended for this reason; for the log.
-  virtual void OnConnected() = 0;
+  virtual void OnConnected(const v1::Welcome& welcome) = 0;
   virtual void OnDisconnected(const Error& reason) = 0;
 };
 

@@ -12,6 +12,7 @@
 #include "base/text.h"
 #include "tls/file.h"
 #include "tls/openssl.h"
+#include "tls/signing.h"
 
 namespace vallum::tls {
 
@@ -373,7 +374,7 @@ Result<Credentials> CertificateAuthority::IssueSigner(std::string_view unit) con
                         .validity = kSignerValidity,
                         .basic_constraints = "critical,CA:FALSE",
                         .key_usage = "critical,digitalSignature",
-                        .extended_key_usage = nullptr,
+                        .extended_key_usage = kDocumentSigningUse,
                         .alternative_names = "",
                         .serial_number = ""};
   ASSIGN_OR_RETURN(const KeyPtr key, MakeP256Key());
