@@ -87,7 +87,8 @@ class Daemon:
 class Deployment:
     """Controller and agents of one test; context manager."""
 
-    def __init__(self):
+    def __init__(self, controller_options=()):
+        self.controller_options = controller_options
         # Guests run as users of their own, so every folder above theirs must let them through.
         self.dir = pathlib.Path(tempfile.mkdtemp(prefix="vallum-e2e-", dir="/var/tmp"))
         self.dir.chmod(0o711)
@@ -117,6 +118,7 @@ class Deployment:
                 "--state-dir", self.dir / "controller",
                 "--listen", f"127.0.0.1:{self.port}",
                 "--agent-listen", f"127.0.0.1:{self.agent_port}",
+                *self.controller_options,
             ],
             self.dir / "controller.log",
         )
@@ -129,9 +131,9 @@ class Deployment:
         self.vallum("context", "use", "test")
         self.until(lambda: self.try_vallum("pool", "list")[0] == 0, "the controller answers")
 
-    def add_agent(self, name="host1", options=(), wait=True):
+    def add_agent(self, name="host1", options=(), wait=True, pool="default"):
         token = self.dir / f"{name}.join"
-        self.vallum("token", "create", f"join-{name}", "--role", "join", "--pool", "default", "--out", str(token))
+        self.vallum("token", "create", f"join-{name}", "--role", "join", "--pool", pool, "--out", str(token))
         self.agents[name] = Daemon(
             "vallum-agent",
             [
@@ -233,11 +235,13 @@ class Deployment:
 class EndToEndTest(unittest.TestCase):
     """One deployment with one host and the Debian image, for all tests of a class."""
 
+    controller_options = ()
+
     @classmethod
     def setUpClass(cls):
         if not GUEST.exists():
             raise unittest.SkipTest(f"{GUEST} is missing: run scripts/make-debian-guest")
-        cls.deployment = Deployment()
+        cls.deployment = Deployment(cls.controller_options)
         cls.addClassCleanup(cls.deployment.close)
         cls.deployment.__enter__()
         cls.set_up_deployment(cls.deployment)

@@ -1,0 +1,124 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""A host with a TPM of its own (swtpm) in a trusted pool: who may start what, and when no more."""
+
+import pathlib
+import subprocess
+import unittest
+
+import harness
+
+POLICY = """name = "gold"
+version = 1
+
+[tpm]
+banks = ["sha256"]
+
+[pcr.7]
+rule = "golden"
+values = [ { sha256 = "%s" } ]
+"""
+ZEROS = "00" * 32  # nothing was measured into it
+LEASE = 20
+
+
+class HostTpm:
+    """swtpm on a unix socket, as a host's TPM."""
+
+    def __init__(self, folder):
+        self.path = pathlib.Path(folder) / "host-tpm.sock"
+        state = pathlib.Path(folder) / "host-tpm"
+        state.mkdir()
+        self.process = subprocess.Popen(
+            ["swtpm", "socket", "--tpm2", "--tpmstate", f"dir={state}", "--server", f"type=unixio,path={self.path}",
+             "--ctrl", f"type=unixio,path={self.path}.ctrl", "--flags", "not-need-init,startup-clear"],
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )
+
+
+class TrustedPoolTest(harness.EndToEndTest):
+    @classmethod
+    def set_up_deployment(cls, d):
+        tpm = HostTpm(d.dir)
+        cls.addClassCleanup(tpm.process.kill)
+        d.until(tpm.path.exists, "swtpm listens")
+        cls.write_policy(ZEROS)
+        d.vallum("policy", "create", "gold", "--file", str(d.dir / "policy.toml"))
+        d.vallum("policy", "activate", "gold")
+        d.vallum("pool", "create", "gold", "--trusted", "--attestation-policy", "gold", "--lease-seconds", str(LEASE),
+                 "--attest-interval", "5")
+        d.add_agent(options=("--tpm", f"swtpm:path={tpm.path}"), wait=False, pool="gold")
+        d.import_guest()
+
+    @classmethod
+    def write_policy(cls, value):
+        (cls.deployment.dir / "policy.toml").write_text(POLICY % value)
+
+    def host(self):
+        return self.deployment.get("host", "host1")["status"]
+
+    def activate(self, value):
+        d = self.deployment
+        self.write_policy(value)
+        d.vallum("policy", "update", "gold", "--file", str(d.dir / "policy.toml"))
+        d.vallum("policy", "activate", "gold")
+
+    def until_level(self, level, state):
+        self.deployment.until(
+            lambda: (self.host().get("trust", {}).get("level"), self.host()["state"]) == (level, state),
+            f"host1 is {level} and {state}", 60)
+
+    def test_1_tpm_that_nobody_certified_waits_for_an_approval_that_names_it(self):
+        d = self.deployment
+        d.until(lambda: "pendingIdentity" in self.host(), "its TPM waits", 60)
+        self.assertEqual(self.host()["state"], "HOST_NON_OPERATIONAL")
+        self.assert_refused(4, "host", "approve", "host1", "--ek", "00" * 32)
+        d.vallum("host", "approve", "host1", "--ek", self.host()["pendingIdentity"]["ekSha256"])
+        self.until_level("TRUST_TRUSTED", "HOST_UP")
+
+    def test_2_untrusted_host_loses_its_instances_and_starts_none(self):
+        d = self.deployment
+        d.create("web1", "--pool", "gold")
+        d.create("web2", "--pool", "gold")
+        d.vallum("instance", "stop", "web2", "--force", "--wait")
+        self.activate("11" * 32)
+        self.until_level("TRUST_UNTRUSTED", "HOST_NON_OPERATIONAL")
+        reason = self.host()["trust"]["reasons"][0]
+        self.assertEqual((reason["id"], reason["pcr"]), ("pcr-value", 7), reason)
+        d.until(lambda: d.get("instance", "web1")["status"]["phase"] == "INSTANCE_STOPPED", "web1 was stopped")
+        self.assertIn("UNTRUSTED", d.get("instance", "web1")["status"]["reason"])
+        self.assertIn("is not trusted", self.assert_refused(4, "instance", "start", "web2"))
+        self.assertIn("NON_OPERATIONAL", str(d.get("host", "host1")))
+        self.activate(ZEROS)
+        self.until_level("TRUST_TRUSTED", "HOST_UP")
+        d.vallum("instance", "start", "web2", "--wait")
+
+    def test_3_agent_without_a_controller_starts_nothing_once_its_lease_is_over(self):
+        d = self.deployment
+        pid = d.qemu_pid("web2")
+        uid = d.get("instance", "web2")["metadata"]["uid"]
+        d.controller.kill()
+        d.agents["host1"].kill()
+        subprocess.run(["kill", "-9", str(pid)], check=True)
+        # The lease may live for as long as it was given; only then is the refusal due.
+        subprocess.run(["sleep", str(LEASE + 1)], check=True)
+        d.agents["host1"].start()
+        log = d.dir / "host1.log"
+        refusal = d.dir / "host1/instances" / uid / "lease-refusal"
+        d.until(refusal.exists, "the agent refuses to start web2", 60)
+        self.assertNotIn("untrusted", log.read_text().lower())
+        d.controller.start()
+        d.until(lambda: d.try_vallum("pool", "list")[0] == 0, "the controller answers")
+        self.until_level("TRUST_TRUSTED", "HOST_UP")
+        d.until(lambda: d.get("instance", "web2")["status"]["phase"] == "INSTANCE_RUNNING", "web2 runs again", 90)
+
+    def test_4_restarted_controller_keeps_the_pool_up(self):
+        d = self.deployment
+        d.controller.kill()
+        d.controller.start()
+        d.until(lambda: d.try_vallum("pool", "list")[0] == 0, "the controller answers")
+        self.assertEqual(self.host()["state"], "HOST_UP")
+
+
+if __name__ == "__main__":
+    unittest.main()

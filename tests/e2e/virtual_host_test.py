@@ -1,0 +1,89 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""A trusted pool whose host is a guest itself: Secure Boot and a vTPM below, vallum-agent inside."""
+
+import base64
+import contextlib
+import json
+import tempfile
+import unittest
+
+import harness
+from guest_disk import changing_disk_of
+from virtual_host import host_disk
+
+
+GATEWAY = "10.0.2.2"  # this machine, as guests on user networking see it
+
+
+def dial(token, endpoint):
+    """Has a join token name another address of the controller."""
+    prefix, _, content = token.read_text().strip().partition(".")
+    fields = json.loads(base64.urlsafe_b64decode(content + "=" * (-len(content) % 4)))
+    fields["endpoint"] = endpoint
+    packed = base64.urlsafe_b64encode(json.dumps(fields).encode()).decode().rstrip("=")
+    token.write_text(f"{prefix}.{packed}")
+
+
+class VirtualHostTest(harness.EndToEndTest):
+    controller_options = ("--tls-name", GATEWAY)
+
+    @classmethod
+    def set_up_deployment(cls, d):
+        d.add_agent()
+        folder = tempfile.TemporaryDirectory(dir=d.dir)
+        cls.addClassCleanup(folder.cleanup)
+        d.vallum("tpmauthority", "create", "deployment", "--file", str(d.dir / "controller/ca.pem"), "--emulated")
+        d.vallum("pool", "create", "gold", "--trusted", "--attestation-policy", "gold", "--lease-seconds", "60",
+                 "--attest-interval", "20")
+        token = d.dir / "vhost.join"
+        d.vallum("token", "create", "join-vhost", "--role", "join", "--pool", "gold", "--out", str(token))
+        dial(token, f"{GATEWAY}:{d.agent_port}")
+        d.import_guest("vhost", host_disk(folder.name, "vhost", token))
+        d.vallum("flavor", "create", "host", "--vcpus", "1", "--memory", "1GiB")
+        d.create("vhost", "--secure-boot", "required", image="vhost", flavor="host")
+
+    def trust(self):
+        return self.deployment.get("host", "vhost")["status"].get("trust", {})
+
+    def until_level(self, level, state):
+        d = self.deployment
+        d.until(lambda: (self.trust().get("level"), d.get("host", "vhost")["status"]["state"]) == (level, state),
+                f"vhost is {level} and {state}", 2 * harness.BOOT_TIMEOUT)
+
+    def reboot_with(self, change):
+        d = self.deployment
+        d.vallum("instance", "stop", "vhost", "--force", "--wait")
+        with changing_disk_of(d, "vhost") as disk:
+            disk.put_text(change(disk.take("/EFI/debian/grub.cfg").read_text()), "/EFI/debian/grub.cfg")
+        d.vallum("instance", "start", "vhost", "--wait")
+
+    def test_host_is_trusted_by_what_it_booted_and_by_nothing_else(self):
+        d = self.deployment
+        # Its evidence is there before there is a policy, so that one can be learned from it.
+        self.until_level("TRUST_UNKNOWN", "HOST_NON_OPERATIONAL")
+        d.until(lambda: self.trust().get("evidenceSha256"), "its evidence is kept", harness.BOOT_TIMEOUT)
+        d.vallum("policy", "learn", "--from", "vhost", "--create", "gold")
+        d.vallum("policy", "activate", "gold")
+        self.until_level("TRUST_TRUSTED", "HOST_UP")
+        self.assertTrue(d.get("host", "vhost")["status"]["identity"]["emulated"])
+
+        self.reboot_with(lambda text: text.replace("quiet", "quiet init=/bin/evil"))
+        self.until_level("TRUST_UNTRUSTED", "HOST_NON_OPERATIONAL")
+        shown = d.vallum("host", "show", "vhost", "--explain")
+        self.assertIn("init=/bin/evil", shown)
+
+        self.reboot_with(lambda text: text.replace(" init=/bin/evil", ""))
+        self.until_level("TRUST_TRUSTED", "HOST_UP")
+
+        # A controller that is started again has the pool as it was.
+        d.controller.kill()
+        d.controller.start()
+        with contextlib.suppress(harness.CommandFailed):
+            d.vallum("pool", "list")
+        d.until(lambda: d.try_vallum("pool", "list")[0] == 0, "the controller answers")
+        self.assertEqual(d.get("host", "vhost")["status"]["state"], "HOST_UP")
+
+
+if __name__ == "__main__":
+    unittest.main()
