@@ -87,6 +87,8 @@ struct InstanceOptions {
   std::string user_data, hostname;
   bool trusted = false;
   bool allow_untrusted = false;
+  std::vector<std::string> near;
+  std::vector<std::string> apart_from;
 };
 void AddInstanceOptions(CLI::App* command, InstanceOptions* options);
 // The spec's JSON; reads the user-data and key files. Errors: kInvalidInput, those of the files.

@@ -168,6 +168,10 @@ void AddInstanceOptions(CLI::App* command, InstanceOptions* options) {
   command->add_option("--flavor", options->flavor, "Size");
   command->add_option("--pool", options->pool, "Pool of hosts (default: default)");
   command->add_option("--host", options->host, "This host only");
+  command->add_option("--near", options->near,
+                      "Instance on whose host it is to be as well; repeatable");
+  command->add_option("--apart-from", options->apart_from,
+                      "Instance on whose host it is not to be; repeatable");
   command->add_option("--boot-type", options->boot_type, "bios or uefi");
   command->add_option("--boot-mode", options->boot_mode, "legacy or secure");
   command->add_option("--secure-boot", options->secure_boot, "required, optional or disabled");
@@ -214,6 +218,8 @@ Result<Json> InstanceSpec(const InstanceOptions& options) {
                      Choose(options.tpm, "tpm",
                             {{"tpm-crb", "tpm-crb"}, {"tpm-tis", "tpm-tis"}, {"none", "none"}}));
   }
+  if (!options.near.empty()) spec["near"] = options.near;
+  if (!options.apart_from.empty()) spec["apartFrom"] = options.apart_from;
   if (options.trusted) spec["trustedService"] = true;
   if (options.allow_untrusted) spec["allowUntrusted"] = true;
   return spec;

@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "base/text.h"
+#include "controller/placement_settings.h"
 
 namespace vallum::controller {
 namespace {
@@ -80,8 +81,13 @@ Result<void> FillFromSnapshot(const View& view, v1::InstanceSpec& spec) {
                      &v1::InstanceSpec::clear_power, &v1::InstanceSpec::clear_reboot_count,
                      &v1::InstanceSpec::clear_force_stop, &v1::InstanceSpec::clear_properties,
                      &v1::InstanceSpec::clear_snapshot, &v1::InstanceSpec::clear_tpm_origin,
-                     &v1::InstanceSpec::clear_allow_untrusted}) {
+                     &v1::InstanceSpec::clear_allow_untrusted, &v1::InstanceSpec::clear_near,
+                     &v1::InstanceSpec::clear_apart_from}) {
     (merged.*clear)();
+  }
+  // What it asks of a host, its disk still asks for.
+  for (const auto& [key, value] : snapshot->status().instance_spec().properties()) {
+    if (DecidesPlacement(key)) (*merged.mutable_properties())[key] = value;
   }
   // Its sizes are in the spec already.
   if (view.Get<v1::Flavor>(merged.flavor()) == nullptr) merged.clear_flavor();

@@ -19,6 +19,9 @@
 #include "controller/instance_origin.h"
 #include "controller/key_set_service.h"
 #include "controller/loader_signature.h"
+#include "controller/placement_book.h"
+#include "controller/placement_input.h"
+#include "controller/placement_settings.h"
 #include "controller/spec_limits.h"
 
 namespace vallum::controller {
@@ -65,16 +68,46 @@ Result<void> CopySizes(const v1::Flavor& flavor, const v1::Image& image, v1::Ins
   return Ok();
 }
 
-SecureHosts AnySecureHost(const View::Placement& snapshot, const std::string& pool) {
-  for (const placement::HostView& host : ToHostViews(snapshot)) {
-    if (host.pool == pool && host.state == placement::HostState::kUp &&
-        host.traits.Contains(placement::kTraitSmm) &&
-        host.traits.Contains(placement::kTraitSecureBoot) &&
-        host.traits.Contains(placement::kTraitTpm20)) {
-      return SecureHosts::kSome;
+bool IsSecureHost(const v1::Host& host, const std::string& pool) {
+  if (host.spec().pool() != pool) return false;
+  const placement::HostView view = ToHostView(host, nullptr);
+  return view.state == placement::HostState::kUp && view.traits.Contains(placement::kTraitSmm) &&
+         view.traits.Contains(placement::kTraitSecureBoot) &&
+         view.traits.Contains(placement::kTraitTpm20);
+}
+
+SecureHosts AnySecureHost(const View& view, const std::string& pool) {
+  // A page at a time: one of the first will do as a rule.
+  constexpr size_t kPage = 64;
+  std::string after;
+  while (true) {
+    const View::Listing page = view.List(Kind::kHost, after, kPage);
+    for (const AnyResource& item : page.items) {
+      const auto& host = static_cast<const v1::Host&>(*item);
+      if (IsSecureHost(host, pool)) return SecureHosts::kSome;
+    }
+    if (page.items.size() < kPage) return SecureHosts::kNone;
+    after = MetadataOf(*page.items.back()).name();
+  }
+}
+
+// An instance that it is to be near must be there, or it would wait for ever.
+Result<void> CheckNear(const View& view, const v1::Instance& instance) {
+  const std::string& tenant = instance.metadata().tenant();
+  for (const std::string& name : instance.spec().near()) {
+    const auto other = view.Get<v1::Instance>(name);
+    if (other == nullptr || (!tenant.empty() && other->metadata().tenant() != tenant)) {
+      return NotFound("near=" + name + " (request): there is no such instance")
+          .WithFix("`vallum instance list` shows what there is");
     }
   }
-  return SecureHosts::kNone;
+  return Ok();
+}
+
+// After Resolve().
+Result<void> SettlePlacement(const View& view, v1::InstanceSpec& spec) {
+  return StorePlacementSettings(OriginOf(view, spec).get(),
+                                view.Get<v1::Flavor>(spec.flavor()).get(), spec);
 }
 
 // The resolved boot is what counts from now on; the aliases were its source.
@@ -202,7 +235,7 @@ Result<BootPolicy> InstanceService::Resolve(v1::InstanceSpec& spec) const {
   if (flavor != nullptr) {
     inputs.flavor_extra_specs = ToProperties(flavor->spec().extra_specs());
   }
-  inputs.secure_hosts = AnySecureHost(view_.ForPlacement(), spec.pool());
+  inputs.secure_hosts = AnySecureHost(view_, spec.pool());
   const v1::Image no_image;
   const v1::Flavor no_flavor;
   if (flavor != nullptr || spec.vcpus() != 0) {
@@ -223,6 +256,8 @@ Result<InstanceService::Accepted> InstanceService::Create(v1::Instance instance,
         .WithFix("set spec.image and spec.flavor, or spec.snapshot");
   }
   RETURN_IF_ERROR(CheckLimits(spec, principal));
+  RETURN_IF_ERROR(CheckNeighbours(name, spec));
+  RETURN_IF_ERROR(CheckNear(view_, instance));
   RETURN_IF_ERROR(FillFromSnapshot(view_, spec));
   // What came out of the snapshot is somebody's wish as well: that of whoever imported it, or of an
   // operator who gave the instance that was more than its tenant may ask for.
@@ -254,6 +289,7 @@ Result<InstanceService::Accepted> InstanceService::Create(v1::Instance instance,
         .WithFix("use q35, which starts BIOS disks as well");
   }
   StorePolicy(policy, spec);
+  RETURN_IF_ERROR(SettlePlacement(view_, spec));
   RETURN_IF_ERROR(ResolveKeySet(view_, policy.requested, instance));
   if (spec.power() == v1::POWER_STATE_UNSPECIFIED) {
     spec.set_power(v1::POWER_RUNNING);
@@ -572,13 +608,19 @@ Result<v1::Instance> InstanceService::Update(const v1::Instance& wanted, store::
   return Conflict("instance \"" + name + "\" changes too often").WithFix("try again");
 }
 
-Result<v1::ScheduleExplainReply> InstanceService::Explain(const v1::InstanceSpec& spec) const {
+Result<v1::ScheduleExplainReply> InstanceService::Explain(const v1::InstanceSpec& spec,
+                                                          const std::string& tenant) const {
   v1::Instance instance;
+  // Or it could be asked on which host an instance of somebody else is.
+  instance.mutable_metadata()->set_tenant(tenant);
   *instance.mutable_spec() = spec;
   ASSIGN_OR_RETURN(const BootPolicy policy, Resolve(*instance.mutable_spec()));
-  const View::Placement snapshot = view_.ForPlacement();
-  const placement::Decision decision =
-      placement::Place(ToHostViews(snapshot), ToPlacementRequest(instance, policy, snapshot));
+  RETURN_IF_ERROR(CheckNeighbours(instance.metadata().name(), instance.spec()));
+  RETURN_IF_ERROR(CheckNear(view_, instance));
+  RETURN_IF_ERROR(SettlePlacement(view_, *instance.mutable_spec()));
+  const PlacementBook book(view_.ForPlacement());
+  ASSIGN_OR_RETURN(const placement::Request request, book.RequestOf(instance, policy));
+  const placement::Decision decision = book.hosts().Explain(request);
   v1::ScheduleExplainReply reply;
   reply.set_chosen(decision.chosen);
   *reply.mutable_boot() = policy.requested;

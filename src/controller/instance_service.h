@@ -12,7 +12,6 @@
 #include "controller/principal.h"
 #include "controller/resource_store.h"
 #include "controller/view.h"
-#include "placement/placement.h"
 
 namespace vallum::controller {
 
@@ -65,8 +64,10 @@ class InstanceService {
   Result<v1::Instance> Update(const v1::Instance& wanted, store::Revision if_match,
                               const Preflight& preflight, Unbootable unbootable);
 
-  // What would be chosen now, and why not each other host. Errors: as Create.
-  Result<v1::ScheduleExplainReply> Explain(const v1::InstanceSpec& spec) const;
+  // What would be chosen now for a tenant (empty: none), and why not each other host. Errors: as
+  // Create.
+  Result<v1::ScheduleExplainReply> Explain(const v1::InstanceSpec& spec,
+                                           const std::string& tenant) const;
 
  private:
   Result<BootPolicy> Resolve(v1::InstanceSpec& spec) const;
@@ -84,11 +85,5 @@ class InstanceService {
   Operations& operations_;
   EventLog& events_;
 };
-
-// What the scheduler knows of hosts and instances, in placement's terms. Pure; thread-safe.
-std::vector<placement::HostView> ToHostViews(const View::Placement& snapshot);
-// The request of an instance whose spec was resolved by InstanceService.
-placement::Request ToPlacementRequest(const v1::Instance& instance, const BootPolicy& policy,
-                                      const View::Placement& snapshot);
 
 }  // namespace vallum::controller

@@ -1,13 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "controller/placement_input.h"
+
 #include <algorithm>
 #include <cstdint>
-#include <map>
 #include <string>
 #include <utility>
-#include <vector>
 
-#include "controller/instance_service.h"
-#include "placement/placement.h"
+#include "controller/placement_settings.h"
 
 namespace vallum::controller {
 namespace {
@@ -36,7 +35,9 @@ placement::HostState State(const v1::Host& host) {
   }
 }
 
-placement::HostView ToView(const v1::Host& host, double overcommit) {
+}  // namespace
+
+placement::HostView ToHostView(const v1::Host& host, const v1::Pool* pool) {
   const v1::HostCapabilities& capabilities = host.status().capabilities();
   placement::HostView view;
   view.name = host.metadata().name();
@@ -54,62 +55,49 @@ placement::HostView ToView(const v1::Host& host, double overcommit) {
     view.probes.push_back({.name = probe.name(), .ok = probe.ok(), .detail = probe.detail()});
   }
   view.accelerator = capabilities.accelerator();
+  view.hypervisor_type = capabilities.hypervisor_type();
+  view.hypervisor_version = capabilities.hypervisor_version();
   view.cpus = capabilities.cpus();
-  view.cpu_overcommit = overcommit;
+  view.cpu_overcommit = pool == nullptr ? 0 : pool->spec().cpu_overcommit();
   view.memory = Count(capabilities.memory_bytes());
   view.disk_free = Count(capabilities.disk_free_bytes());
   return view;
 }
 
-}  // namespace
-
-std::vector<placement::HostView> ToHostViews(const View::Placement& snapshot) {
-  std::map<std::string, double> overcommit;
-  for (const auto& pool : snapshot.pools) {
-    overcommit[pool->metadata().name()] = pool->spec().cpu_overcommit();
-  }
-  std::vector<placement::HostView> views;
-  std::map<std::string, size_t> index;
-  for (const auto& host : snapshot.hosts) {
-    const auto pool = overcommit.find(host->spec().pool());
-    index[host->metadata().name()] = views.size();
-    views.push_back(ToView(*host, pool == overcommit.end() ? 0 : pool->second));
-  }
-  // Counted from the instances themselves, not from the host's own numbers, so that the sum cannot
-  // drift.
-  for (const auto& instance : snapshot.instances) {
-    const auto at = index.find(instance->status().host());
-    if (at == index.end()) {
-      continue;
-    }
-    placement::HostView& view = views[at->second];
-    view.allocated_vcpus += instance->spec().vcpus();
-    view.allocated_memory = ByteCount::Bytes(view.allocated_memory.bytes() +
-                                             Count(instance->spec().memory_bytes()).bytes());
-  }
-  return views;
+int64_t ClaimedVcpus(const v1::Instance& instance) {
+  return std::max<int64_t>(instance.spec().vcpus(), 0);
 }
 
-placement::Request ToPlacementRequest(const v1::Instance& instance, const BootPolicy& policy,
-                                      const View::Placement& snapshot) {
+ByteCount ClaimedMemory(const v1::Instance& instance) {
+  return Count(instance.spec().memory_bytes());
+}
+
+Result<placement::Request> ToPlacementRequest(const v1::Instance& instance,
+                                              const BootPolicy& policy) {
+  const v1::InstanceSpec& spec = instance.spec();
+  ASSIGN_OR_RETURN(
+      PlacementSettings settings,
+      ReadPlacementSettings("request", {spec.properties().begin(), spec.properties().end()}));
   placement::Request request;
-  for (const auto& pool : snapshot.pools) {
-    if (pool->metadata().name() == instance.spec().pool()) {
-      request.needs_trusted_host = pool->spec().trusted_service();
-    }
+  request.pool = spec.pool();
+  request.pinned_host = spec.host();
+  request.required_traits = std::move(settings.required);
+  for (const std::string& trait : policy.required_traits) {
+    request.required_traits.Insert(trait);
   }
-  request.pool = instance.spec().pool();
-  request.pinned_host = instance.spec().host();
-  request.required_traits = placement::TraitSet(policy.required_traits);
-  for (const v1::Network& network : instance.spec().networks()) {
+  for (const v1::Network& network : spec.networks()) {
     if (network.type() == "bridge") {
       request.required_traits.Insert(BridgeTrait(network.bridge()));
     }
   }
-  request.vcpus = instance.spec().vcpus();
-  request.memory = Count(instance.spec().memory_bytes());
+  request.forbidden_traits = std::move(settings.forbidden);
+  request.accelerator = std::move(settings.accelerator);
+  request.hypervisor_type = std::move(settings.hypervisor_type);
+  request.hypervisor_versions = std::move(settings.hypervisor_versions);
+  request.vcpus = spec.vcpus();
+  request.memory = ClaimedMemory(instance);
   // An overlay starts small and grows: what is asked for is what it may become.
-  request.disk = Count(instance.spec().disk_bytes());
+  request.disk = Count(spec.disk_bytes());
   return request;
 }
 

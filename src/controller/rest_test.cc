@@ -170,6 +170,27 @@ TEST_F(RestTest, TenantLearnsWhetherItFitsButNotOfHosts) {
   EXPECT_EQ(reply.body.find("node1"), std::string::npos);
 }
 
+TEST_F(RestTest, TenantCannotAskForTheHostOfAnotherTenantsInstance) {
+  rig_.MakeReadyImage("debian");
+  rig_.MakeReadyImage("debian12");
+  const auto agent = rig_.ConnectedAgent("node1");
+  rig_.Create("secret");
+  const std::string spec = R"("spec":{"image":"debian","flavor":"tiny","near":["secret"]}})";
+  const std::string body = R"({"metadata":{"name":"x"},)" + spec;
+  const auto acme = ClientFor(v1::ROLE_TENANT, "acme");
+  EXPECT_EQ(Send(*acme, Method::kPost, "/v1/schedule/explain", "{" + spec).status, 404);
+  EXPECT_EQ(Send(*acme, Method::kPost, "/v1/instances", body).status, 404);
+  EXPECT_EQ(Admin(Method::kPost, "/v1/instances", body).status, 202);
+}
+
+TEST_F(RestTest, ImageThatAsksForNoHypervisorThereCanBeIsRefused) {
+  const http::Response reply = Admin(
+      Method::kPost, "/v1/images",
+      R"({"metadata":{"name":"x"},"spec":{"diskFormat":"qcow2","properties":{"hypervisor_version_requires":"7.2"}}})");
+  EXPECT_EQ(reply.status, 400);
+  EXPECT_NE(reply.body.find("is not a range of versions"), std::string::npos) << reply.body;
+}
+
 TEST_F(RestTest, HugeSeedIsRefused) {
   rig_.MakeReadyImage("debian");
   const std::string body =

@@ -17,6 +17,7 @@
 #include "controller/boot_policy.h"
 #include "controller/deletion.h"
 #include "controller/key_set_service.h"
+#include "controller/placement_settings.h"
 #include "controller/resource_kind.h"
 #include "controller/rest_context.h"
 #include "controller/view.h"
@@ -134,6 +135,8 @@ Result<void> ValidateFlavor(const v1::Flavor& flavor) {
     return InvalidInput("spec.diskBytes: " + std::to_string(spec.disk_bytes()) +
                         " is not a multiple of 512");
   }
+  RETURN_IF_ERROR(ReadPlacementSettings("flavor " + flavor.metadata().name(),
+                                        {spec.extra_specs().begin(), spec.extra_specs().end()}));
   return Ok();
 }
 
@@ -153,6 +156,8 @@ Result<void> ValidateImage(const v1::Image& image) {
   }
   RETURN_IF_ERROR(CheckImageProperties(image.metadata().name(),
                                        {spec.properties().begin(), spec.properties().end()}));
+  RETURN_IF_ERROR(ReadPlacementSettings("image " + image.metadata().name(),
+                                        {spec.properties().begin(), spec.properties().end()}));
   if (!spec.expected_sha256().empty()) {
     const Result<Bytes> digest = FromHex(spec.expected_sha256());
     if (!digest.has_value() || digest->size() != 32) {

@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "controller/scheduler.h"
 
-#include <algorithm>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "base/check.h"
 #include "controller/boot_policy.h"
-#include "controller/instance_service.h"
+#include "controller/placement_input.h"
 #include "placement/placement.h"
 
 namespace vallum::controller {
@@ -25,83 +26,103 @@ Result<BootPolicy> StoredPolicy(const v1::Instance& instance) {
   return ResolveBoot(inputs);
 }
 
-std::shared_ptr<const v1::Host> FindHost(const View::Placement& snapshot, const std::string& name) {
-  const auto found = std::find_if(snapshot.hosts.begin(), snapshot.hosts.end(),
-                                  [&](const auto& h) { return h->metadata().name() == name; });
-  return found == snapshot.hosts.end() ? nullptr : *found;
-}
-
-std::shared_ptr<const v1::Instance> FindInstance(const View::Placement& snapshot,
-                                                 const std::string& name) {
-  const auto found = std::find_if(snapshot.instances.begin(), snapshot.instances.end(),
-                                  [&](const auto& i) { return i->metadata().name() == name; });
-  return found == snapshot.instances.end() ? nullptr : *found;
-}
-
 store::Compare Unchanged(Kind kind, const v1::Metadata& metadata) {
   return {.key = KeyOf(kind, metadata.name()), .mod_revision = metadata.revision()};
 }
 
+Error NoInstance(const std::string& name) {
+  return NotFound("instance \"" + name + "\" does not exist");
+}
+
 }  // namespace
 
-bool Recount(v1::Host& host, const std::vector<std::shared_ptr<const v1::Instance>>& instances) {
-  int32_t vcpus = 0;
-  int64_t memory = 0;
-  int32_t count = 0;
-  for (const auto& instance : instances) {
-    if (instance->status().host() == host.metadata().name()) {
-      vcpus += instance->spec().vcpus();
-      memory += instance->spec().memory_bytes();
-      ++count;
+Scheduler::Scheduler(ResourceStore& resources, View& view, Metrics& metrics)
+    : resources_(resources), view_(view), metrics_(metrics) {
+  // Once more when so much has changed meanwhile that the view has forgotten where that began.
+  while (subscription_ == 0) {
+    const View::Placement snapshot = view_.ForPlacement();
+    {
+      const std::lock_guard lock(mutex_);
+      book_ = std::make_unique<PlacementBook>(snapshot);
+      unfinished_.clear();
     }
+    const auto subscribed =
+        view_.Subscribe(snapshot.revision + 1, [this](const Change& change) { Hear(change); });
+    if (subscribed.has_value()) subscription_ = *subscribed;
   }
-  v1::HostStatus& status = *host.mutable_status();
-  const bool changed = status.allocated_vcpus() != vcpus ||
-                       status.allocated_memory_bytes() != memory || status.instances() != count;
-  status.set_allocated_vcpus(vcpus);
-  status.set_allocated_memory_bytes(memory);
-  status.set_instances(count);
-  return changed;
+}
+
+Scheduler::~Scheduler() { view_.Unsubscribe(subscription_); }
+
+void Scheduler::Hear(const Change& change) {
+  const std::lock_guard lock(mutex_);
+  // Between an instance's change and its host's the book would show a host of one revision with
+  // the claims of another, and the comparison of revisions would not notice.
+  unfinished_.push_back(change);
+  if (!change.ends_revision) return;
+  for (const Change& one : unfinished_) book_->Apply(one);
+  unfinished_.clear();
+}
+
+Result<Scheduler::Claim> Scheduler::Decide(const std::string& name) const {
+  const std::lock_guard lock(mutex_);
+  Claim claim;
+  claim.instance = book_->FindInstance(name);
+  if (claim.instance == nullptr) return NoInstance(name);
+  if (!claim.instance->status().host().empty()) return claim;
+  ASSIGN_OR_RETURN(const BootPolicy policy, StoredPolicy(*claim.instance));
+  ASSIGN_OR_RETURN(const placement::Request request, book_->RequestOf(*claim.instance, policy));
+  const placement::HostView* chosen = book_->hosts().Choose(request);
+  if (chosen == nullptr) {
+    return Exhausted(placement::DescribeRefusal(book_->hosts().Explain(request)))
+        .WithFix(
+            "`vallum schedule explain` shows every host; add a host, free one, or ask for "
+            "less");
+  }
+  claim.host = book_->FindHost(chosen->name);
+  CHECK(claim.host != nullptr);
+  claim.claims = book_->ClaimsOn(chosen->name);
+  return claim;
+}
+
+Result<store::TxnResult> Scheduler::Commit(const Claim& claim, const v1::Instance& placed) {
+  v1::Host claimed = *claim.host;
+  PlacementBook::Claims claims = claim.claims;
+  claims.vcpus += ClaimedVcpus(placed);
+  claims.memory += ClaimedMemory(placed).bytes();
+  ++claims.instances;
+  SetClaims(claims, claimed);
+  store::Txn txn;
+  txn.compares = {Unchanged(Kind::kInstance, claim.instance->metadata()),
+                  Unchanged(Kind::kHost, claim.host->metadata())};
+  txn.writes = {
+      store::Write::Put(KeyOf(Kind::kInstance, placed.metadata().name()), EncodeResource(placed)),
+      store::Write::Put(KeyOf(Kind::kHost, claimed.metadata().name()), EncodeResource(claimed))};
+  return resources_.raw().Commit(txn);
 }
 
 Result<v1::Instance> Scheduler::Place(const std::string& name) {
+  const std::lock_guard placing(placing_);
+  RETURN_IF_ERROR(view_.WaitUntilHeard(view_.revision()));
   for (int attempt = 0; attempt < kAttempts; ++attempt) {
-    View::Placement snapshot = view_.ForPlacement();
-    const auto current = FindInstance(snapshot, name);
-    if (current == nullptr) {
-      return NotFound("instance \"" + name + "\" does not exist");
+    const Result<Claim> claim = Decide(name);
+    if (!claim.has_value()) {
+      if (claim.error().code() == ErrorCode::kExhausted) {
+        metrics_.placement_refusals_total.fetch_add(1);
+      }
+      return claim.error();
     }
-    if (!current->status().host().empty()) {
-      return *current;
-    }
-    ASSIGN_OR_RETURN(const BootPolicy policy, StoredPolicy(*current));
-    const placement::Decision decision =
-        placement::Place(ToHostViews(snapshot), ToPlacementRequest(*current, policy, snapshot));
-    if (decision.chosen.empty()) {
-      metrics_.placement_refusals_total.fetch_add(1);
-      return Exhausted(placement::DescribeRefusal(decision))
-          .WithFix(
-              "`vallum schedule explain` shows every host; add a host, free one, or ask for "
-              "less");
-    }
-    const auto host = FindHost(snapshot, decision.chosen);
-    v1::Instance placed = *current;
-    placed.mutable_status()->set_host(decision.chosen);
-    placed.mutable_status()->set_phase(
-        placed.spec().power() == v1::POWER_STOPPED ? v1::INSTANCE_STOPPED : v1::INSTANCE_STARTING);
-    placed.mutable_status()->clear_reason();
-    placed.mutable_status()->clear_fix();
-    v1::Host claimed = *host;
-    snapshot.instances.push_back(std::make_shared<v1::Instance>(placed));
-    Recount(claimed, snapshot.instances);
-    store::Txn txn;
-    txn.compares = {Unchanged(Kind::kInstance, current->metadata()),
-                    Unchanged(Kind::kHost, host->metadata())};
-    txn.writes = {store::Write::Put(KeyOf(Kind::kInstance, name), EncodeResource(placed)),
-                  store::Write::Put(KeyOf(Kind::kHost, decision.chosen), EncodeResource(claimed))};
-    ASSIGN_OR_RETURN(const store::TxnResult done, resources_.raw().Commit(txn));
-    // Either way the view must catch up before it can be decided from again.
-    RETURN_IF_ERROR(view_.WaitFor(done.revision));
+    v1::Instance placed = *claim->instance;
+    if (claim->host == nullptr) return placed;
+    v1::InstanceStatus& status = *placed.mutable_status();
+    status.set_host(claim->host->metadata().name());
+    status.set_phase(placed.spec().power() == v1::POWER_STOPPED ? v1::INSTANCE_STOPPED
+                                                                : v1::INSTANCE_STARTING);
+    status.clear_reason();
+    status.clear_fix();
+    ASSIGN_OR_RETURN(const store::TxnResult done, Commit(*claim, placed));
+    // Either way the book must catch up before it can be decided from again.
+    RETURN_IF_ERROR(view_.WaitUntilHeard(done.revision));
     if (done.succeeded) {
       metrics_.placements_total.fetch_add(1);
       placed.mutable_metadata()->set_revision(done.revision);
@@ -112,26 +133,38 @@ Result<v1::Instance> Scheduler::Place(const std::string& name) {
   return Conflict("too many others are placing instances at once").WithFix("try again");
 }
 
+Result<Scheduler::Claim> Scheduler::FindClaim(const std::string& name) const {
+  const std::lock_guard lock(mutex_);
+  Claim claim;
+  claim.instance = book_->FindInstance(name);
+  if (claim.instance == nullptr) return NoInstance(name);
+  const std::string& host = claim.instance->status().host();
+  claim.host = book_->FindHost(host);
+  if (claim.host == nullptr) return claim;
+  claim.claims = book_->ClaimsOn(host);
+  claim.claims.vcpus -= ClaimedVcpus(*claim.instance);
+  claim.claims.memory -= ClaimedMemory(*claim.instance).bytes();
+  --claim.claims.instances;
+  return claim;
+}
+
 Result<void> Scheduler::Release(const std::string& name) {
+  const std::lock_guard placing(placing_);
+  RETURN_IF_ERROR(view_.WaitUntilHeard(view_.revision()));
   for (int attempt = 0; attempt < kAttempts; ++attempt) {
-    View::Placement snapshot = view_.ForPlacement();
-    const auto current = FindInstance(snapshot, name);
-    if (current == nullptr) {
-      return NotFound("instance \"" + name + "\" does not exist");
-    }
+    ASSIGN_OR_RETURN(const Claim claim, FindClaim(name));
     store::Txn txn;
-    txn.compares = {Unchanged(Kind::kInstance, current->metadata())};
+    txn.compares = {Unchanged(Kind::kInstance, claim.instance->metadata())};
     txn.writes = {store::Write::Delete(KeyOf(Kind::kInstance, name))};
-    if (const auto host = FindHost(snapshot, current->status().host()); host != nullptr) {
-      std::erase_if(snapshot.instances, [&](const auto& i) { return i == current; });
-      v1::Host freed = *host;
-      Recount(freed, snapshot.instances);
-      txn.compares.push_back(Unchanged(Kind::kHost, host->metadata()));
+    if (claim.host != nullptr) {
+      v1::Host freed = *claim.host;
+      SetClaims(claim.claims, freed);
+      txn.compares.push_back(Unchanged(Kind::kHost, claim.host->metadata()));
       txn.writes.push_back(
-          store::Write::Put(KeyOf(Kind::kHost, host->metadata().name()), EncodeResource(freed)));
+          store::Write::Put(KeyOf(Kind::kHost, freed.metadata().name()), EncodeResource(freed)));
     }
     ASSIGN_OR_RETURN(const store::TxnResult done, resources_.raw().Commit(txn));
-    RETURN_IF_ERROR(view_.WaitFor(done.revision));
+    RETURN_IF_ERROR(view_.WaitUntilHeard(done.revision));
     if (done.succeeded) {
       return Ok();
     }

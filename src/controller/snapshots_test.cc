@@ -454,7 +454,7 @@ TEST_F(SnapshotsTest, TrustedPoolTakesNoHostUntilItIsAttested) {
   ASSERT_TRUE(view().WaitFor(host->metadata().revision()).has_value());
   v1::InstanceSpec spec = Trusted().spec();
   spec.set_pool("attested");
-  const auto explained = instances().Explain(spec);
+  const auto explained = instances().Explain(spec, "");
   ASSERT_TRUE(explained.has_value()) << explained.error().Describe();
   EXPECT_EQ(explained->chosen(), "");
   ASSERT_EQ(explained->hosts_size(), 1);

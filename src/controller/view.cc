@@ -126,12 +126,17 @@ Result<void> View::Apply(const store::WatchBatch& batch) {
     const std::lock_guard lock(mutex_);
     for (const store::WatchEvent& event : batch.events) {
       ASSIGN_OR_RETURN(Change change, ApplyEvent(event));
-      if (!change.name.empty()) {
-        change.bytes = event.kv.value.size();
-        log_bytes_ += change.bytes;
-        log_.push_back(change);
-        changes.push_back(std::move(change));
+      if (change.name.empty()) continue;
+      change.bytes = event.kv.value.size();
+      change.ends_revision = true;
+      if (!changes.empty() && changes.back().revision == change.revision) {
+        changes.back().ends_revision = false;
       }
+      changes.push_back(std::move(change));
+    }
+    for (const Change& change : changes) {
+      log_bytes_ += change.bytes;
+      log_.push_back(change);
     }
     while (log_.size() > kChangesInLog || log_bytes_ > kChangeBytesInLog) {
       log_bytes_ -= log_.front().bytes;
@@ -142,7 +147,9 @@ Result<void> View::Apply(const store::WatchBatch& batch) {
     moved_.notify_all();
   }
   Deliver(changes);
+  const std::lock_guard lock(mutex_);
   delivered_ = batch.revision;
+  moved_.notify_all();
   return Ok();
 }
 
@@ -215,9 +222,19 @@ bool View::healthy() const {
 }
 
 Result<void> View::WaitFor(store::Revision revision, std::chrono::milliseconds timeout) const {
+  return WaitUntil(revision_, revision, timeout);
+}
+
+Result<void> View::WaitUntilHeard(store::Revision revision,
+                                  std::chrono::milliseconds timeout) const {
+  return WaitUntil(delivered_, revision, timeout);
+}
+
+Result<void> View::WaitUntil(const store::Revision& reached, store::Revision revision,
+                             std::chrono::milliseconds timeout) const {
   std::unique_lock lock(mutex_);
-  moved_.wait_for(lock, timeout, [&] { return revision_ >= revision || ended_; });
-  if (revision_ >= revision) {
+  moved_.wait_for(lock, timeout, [&] { return reached >= revision || ended_; });
+  if (reached >= revision) {
     return Ok();
   }
   return Unavailable(ended_ ? "the controller no longer follows its store"

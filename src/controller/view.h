@@ -28,8 +28,9 @@ struct Change {
   What what = What::kPut;
   Kind kind = Kind::kPool;
   std::string name;
-  AnyResource resource;  // kDelete: as it was before, with metadata.revision of the deletion
-  size_t bytes = 0;      // of the stored value
+  AnyResource resource;        // kDelete: as it was before, with metadata.revision of the deletion
+  size_t bytes = 0;            // of the stored value
+  bool ends_revision = false;  // no later change has this revision
 };
 
 // Everything that the store holds, in memory, kept current by one watch. All reads of the API and
@@ -87,6 +88,11 @@ class View {
   Result<void> WaitFor(store::Revision revision,
                        std::chrono::milliseconds timeout = std::chrono::seconds(10)) const;
 
+  // The same, until all listeners have heard of the revision as well. Whoever calls it holds no
+  // lock that a listener takes.
+  Result<void> WaitUntilHeard(store::Revision revision,
+                              std::chrono::milliseconds timeout = std::chrono::seconds(10)) const;
+
   // Delivers every change with revision >= from (0: from now on). What is in the log is delivered
   // before this returns. Errors: kNotFound (older than the log: list again and watch from there).
   Result<SubscriptionId> Subscribe(store::Revision from, Listener listener);
@@ -103,6 +109,9 @@ class View {
   Result<void> Apply(const store::WatchBatch& batch);
   Result<Change> ApplyEvent(const store::WatchEvent& event);
   void Deliver(const std::vector<Change>& changes);
+  // `reached` is guarded by mutex_.
+  Result<void> WaitUntil(const store::Revision& reached, store::Revision revision,
+                         std::chrono::milliseconds timeout) const;
 
   using Table = std::map<std::string, AnyResource, std::less<>>;
   Table& table(Kind kind) { return tables_[static_cast<size_t>(kind)]; }
@@ -119,12 +128,12 @@ class View {
   size_t log_bytes_ = 0;           // of the stored values behind log_
   store::Revision log_begin_ = 1;  // changes of this and later revisions are in log_
   store::Revision revision_ = 0;
+  store::Revision delivered_ = 0;  // the listeners have heard of it and of those before
   bool ended_ = false;
 
   std::mutex delivery_mutex_;  // taken before mutex_; guards the subscribers
   std::map<SubscriptionId, Listener> listeners_;
   SubscriptionId next_id_ = 1;
-  store::Revision delivered_ = 0;
 };
 
 // The View keeps this many of the latest events; older ones are read with EventLog::Read.

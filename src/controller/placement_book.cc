@@ -1,0 +1,202 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "controller/placement_book.h"
+
+#include <algorithm>
+#include <limits>
+#include <string>
+#include <tuple>
+#include <utility>
+#include <vector>
+
+#include "controller/placement_input.h"
+
+namespace vallum::controller {
+namespace {
+
+template <typename Table>
+auto FindIn(const Table& table, std::string_view name) -> typename Table::mapped_type {
+  const auto found = table.find(name);
+  return found == table.end() ? nullptr : found->second;
+}
+
+// A tenant has no say in where the instances of others are, nor learns where they are.
+bool HasSay(const v1::Instance& who, const v1::Instance& about) {
+  return who.metadata().tenant().empty() || who.metadata().tenant() == about.metadata().tenant();
+}
+
+bool SameForPlacement(const v1::Instance& a, const v1::Instance& b) {
+  return a.status().host() == b.status().host() && ClaimedVcpus(a) == ClaimedVcpus(b) &&
+         ClaimedMemory(a) == ClaimedMemory(b);
+}
+
+}  // namespace
+
+PlacementBook::PlacementBook(const View::Placement& snapshot) {
+  for (const auto& pool : snapshot.pools) pool_table_[pool->metadata().name()] = pool;
+  for (const auto& instance : snapshot.instances) PutInstance(instance);
+  for (const auto& host : snapshot.hosts) PutHost(host);
+}
+
+void PlacementBook::Apply(const Change& change) {
+  const bool gone = change.what == Change::What::kDelete;
+  if (change.kind == Kind::kHost) {
+    if (gone) return RemoveHost(change.name);
+    PutHost(std::static_pointer_cast<const v1::Host>(change.resource));
+  } else if (change.kind == Kind::kInstance) {
+    if (gone) return RemoveInstance(change.name);
+    PutInstance(std::static_pointer_cast<const v1::Instance>(change.resource));
+  } else if (change.kind == Kind::kPool) {
+    if (gone) return RemovePool(change.name);
+    PutPool(std::static_pointer_cast<const v1::Pool>(change.resource));
+  }
+}
+
+std::shared_ptr<const v1::Instance> PlacementBook::FindInstance(std::string_view name) const {
+  return FindIn(instance_table_, name);
+}
+
+std::shared_ptr<const v1::Host> PlacementBook::FindHost(std::string_view name) const {
+  return FindIn(host_table_, name);
+}
+
+PlacementBook::Claims PlacementBook::ClaimsOn(std::string_view host) const {
+  const auto found = claims_.find(host);
+  return found == claims_.end() ? Claims() : found->second;
+}
+
+void PlacementBook::Index(const v1::Host& host) {
+  const auto pool = FindIn(pool_table_, host.spec().pool());
+  placement::HostView view = ToHostView(host, pool.get());
+  const Claims claims = ClaimsOn(view.name);
+  view.allocated_vcpus = claims.vcpus;
+  view.allocated_memory = ByteCount::Bytes(claims.memory);
+  hosts_.Put(std::move(view));
+}
+
+void PlacementBook::PutHost(std::shared_ptr<const v1::Host> host) {
+  Index(*host);
+  std::string name = host->metadata().name();
+  host_table_[std::move(name)] = std::move(host);
+}
+
+void PlacementBook::RemoveHost(const std::string& name) {
+  hosts_.Remove(name);
+  host_table_.erase(name);
+}
+
+void PlacementBook::IndexPool(const std::string& pool) {
+  for (const auto& [name, host] : host_table_) {
+    if (host->spec().pool() == pool) Index(*host);
+  }
+}
+
+void PlacementBook::PutPool(std::shared_ptr<const v1::Pool> pool) {
+  const std::string name = pool->metadata().name();
+  const auto before = FindIn(pool_table_, name);
+  const double overcommit = before == nullptr ? 0 : before->spec().cpu_overcommit();
+  const bool differs = overcommit != pool->spec().cpu_overcommit();
+  pool_table_[name] = std::move(pool);
+  if (differs) IndexPool(name);
+}
+
+void PlacementBook::RemovePool(const std::string& name) {
+  pool_table_.erase(name);
+  IndexPool(name);
+}
+
+void PlacementBook::Count(const v1::Instance& instance, int sign) {
+  const std::string& host = instance.status().host();
+  if (host.empty()) return;
+  Claims& claims = claims_[host];
+  claims.vcpus += sign * ClaimedVcpus(instance);
+  const uint64_t memory = ClaimedMemory(instance).bytes();
+  claims.memory = sign > 0 ? claims.memory + memory : claims.memory - memory;
+  claims.instances += sign;
+  hosts_.SetAllocated(host, claims.vcpus, ByteCount::Bytes(claims.memory));
+  if (claims.instances == 0) claims_.erase(host);
+}
+
+void PlacementBook::Relate(const v1::Instance& instance) {
+  for (const std::string& other : instance.spec().apart_from()) {
+    apart_said_by_[other].insert(instance.metadata().name());
+  }
+}
+
+void PlacementBook::Unrelate(const v1::Instance& instance) {
+  for (const std::string& other : instance.spec().apart_from()) {
+    const auto at = apart_said_by_.find(other);
+    if (at == apart_said_by_.end()) continue;
+    at->second.erase(instance.metadata().name());
+    if (at->second.empty()) apart_said_by_.erase(at);
+  }
+}
+
+void PlacementBook::PutInstance(std::shared_ptr<const v1::Instance> instance) {
+  std::shared_ptr<const v1::Instance>& kept = instance_table_[instance->metadata().name()];
+  // Reports change an instance often, and seldom what it claims.
+  if (kept == nullptr || !SameForPlacement(*kept, *instance)) {
+    if (kept != nullptr) Count(*kept, -1);
+    Count(*instance, 1);
+  }
+  if (kept != nullptr) Unrelate(*kept);
+  Relate(*instance);
+  kept = std::move(instance);
+}
+
+void PlacementBook::RemoveInstance(const std::string& name) {
+  const auto found = instance_table_.find(name);
+  if (found == instance_table_.end()) return;
+  Count(*found->second, -1);
+  Unrelate(*found->second);
+  instance_table_.erase(found);
+}
+
+std::vector<placement::Neighbour> PlacementBook::ApartFrom(const v1::Instance& instance) const {
+  std::vector<placement::Neighbour> out;
+  const auto add = [&](const std::shared_ptr<const v1::Instance>& other, bool counts) {
+    if (other == nullptr || !counts || other->status().host().empty()) return;
+    out.push_back({.instance = other->metadata().name(), .host = other->status().host()});
+  };
+  for (const std::string& name : instance.spec().apart_from()) {
+    const auto other = FindInstance(name);
+    add(other, other != nullptr && HasSay(instance, *other));
+  }
+  if (const auto said = apart_said_by_.find(instance.metadata().name());
+      said != apart_said_by_.end()) {
+    for (const std::string& name : said->second) {
+      const auto other = FindInstance(name);
+      add(other, other != nullptr && HasSay(*other, instance));
+    }
+  }
+  std::ranges::sort(out, {}, [](const placement::Neighbour& neighbour) {
+    return std::tie(neighbour.host, neighbour.instance);
+  });
+  return out;
+}
+
+Result<placement::Request> PlacementBook::RequestOf(const v1::Instance& instance,
+                                                    const BootPolicy& policy) const {
+  ASSIGN_OR_RETURN(placement::Request request, ToPlacementRequest(instance, policy));
+  const auto pool = FindIn(pool_table_, instance.spec().pool());
+  // Nothing says that an unknown pool takes any host.
+  request.needs_trusted_host = pool == nullptr || pool->spec().trusted_service();
+  for (const std::string& name : instance.spec().near()) {
+    const auto other = FindInstance(name);
+    const bool counts = other != nullptr && HasSay(instance, *other);
+    request.near.push_back(
+        {.instance = name, .host = counts ? other->status().host() : std::string()});
+  }
+  request.apart_from = ApartFrom(instance);
+  return request;
+}
+
+void SetClaims(const PlacementBook::Claims& claims, v1::Host& host) {
+  constexpr int64_t kMostVcpus = std::numeric_limits<int32_t>::max();
+  constexpr uint64_t kMostMemory = std::numeric_limits<int64_t>::max();
+  v1::HostStatus& status = *host.mutable_status();
+  status.set_allocated_vcpus(static_cast<int32_t>(std::min(claims.vcpus, kMostVcpus)));
+  status.set_allocated_memory_bytes(static_cast<int64_t>(std::min(claims.memory, kMostMemory)));
+  status.set_instances(claims.instances);
+}
+
+}  // namespace vallum::controller
