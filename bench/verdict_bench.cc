@@ -65,6 +65,7 @@ int main() {
   v1::BaselineSpec baseline;
   *baseline.mutable_events() = same.events();
   const v1::KeySetContent keys;
+  const std::string tenant;
   size_t differences = 0;
   const auto judge = [&](const v1::BootEvidence& evidence) {
     return MedianMs([&] {
@@ -73,7 +74,9 @@ int main() {
                                                .platform = {},
                                                .accept_signed_updates = true,
                                                .keys = keys,
-                                               .artefacts = artefacts})
+                                               .artefacts = artefacts,
+                                               .tenant = tenant,
+                                               .extent = vallum::measure::BootExtent::kWhole})
                         .differences.size();
     });
   };
