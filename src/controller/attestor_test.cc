@@ -278,6 +278,8 @@ TEST_F(AttestorTest, InstancesOfAnUntrustedHostAreStoppedAndStartNoMore) {
   ASSERT_TRUE(rig_.Await([](const View& view) {
     return view.Get<v1::Instance>("web1")->spec().power() == v1::POWER_STOPPED;
   }));
+  agent->Report(FakeAgent::MakeReport(*wanted, v1::INSTANCE_STOPPED));
+  ASSERT_TRUE(rig_.AwaitPhase("web1", v1::INSTANCE_STOPPED));
   EXPECT_THAT(rig_.controller().view().Get<v1::Instance>("web1")->status().reason(),
               HasSubstr("stopped, because host node1 is UNTRUSTED"));
   const auto started = rig_.controller().instances().Start("web1", kTester, 0);

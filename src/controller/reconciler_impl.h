@@ -118,6 +118,8 @@ class Reconciler::Impl {
   Result<void> SettleTrust(const v1::Host& host);
   Result<void> StopForTrust(const std::string& name, const v1::Host& host);
   void ReconcilePool(const std::string& pool);
+  // What an agent reports of an instance that was stopped for its host's trust does not say why.
+  static void KeepTrustReason(const v1::Instance& before, v1::Instance& after);
 
   // reconciler_rollouts.cc
   void ReconcileRollouts();

@@ -213,6 +213,7 @@ Result<void> Reconciler::Impl::ApplyReport(const std::string& host,
               return Write::kKeep;
             }
             *current.mutable_status() = Merge(current, reported);
+            KeepTrustReason(before, current);
             JudgeBoot(current);
             written = !google::protobuf::util::MessageDifferencer::Equals(before.status(),
                                                                           current.status());

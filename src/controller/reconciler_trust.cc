@@ -2,6 +2,7 @@
 // What the trust of a host means for it and for what runs there.
 #include <memory>
 #include <string>
+#include <string_view>
 
 #include "base/text.h"
 #include "controller/instance_service.h"
@@ -14,6 +15,8 @@ std::string LevelWord(v1::TrustLevel level) {
   const std::string name = v1::TrustLevel_Name(level);
   return name.substr(name.find('_') + 1);
 }
+
+constexpr std::string_view kStopped = "stopped, because host ";
 
 bool Runs(const v1::Instance& instance) {
   switch (instance.status().phase()) {
@@ -97,6 +100,17 @@ Result<void> Reconciler::Impl::SettleTrust(const v1::Host& host) {
   return Ok();
 }
 
+void Reconciler::Impl::KeepTrustReason(const v1::Instance& before, v1::Instance& after) {
+  const bool ended = after.status().phase() == v1::INSTANCE_STOPPED ||
+                     after.status().phase() == v1::INSTANCE_STOPPING;
+  if (!ended || after.spec().power() != v1::POWER_STOPPED ||
+      !before.status().reason().starts_with(kStopped)) {
+    return;
+  }
+  after.mutable_status()->set_reason(before.status().reason());
+  after.mutable_status()->set_fix(before.status().fix());
+}
+
 Result<void> Reconciler::Impl::StopForTrust(const std::string& name, const v1::Host& host) {
   bool stopped = false;
   const std::string& host_name = host.metadata().name();
@@ -108,7 +122,7 @@ Result<void> Reconciler::Impl::StopForTrust(const std::string& name, const v1::H
         if (!stopped) return Write::kKeep;
         current.mutable_spec()->set_power(v1::POWER_STOPPED);
         current.mutable_spec()->set_force_stop(true);
-        current.mutable_status()->set_reason("stopped, because host " + host_name + " is " +
+        current.mutable_status()->set_reason(std::string(kStopped) + host_name + " is " +
                                              LevelWord(trust.level()) + ": " + trust.detail());
         current.mutable_status()->set_fix("`vallum host show " + host_name +
                                           " --explain` says why; start the instance once the host "
