@@ -13,17 +13,18 @@ from guest_disk import Disk, run
 # Behind the ESP: where the guest keeps the agent's identity over reboots.
 STATE_MIB = 100
 SIZE_MIB = 110
+QEMU = pathlib.Path("/usr/bin/qemu-system-x86_64")
 
 INIT = """#!/bin/busybox sh
 /bin/busybox --install -s /bin
 export PATH=/bin:/host/bin
-mkdir -p /proc /sys /dev /run /tmp /state /etc /dev/shm
+mkdir -p /proc /sys /dev /run /tmp /state /etc
 mount -t proc proc /proc; mount -t sysfs sys /sys; mount -t devtmpfs dev /dev
 exec </dev/console >/dev/console 2>&1
 for module in $(cat /modules.order); do insmod "$module" 2>/dev/null; done
 mount -t efivarfs efivarfs /sys/firmware/efi/efivars
 mount -t securityfs securityfs /sys/kernel/security
-mount -t tmpfs tmpfs /dev/shm
+mkdir -p /dev/shm; mount -t tmpfs tmpfs /dev/shm
 ip link set lo up; ip link set eth0 up
 ip addr add 10.0.2.15/24 dev eth0; ip route add default via 10.0.2.2
 echo "root:x:0:0:root:/:/bin/sh" >/etc/passwd; echo "root:x:0:" >/etc/group
@@ -38,7 +39,7 @@ echo "virtual-host: agent starts"
   cp /tmp/state.tar /tmp/saved.tar
 done) &
 while true; do
-  /host/ld.so --library-path /host/lib /host/bin/vallum-agent --state-dir /state --run-dir /run/vallum \\
+  /host/bin/vallum-agent --state-dir /state --run-dir /run/vallum \\
     --name {name} --join-token-file /host/join.token
   echo "virtual-host: agent ended: $?"
   sleep 2
@@ -54,15 +55,20 @@ def libraries(program):
 
 def make_host_initramfs(folder, name, join_token):
     tree = pathlib.Path(folder) / "initramfs"
-    (tree / "host/bin").mkdir(parents=True)
-    (tree / "host/lib").mkdir()
-    for program in ("vallum-agent", "vallum-vtpm", "vallum-inspect"):
-        run("strip", "-o", tree / "host/bin" / program, harness.BIN / program)
-    found = set().union(*(libraries(harness.BIN / p) for p in ("vallum-agent", "vallum-vtpm", "vallum-inspect")))
-    for library in found:
-        is_loader = "ld-linux" in library
-        shutil.copyfile(library, tree / ("host/ld.so" if is_loader else f"host/lib/{pathlib.Path(library).name}"))
-    (tree / "host/ld.so").chmod(0o755)
+    for place in ("host/bin", "usr/bin", "lib64", "lib/x86_64-linux-gnu", "usr/share/seabios"):
+        (tree / place).mkdir(parents=True)
+    programs = {harness.BIN / name: tree / "host/bin" / name for name in ("vallum-agent", "vallum-vtpm", "vallum-inspect")}
+    programs[QEMU] = tree / "usr/bin" / QEMU.name
+    for program, target in programs.items():
+        run("strip", "-o", target, program)
+        for library in libraries(program):
+            place = "lib64" if "ld-linux" in library else "lib/x86_64-linux-gnu"
+            shutil.copy(library, tree / place)
+    shutil.copy("/usr/share/seabios/bios-256k.bin", tree / "usr/share/seabios")
+    modules = tree / "usr/lib/x86_64-linux-gnu/qemu"
+    modules.mkdir(parents=True)
+    for module in pathlib.Path("/usr/lib/x86_64-linux-gnu/qemu").glob("accel-tcg-x86_64.so"):
+        shutil.copy(module, modules)
     shutil.copyfile(join_token, tree / "host/join.token")
     (tree / "host/join.token").chmod(0o600)
     (tree / "host-init").write_text(INIT.format(name=name, state=STATE_MIB))

@@ -34,14 +34,17 @@ class VirtualHostTest(harness.EndToEndTest):
         folder = tempfile.TemporaryDirectory(dir=d.dir)
         cls.addClassCleanup(folder.cleanup)
         d.vallum("tpmauthority", "create", "deployment", "--file", str(d.dir / "controller/ca.pem"), "--emulated")
-        d.vallum("pool", "create", "gold", "--trusted", "--attestation-policy", "gold", "--lease-seconds", "60",
-                 "--attest-interval", "20")
+        d.vallum("pool", "create", "gold", "--trusted", "--lease-seconds", "60", "--attest-interval", "20")
         token = d.dir / "vhost.join"
         d.vallum("token", "create", "join-vhost", "--role", "join", "--pool", "gold", "--out", str(token))
         dial(token, f"{GATEWAY}:{d.agent_port}")
         d.import_guest("vhost", host_disk(folder.name, "vhost", token))
         d.vallum("flavor", "create", "host", "--vcpus", "1", "--memory", "1GiB")
-        d.create("vhost", "--secure-boot", "required", image="vhost", flavor="host")
+        d.create("vhost", "--secure-boot", "required", "--network", "user", image="vhost", flavor="host")
+
+    def tearDown(self):
+        # What the host inside said; nothing else tells of it.
+        print(self.deployment.serial("vhost")[-4000:], flush=True)
 
     def trust(self):
         return self.deployment.get("host", "vhost")["status"].get("trust", {})
@@ -65,6 +68,7 @@ class VirtualHostTest(harness.EndToEndTest):
         d.until(lambda: self.trust().get("evidenceSha256"), "its evidence is kept", harness.BOOT_TIMEOUT)
         d.vallum("policy", "learn", "--from", "vhost", "--create", "gold")
         d.vallum("policy", "activate", "gold")
+        d.vallum("pool", "update", "gold", "--attestation-policy", "gold")
         self.until_level("TRUST_TRUSTED", "HOST_UP")
         self.assertTrue(d.get("host", "vhost")["status"]["identity"]["emulated"])
 
