@@ -97,6 +97,16 @@ class HostVectors : public ::testing::Test {
   SharedPolicy policy_;
 };
 
+TEST_F(HostVectors, DraftAdmitsAnEmulatedTpmOnlyWhereTheHostHasOne) {
+  EXPECT_EQ(learned_.policy.emulated_tpm, EmulatedTpm::kRefused);
+  BoundTpm emulated = Tpm(files_);
+  emulated.kind = TpmKind::kEmulated;
+  const auto learned = LearnPolicy("learned", emulated, Evidence(files_), nonce_);
+  ASSERT_TRUE(learned.has_value());
+  EXPECT_EQ(learned->policy.emulated_tpm, EmulatedTpm::kAllowed);
+  EXPECT_NE(learned->document.find("this host's TPM is a program"), std::string::npos);
+}
+
 TEST_F(HostVectors, HostIsTrustedUnderThePolicyLearnedFromIt) {
   const HostJudgement judged = Judge(files_);
   EXPECT_EQ(judged.verdict.kind, HostVerdictKind::kTrusted) << Words(judged.verdict);

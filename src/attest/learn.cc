@@ -45,8 +45,8 @@ bool IsUnused(const Bytes& value) {
 
 class Learner {
  public:
-  Learner(const std::string& name, const HostEvidence& evidence, const PcrBanks& quoted,
-          const EventLog* log, uint32_t proven)
+  Learner(const std::string& name, TpmKind tpm, const HostEvidence& evidence,
+          const PcrBanks& quoted, const EventLog* log, uint32_t proven)
       : evidence_(evidence), quoted_(quoted), log_(log), proven_(proven) {
     policy_.name = name;
     policy_.version = 1;
@@ -57,6 +57,12 @@ class Learner {
     });
     for (const HashAlgorithm bank : policy_.banks) {
       if (bank == HashAlgorithm::kSha1) policy_.sha1 = Sha1Use::kAllowed;
+    }
+    if (tpm == TpmKind::kEmulated) {
+      policy_.emulated_tpm = EmulatedTpm::kAllowed;
+      remarks_["tpm"] =
+          "this host's TPM is a program: whoever runs it can make it say anything; leave this out "
+          "where hosts have chips";
     }
     remarks_[""] =
         "A draft from the evidence of one host: read it, and remove what it should not "
@@ -372,7 +378,8 @@ Result<LearnedPolicy> LearnPolicy(const std::string& name, const BoundTpm& tpm,
                     DescribeReason(list.front()));
     }
   }
-  return Learner(name, evidence, quote.pcrs, log.has_value() ? &*log : nullptr, proven).Run();
+  return Learner(name, tpm.kind, evidence, quote.pcrs, log.has_value() ? &*log : nullptr, proven)
+      .Run();
 }
 
 }  // namespace vallum::attest
