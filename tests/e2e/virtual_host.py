@@ -28,14 +28,16 @@ mkdir -p /dev/shm; mount -t tmpfs tmpfs /dev/shm
 ip link set lo up; ip link set eth0 up
 ip addr add 10.0.2.15/24 dev eth0; ip route add default via 10.0.2.2
 echo "root:x:0:0:root:/:/bin/sh" >/etc/passwd; echo "root:x:0:" >/etc/group
-dd if=/dev/vda bs=1M skip={state} count=4 2>/dev/null | tar -C /state -x 2>/dev/null
+# The other disk is the seed, with some sectors.
+for each in /sys/block/vd*; do [ "$(cat $each/size)" -lt 200000 ] || disk=/dev/$(basename $each); done
+dd if=$disk bs=1M skip={state} count=4 2>/dev/null | tar -C /state -x 2>/dev/null
 echo "virtual-host: cmdline $(cat /proc/cmdline)"
 echo "virtual-host: agent starts"
 (while sleep 1; do
   [ -e /state/identity/identity.json ] || continue
   tar -C /state -c identity $([ -e /state/lease.pb ] && echo lease.pb) >/tmp/state.tar
   cmp -s /tmp/state.tar /tmp/saved.tar && continue
-  dd if=/tmp/state.tar of=/dev/vda bs=1M seek={state} conv=notrunc 2>/dev/null; sync
+  dd if=/tmp/state.tar of=$disk bs=1M seek={state} conv=notrunc 2>/dev/null; sync
   cp /tmp/state.tar /tmp/saved.tar
 done) &
 while true; do

@@ -3,13 +3,11 @@
 """A trusted pool whose host is a guest itself: Secure Boot and a vTPM below, vallum-agent inside."""
 
 import base64
-import contextlib
 import json
 import tempfile
 import unittest
 
 import harness
-from guest_disk import changing_disk_of
 from virtual_host import host_disk
 
 
@@ -54,14 +52,7 @@ class VirtualHostTest(harness.EndToEndTest):
         d.until(lambda: (self.trust().get("level"), d.get("host", "vhost")["status"]["state"]) == (level, state),
                 f"vhost is {level} and {state}", 2 * harness.BOOT_TIMEOUT)
 
-    def reboot_with(self, change):
-        d = self.deployment
-        d.vallum("instance", "stop", "vhost", "--force", "--wait")
-        with changing_disk_of(d, "vhost") as disk:
-            disk.put_text(change(disk.take("/EFI/debian/grub.cfg").read_text()), "/EFI/debian/grub.cfg")
-        d.vallum("instance", "start", "vhost", "--wait")
-
-    def test_host_is_trusted_by_what_it_booted_and_by_nothing_else(self):
+    def test_host_is_trusted_by_what_it_booted_and_stays_so_over_a_restart_of_the_controller(self):
         d = self.deployment
         # Its evidence is there before there is a policy, so that one can be learned from it.
         self.until_level("TRUST_UNKNOWN", "HOST_NON_OPERATIONAL")
@@ -72,19 +63,9 @@ class VirtualHostTest(harness.EndToEndTest):
         self.until_level("TRUST_TRUSTED", "HOST_UP")
         self.assertTrue(d.get("host", "vhost")["status"]["identity"]["emulated"])
 
-        self.reboot_with(lambda text: text.replace("quiet", "quiet init=/bin/evil"))
-        self.until_level("TRUST_UNTRUSTED", "HOST_NON_OPERATIONAL")
-        shown = d.vallum("host", "show", "vhost", "--explain")
-        self.assertIn("init=/bin/evil", shown)
-
-        self.reboot_with(lambda text: text.replace(" init=/bin/evil", ""))
-        self.until_level("TRUST_TRUSTED", "HOST_UP")
-
         # A controller that is started again has the pool as it was.
         d.controller.kill()
         d.controller.start()
-        with contextlib.suppress(harness.CommandFailed):
-            d.vallum("pool", "list")
         d.until(lambda: d.try_vallum("pool", "list")[0] == 0, "the controller answers")
         self.assertEqual(d.get("host", "vhost")["status"]["state"], "HOST_UP")
 
