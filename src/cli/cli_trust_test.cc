@@ -252,12 +252,12 @@ TEST_F(CliTrustTest, PoolOptionsOfTrustBecomeItsSpec) {
   router.Add(Method::kPatch, "/v1/pools/{name}", Canned(200, Json::object()));
   Serve(std::move(router));
   ASSERT_EQ(Vallum({"pool", "update", "gold", "--trusted", "true", "--attestation-policy", "gold",
-                    "--on-untrusted", "move", "--lease-seconds", "900", "--attest-interval", "300",
-                    "--stale-grace", "0"}),
+                    "--on-untrusted", "report", "--lease-seconds", "900", "--attest-interval",
+                    "300", "--stale-grace", "0"}),
             0)
       << err_.str();
   const Json spec = LastBody()["spec"];
-  EXPECT_EQ(spec, Json::parse(R"({"attestationPolicy":"gold","onUntrusted":"ON_UNTRUSTED_MOVE",
+  EXPECT_EQ(spec, Json::parse(R"({"attestationPolicy":"gold","onUntrusted":"ON_UNTRUSTED_REPORT",
                                   "leaseSeconds":900,"attestIntervalSeconds":300,
                                   "staleGraceSeconds":0,"trustedService":true})"));
   EXPECT_EQ(Vallum({"pool", "update", "gold", "--on-untrusted", "panic"}), 2);
