@@ -75,7 +75,8 @@ Result<void> CheckWhole(const v1::BootEvidence& evidence) {
   }
   const std::vector<v1::MeasuredEvent> own = OwnEvents(evidence);
   if (!IsComplete(evidence)) {
-    return Conflict("the boot is not over").WithFix("wait for its verdict");
+    return Conflict("the boot is not over")
+        .WithFix("try again once the operating system has taken over");
   }
   if (own.size() > static_cast<size_t>(kMaxBaselineEvents)) {
     return Exhausted("the boot has " + std::to_string(own.size()) +
@@ -458,7 +459,8 @@ Result<v1::BaselineDiff> BootVerdicts::Diff(const v1::Instance& instance) {
   out.set_pinned(baseline.spec().pinned());
   if (!IsComplete(evidence)) {
     return Conflict("the boot of instance " + instance.metadata().name() + " is not over")
-        .WithFix("wait for its verdict: vallum instance watch-boot " + instance.metadata().name());
+        .WithFix("try again once the operating system has taken over; `vallum instance show " +
+                 instance.metadata().name() + "` says what differs so far");
   }
   out.set_events_sha256(EventsSha256(evidence));
   const measure::BaselineJudgement judgement =
