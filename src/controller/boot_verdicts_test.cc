@@ -524,7 +524,8 @@ TEST_F(BootVerdictsTest, WholeBootIsAHandfulOfCommits) {
   Send(whole);
   Report(v1::BOOT_VERIFIED, 2);
   ASSERT_TRUE(AwaitEvent("instance.boot-verified", 2));
-  EXPECT_LE(rig_.controller().view().revision() - before, 5);
+  // Far from one for each extend; how reports and evidence meet decides on one or two.
+  EXPECT_LE(rig_.controller().view().revision() - before, 8);
 }
 
 // ---- what the pool wants done ----
