@@ -14,8 +14,6 @@ namespace vallum::controller {
 namespace {
 
 constexpr size_t kNonceBytes = 32;
-// After a host that did not answer.
-constexpr std::chrono::seconds kAskAgain{15};
 
 std::shared_ptr<const v1::Pool> TrustedPoolOf(const View& view, const v1::Host& host) {
   auto pool = view.Get<v1::Pool>(host.spec().pool());
@@ -157,19 +155,23 @@ void Attestor::Impl::OnViewChange(const Change& change) {
 }
 
 void Attestor::Impl::Plan() {
-  MonotonicTime expire_at = parts_.clock.Monotonic();
+  MonotonicTime look_at = parts_.clock.Monotonic();
   while (true) {
     std::vector<std::string> due;
     std::vector<std::string> unanswered;
     bool changed = false;
+    bool look = false;
     {
       std::unique_lock lock(mutex_);
       wake_.wait_for(lock, options_.tick, [&] { return stopping_ || changed_ || urgent_; });
       if (stopping_) return;
       urgent_ = false;
       changed = std::exchange(changed_, false);
-      unanswered = TakeUnanswered(parts_.clock.Monotonic());
-      due = TakeDue(parts_.clock.Monotonic());
+      const MonotonicTime now = parts_.clock.Monotonic();
+      // All hosts are looked at once a second, not after each answer.
+      look = now >= look_at;
+      if (look) unanswered = TakeUnanswered(now);
+      due = TakeDue(now);
     }
     if (changed) Review();
     for (const std::string& host : unanswered) {
@@ -177,9 +179,9 @@ void Attestor::Impl::Plan() {
                            std::to_string(options_.answer_timeout.count()) + " s");
     }
     for (const std::string& host : due) Ask(host);
-    if (parts_.clock.Monotonic() >= expire_at) {
+    if (look) {
       Expire();
-      expire_at = parts_.clock.Monotonic() + std::chrono::seconds(1);
+      look_at = parts_.clock.Monotonic() + std::chrono::seconds(1);
     }
   }
 }

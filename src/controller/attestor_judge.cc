@@ -20,11 +20,6 @@ namespace {
 constexpr int kMaxStoredReasons = 32;
 constexpr std::chrono::seconds kAskAgain{15};
 
-Bytes ToBytes(const std::string& text) {
-  const ByteView view = AsBytes(text);
-  return {view.begin(), view.end()};
-}
-
 attest::PcrBanks BanksOf(const v1::EvidenceHeader& header) {
   attest::PcrBanks banks;
   for (const v1::QuotedBank& bank : header.banks()) {
@@ -32,7 +27,7 @@ attest::PcrBanks BanksOf(const v1::EvidenceHeader& header) {
     if (!algorithm.has_value() || bank.pcrs_size() != bank.values_size()) continue;
     for (int i = 0; i < bank.pcrs_size(); ++i) {
       const auto pcr = PcrIndex::Create(bank.pcrs(i));
-      if (pcr.has_value()) banks[*algorithm][*pcr] = ToBytes(bank.values(i));
+      if (pcr.has_value()) banks[*algorithm][*pcr] = ToBytes(AsBytes(bank.values(i)));
     }
   }
   return banks;
@@ -76,7 +71,7 @@ attest::HostEvidence EvidenceOf(const SubmittedEvidence& sent) {
 // this controller's nonce is refused by the comparison with that nonce itself.
 Bytes NonceOf(const v1::EvidenceHeader& header, const Bytes& own) {
   std::vector<Bytes> nonces;
-  for (const std::string& nonce : header.nonces()) nonces.push_back(ToBytes(nonce));
+  for (const std::string& nonce : header.nonces()) nonces.push_back(ToBytes(AsBytes(nonce)));
   if (std::ranges::find(nonces, own) == nonces.end()) return own;
   return measure::EvidenceNonce(nonces).value_or(own);
 }
@@ -281,12 +276,12 @@ std::string Attestor::Impl::Keep(const v1::Host& host, const Job& job,
   }
   const attest::HostEvidence evidence = EvidenceOf(job.evidence);
   attest::EvidenceBundle bundle;
-  bundle.ak_public = ToBytes(host.status().identity().ak_public());
-  bundle.ek_certificate = ToBytes(host.status().identity().ek_certificate());
+  bundle.ak_public = ToBytes(AsBytes(host.status().identity().ak_public()));
+  bundle.ek_certificate = ToBytes(AsBytes(host.status().identity().ek_certificate()));
   bundle.tpm = TpmKindOf(host.status().identity());
   bundle.nonce = NonceOf(header, job.pending.nonce);
-  bundle.quote = ToBytes(header.quoted());
-  bundle.signature = ToBytes(header.signature());
+  bundle.quote = ToBytes(AsBytes(header.quoted()));
+  bundle.signature = ToBytes(AsBytes(header.signature()));
   bundle.pcrs = evidence.pcrs;
   bundle.event_log = job.evidence.event_log;
   bundle.ima_log = job.evidence.ima_list;
