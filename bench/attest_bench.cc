@@ -5,8 +5,6 @@
 
 #include <cstdio>
 #include <cstdlib>
-#include <fstream>
-#include <iterator>
 #include <string>
 
 #include "attest/evidence_bundle.h"
@@ -17,6 +15,7 @@
 #include "attest/tpm_public.h"
 #include "base/bytes.h"
 #include "base/check.h"
+#include "input.h"
 #include "measure/event_log.h"
 #include "measure/ima_assessment.h"
 #include "measure/ima_log.h"
@@ -28,17 +27,12 @@ namespace {
 namespace attest = vallum::attest;
 namespace measure = vallum::measure;
 using vallum::Bytes;
+using vallum::bench::ReadFile;
 
 constexpr int kRounds = 400;
 constexpr double kColdTargetMs = 0.6;
 constexpr double kNothingNewTargetMs = 0.030;
 constexpr std::string_view kNonce = "536237744e6c71736433327549315a5057744473";
-
-Bytes ReadFile(const std::string& path) {
-  std::ifstream in(path, std::ios::binary);
-  const std::string text((std::istreambuf_iterator<char>(in)), {});
-  return vallum::ToBytes(vallum::AsBytes(text));
-}
 
 template <typename Work>
 double MedianMs(Work work) {

@@ -8,15 +8,13 @@
 #include <array>
 #include <cstddef>
 #include <cstdio>
-#include <cstdlib>
-#include <fstream>
-#include <iterator>
 #include <string>
 #include <vector>
 
 #include "base/bytes.h"
 #include "base/check.h"
 #include "base/digest.h"
+#include "input.h"
 #include "measure/bank_hasher.h"
 #include "measure/ima_allow_list.h"
 #include "measure/ima_assessment.h"
@@ -29,24 +27,14 @@ namespace {
 namespace measure = vallum::measure;
 using measure::ImaLog;
 using vallum::Bytes;
+using vallum::bench::InputPath;
+using vallum::bench::ReadFile;
 
 constexpr int kRounds = 400;
 constexpr int kListRounds = 5;
 constexpr size_t kPaths = 100'000;
 constexpr double kTargetMs = 0.40;  // of the 0.6 ms that a host's whole verification may take
 constexpr auto kBank = vallum::HashAlgorithm::kSha256;
-
-std::string LogPath(int argc, char** argv) {
-  if (argc > 1) return argv[1];
-  const char* vectors = std::getenv("VALLUM_VECTORS");
-  return vectors == nullptr ? "" : std::string(vectors) + "/ima/hpe-ima_log.txt";
-}
-
-Bytes ReadFile(const std::string& path) {
-  std::ifstream in(path, std::ios::binary);
-  const std::string text((std::istreambuf_iterator<char>(in)), {});
-  return vallum::ToBytes(vallum::AsBytes(text));
-}
 
 template <typename Work>
 double MedianMs(Work work) {
@@ -122,7 +110,7 @@ void BenchList(const ImaLog& log) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  const Bytes bytes = ReadFile(LogPath(argc, argv));
+  const Bytes bytes = ReadFile(InputPath(argc, argv, "ima/hpe-ima_log.txt"));
   if (bytes.empty()) {
     std::printf("ima: skipped, VALLUM_VECTORS is absent and no log was named\n");
     return 0;

@@ -6,15 +6,13 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdio>
-#include <cstdlib>
-#include <fstream>
-#include <iterator>
 #include <string>
 #include <vector>
 
 #include "base/bytes.h"
 #include "base/check.h"
 #include "base/digest.h"
+#include "input.h"
 #include "measure/bank_hasher.h"
 #include "measure/event_content.h"
 #include "measure/event_log.h"
@@ -27,22 +25,12 @@ namespace {
 namespace measure = vallum::measure;
 using measure::EventLog;
 using vallum::Bytes;
+using vallum::bench::InputPath;
+using vallum::bench::ReadFile;
 
 constexpr int kRounds = 400;
 constexpr double kTargetMs = 0.10;
 constexpr auto kBank = vallum::HashAlgorithm::kSha256;
-
-std::string LogPath(int argc, char** argv) {
-  if (argc > 1) return argv[1];
-  const char* vectors = std::getenv("VALLUM_VECTORS");
-  return vectors == nullptr ? "" : std::string(vectors) + "/quotes/hpe/uefi_log.bin";
-}
-
-Bytes ReadFile(const std::string& path) {
-  std::ifstream in(path, std::ios::binary);
-  const std::string text((std::istreambuf_iterator<char>(in)), {});
-  return vallum::ToBytes(vallum::AsBytes(text));
-}
 
 template <typename Work>
 double MedianMs(Work work) {
@@ -58,7 +46,7 @@ EventLog Parse(const Bytes& bytes) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  const std::string path = LogPath(argc, argv);
+  const std::string path = InputPath(argc, argv, "quotes/hpe/uefi_log.bin");
   const Bytes bytes = ReadFile(path);
   if (bytes.empty()) {
     std::printf("measure: skipped, VALLUM_VECTORS is absent and no log was named\n");
