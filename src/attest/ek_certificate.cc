@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "attest/openssl.h"
+#include "attest/x509_text.h"
 #include "base/check.h"
 #include "base/digest.h"
 #include "base/text.h"
@@ -22,25 +23,9 @@ namespace {
 constexpr std::string_view kManufacturerOid = "2.23.133.2.1";
 constexpr std::string_view kModelOid = "2.23.133.2.2";
 constexpr std::string_view kVersionOid = "2.23.133.2.3";
-constexpr size_t kMaxNameText = 1024;
 
 using NamesPtr = std::unique_ptr<GENERAL_NAMES, Freer<GENERAL_NAMES_free>>;
 using UsagesPtr = std::unique_ptr<EXTENDED_KEY_USAGE, Freer<EXTENDED_KEY_USAGE_free>>;
-
-std::string NameText(const X509_NAME* name) {
-  const BioPtr out(BIO_new(BIO_s_mem()));
-  CHECK(out != nullptr);
-  if (X509_NAME_print_ex(out.get(), name, 0, XN_FLAG_RFC2253) < 0) {
-    ERR_clear_error();
-    return "";
-  }
-  char* data = nullptr;
-  const long size = BIO_get_mem_data(out.get(), &data);
-  if (size <= 0) {
-    return "";
-  }
-  return Printable(std::string_view(data, static_cast<size_t>(size)), kMaxNameText);
-}
 
 std::string OidText(const ASN1_OBJECT* object) {
   char text[128];
@@ -55,21 +40,6 @@ Result<TpmCertificate::Time> ReadTime(const ASN1_TIME* time) {
     return InvalidInput("the certificate has an unreadable date");
   }
   return TpmCertificate::Time(std::chrono::seconds(::timegm(&parts)));
-}
-
-Result<std::string> ReadSerial(const X509* x509) {
-  const BignumPtr number(ASN1_INTEGER_to_BN(X509_get0_serialNumber(x509), nullptr));
-  char* text = number == nullptr ? nullptr : BN_bn2hex(number.get());
-  if (text == nullptr) {
-    ERR_clear_error();
-    return InvalidInput("the certificate has an unreadable serial number");
-  }
-  std::string hex = ToLower(text);
-  OPENSSL_free(text);
-  const bool negative = hex.starts_with('-');
-  hex.erase(0, negative ? 1 : 0);
-  hex.erase(0, std::min(hex.find_first_not_of('0'), hex.size() - 1));
-  return (negative ? "-" : "") + hex;
 }
 
 std::vector<std::string> ReadUsages(const X509* x509) {
@@ -209,7 +179,7 @@ Result<void> TpmCertificate::ReadFields() {
   const X509* x509 = x509_.get();
   subject_ = NameText(X509_get_subject_name(x509));
   issuer_ = NameText(X509_get_issuer_name(x509));
-  ASSIGN_OR_RETURN(serial_hex_, ReadSerial(x509));
+  ASSIGN_OR_RETURN(serial_hex_, SerialText(X509_get0_serialNumber(x509)));
   ASSIGN_OR_RETURN(not_before_, ReadTime(X509_get0_notBefore(x509)));
   ASSIGN_OR_RETURN(not_after_, ReadTime(X509_get0_notAfter(x509)));
   is_ca_ = (X509_get_extension_flags(x509_.get()) & EXFLAG_CA) != 0;

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "attest/openssl.h"
+#include "attest/x509_text.h"
 #include "base/check.h"
 #include "base/text.h"
 
@@ -27,15 +28,6 @@ struct FreeStack {
 using StackPtr = std::unique_ptr<STACK_OF(X509), FreeStack>;
 using ContextPtr = std::unique_ptr<X509_STORE_CTX, Freer<X509_STORE_CTX_free>>;
 using X509Ptr = std::unique_ptr<X509, Freer<X509_free>>;
-
-std::string TimeText(TpmCertificate::Time time) {
-  const auto day = std::chrono::floor<std::chrono::days>(time);
-  const std::chrono::year_month_day date(day);
-  const std::chrono::hh_mm_ss clock(time - day);
-  return fmt::format("{:04}-{:02}-{:02}T{:02}:{:02}:{:02}Z", static_cast<int>(date.year()),
-                     static_cast<unsigned>(date.month()), static_cast<unsigned>(date.day()),
-                     clock.hours().count(), clock.minutes().count(), clock.seconds().count());
-}
 
 EkCertificateReason ReasonOf(int error, int depth) {
   using enum EkCertificateReason;
