@@ -85,7 +85,8 @@ struct SharedSeed {
 };
 
 // Annex B.10.3: a random seed in OAEP with the name algorithm and the label IDENTITY.
-SharedSeed ShareByRsa(const PublicKey& key, HashAlgorithm hash) {
+// Errors: kInvalidInput (numbers that are no RSA key's, such as an even modulus).
+Result<SharedSeed> ShareByRsa(const PublicKey& key, HashAlgorithm hash) {
   SharedSeed out{SecretBytes::Random(DigestSize(hash)), {}};
   const KeyContextPtr context(EVP_PKEY_CTX_new(key.get(), nullptr));
   const EVP_MD* md = EVP_get_digestbyname(std::string(HashAlgorithmName(hash)).c_str());
@@ -98,8 +99,11 @@ SharedSeed ShareByRsa(const PublicKey& key, HashAlgorithm hash) {
   const ByteView seed = out.seed.Reveal(SecretAccess("encrypting a credential's seed to an EK"));
   size_t size = static_cast<size_t>(EVP_PKEY_get_size(key.get()));
   out.encrypted.resize(size);
-  CHECK(EVP_PKEY_encrypt(context.get(), Unsigned(out.encrypted), &size, Unsigned(seed),
-                         seed.size()) == 1);
+  if (EVP_PKEY_encrypt(context.get(), Unsigned(out.encrypted), &size, Unsigned(seed),
+                       seed.size()) != 1) {
+    ERR_clear_error();
+    return InvalidInput("nothing can be encrypted to the key: its numbers are no RSA key's");
+  }
   out.encrypted.resize(size);
   return out;
 }
@@ -114,7 +118,7 @@ Bytes EphemeralCoordinate(EVP_PKEY* key, const char* name, size_t size) {
 }
 
 // Annex C.6: one-pass Diffie-Hellman with an ephemeral key, then KDFe over both x coordinates.
-SharedSeed ShareByEc(const PublicKey& key, const EcPublic& ek, HashAlgorithm hash) {
+Result<SharedSeed> ShareByEc(const PublicKey& key, const EcPublic& ek, HashAlgorithm hash) {
   const KeyPtr ephemeral(EVP_EC_gen(std::string(EcCurveName(ek.curve)).c_str()));
   CHECK(ephemeral != nullptr);
   const size_t size = CoordinateSize(ek.curve);
@@ -200,7 +204,8 @@ Result<Credential> MakeCredential(const TpmPublic& ek, ByteView ak_name,
   }
   ASSIGN_OR_RETURN(const PublicKey key, PublicKey::FromTpm(ek));
   const auto* ec = std::get_if<EcPublic>(&ek.key);
-  const SharedSeed shared = ec == nullptr ? ShareByRsa(key, hash) : ShareByEc(key, *ec, hash);
+  ASSIGN_OR_RETURN(const SharedSeed shared,
+                   ec == nullptr ? ShareByRsa(key, hash) : ShareByEc(key, *ec, hash));
 
   const size_t key_size = ek.symmetric->key_bits / 8U;
   const SecretBytes cipher_key = KdfA(hash, shared.seed, "STORAGE", ak_name, key_size);
