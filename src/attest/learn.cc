@@ -29,7 +29,6 @@ using measure::EventType;
 using measure::LoggedEvent;
 
 constexpr size_t kMaxWhat = 120;
-constexpr size_t kOwnerSize = 16;
 // Arguments whose value is the host's own.
 constexpr std::array<std::string_view, 8> kOwnValues = {
     "root", "resume", "initrd", "rd.luks.uuid", "rd.luks.name", "rd.lvm.lv", "crashkernel", "ip"};
@@ -158,12 +157,7 @@ class Learner {
     for (const measure::LoggedAuthority& each : seen.authorities) {
       const auto variable = measure::ParseVariableEvent(log_->events()[each.event].data);
       if (each.variable == "SbatLevel" || !variable.has_value()) continue;
-      const SignerNames names = NamesOfSigner(variable->data);
-      const bool digest = variable->data.size() <= kOwnerSize + DigestSize(HashAlgorithm::kSha512);
-      rule.signers.push_back(digest && variable->data.size() > kOwnerSize
-                                 ? ToBytes(variable->data.subspan(kOwnerSize))
-                             : each.variable == "Shim" ? names.bare
-                                                       : names.certificate);
+      rule.signers.push_back(NameOfSigner(each.variable, variable->data));
       remark += "\n" + each.variable + ": " + each.description;
     }
     std::ranges::sort(rule.signers);

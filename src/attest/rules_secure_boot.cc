@@ -91,10 +91,7 @@ void JudgeAuthority(const SecureBootRule& rule, const measure::EventLog& log,
       Lists(rule.signers, ToBytes(entry))) {
     return;
   }
-  // A digest entry of db is no longer than a digest; shim alone logs a certificate as it is.
-  const bool digest = entry.size() <= DigestSize(HashAlgorithm::kSha512);
-  const std::string name =
-      digest ? ToHex(entry) : ToHex(authority.variable == "Shim" ? names.bare : names.certificate);
+  const std::string name = ToHex(NameOfSigner(authority.variable, variable->data));
   reason.expected = "one of pcr.7.signers";
   reason.actual = name;
   reason.fix = "add to pcr.7.signers: \"" + name + "\"";
@@ -113,6 +110,17 @@ SignerNames NamesOfSigner(ByteView data) {
     names.certificate = Digest(HashAlgorithm::kSha256, data.subspan(kOwnerSize));
   }
   return names;
+}
+
+Bytes NameOfSigner(std::string_view variable, ByteView data) {
+  const SignerNames names = NamesOfSigner(data);
+  const ByteView entry = data.size() > kOwnerSize ? data.subspan(kOwnerSize) : ByteView{};
+  // An entry of db of a digest's size is a digest; shim alone logs a certificate as it is.
+  for (const HashAlgorithm bank : {HashAlgorithm::kSha1, HashAlgorithm::kSha256,
+                                   HashAlgorithm::kSha384, HashAlgorithm::kSha512}) {
+    if (entry.size() == DigestSize(bank)) return ToBytes(entry);
+  }
+  return variable == "Shim" || entry.empty() ? names.bare : names.certificate;
 }
 
 void JudgeSecureBoot(const SecureBootRule& rule, const measure::EventLog& log, HashAlgorithm bank,

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <string_view>
+
 #include "attest/policy.h"
 #include "attest/reason.h"
 #include "base/bytes.h"
@@ -22,6 +24,10 @@ struct SignerNames {
   Bytes bare;         // SHA-256 of all of it
 };
 SignerNames NamesOfSigner(ByteView data);
+
+// The one of them, or the digest behind the owner, that a policy is to list.
+//   variable: the event's, such as "db".
+Bytes NameOfSigner(std::string_view variable, ByteView data);
 
 // Judges PCR 7, of which the log is proven.
 void JudgeSecureBoot(const SecureBootRule& rule, const measure::EventLog& log, HashAlgorithm bank,

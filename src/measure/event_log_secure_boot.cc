@@ -35,6 +35,25 @@ constexpr std::array kVariables = {
     PolicyVariable{"dbx", firmware::kSecurityDatabaseGuid, &LoggedSecureBootPolicy::dbx},
 };
 
+struct OtherVariable {
+  std::string_view name;
+  const Guid& vendor;
+};
+// What firmware may measure besides (PFP 3.3.4.8); none of them lets anything start.
+constexpr std::array kOtherVariables = {
+    OtherVariable{"dbt", firmware::kSecurityDatabaseGuid},
+    OtherVariable{"dbr", firmware::kSecurityDatabaseGuid},
+    OtherVariable{"SetupMode", firmware::kGlobalVariableGuid},
+    OtherVariable{"AuditMode", firmware::kGlobalVariableGuid},
+    OtherVariable{"DeployedMode", firmware::kGlobalVariableGuid},
+};
+
+bool IsOther(const VariableEvent& variable) {
+  return std::ranges::any_of(kOtherVariables, [&](const OtherVariable& each) {
+    return each.name == variable.name && each.vendor == variable.vendor;
+  });
+}
+
 class PolicyReader {
  public:
   PolicyReader(const EventLog& log, HashAlgorithm bank) : log_(log), hasher_(bank) {}
@@ -106,14 +125,19 @@ class PolicyReader {
     const auto known = std::ranges::find_if(kVariables, [&](const PolicyVariable& each) {
       return each.name == variable->name && each.vendor == variable->vendor;
     });
+    const bool covered = CheckContent(log_, event, hasher_) == ContentCheck::kMatches;
     if (known == kVariables.end()) {
-      return;  // dbt, dbr, AuditMode, a vendor's own, shim's: they decide nothing here
+      // The type is not part of what was hashed: what is not the firmware's policy may be the use
+      // of a key under another label.
+      if (!covered || out_.separator || !IsOther(*variable)) {
+        AddAuthority(number, *variable, covered);
+      }
+      return;
     }
     const auto position = static_cast<size_t>(known - kVariables.begin());
     const bool repeated = seen_[position];
     CheckPlace(number, position);
     seen_[position] = true;
-    const bool covered = CheckContent(log_, event, hasher_) == ContentCheck::kMatches;
     if (!covered) {
       Problem(
           fmt::format("event {}: the digest is not that of the logged {}", number, known->name));
@@ -173,17 +197,19 @@ class PolicyReader {
       Problem(fmt::format("event {}: {}", number, variable.error().message()));
       return;
     }
-    LoggedAuthority authority{
-        .event = number,
-        .variable = variable->name,
-        .vendor = variable->vendor,
-        .before_separator = !out_.separator,
-        .covered = CheckContent(log_, event, hasher_) == ContentCheck::kMatches,
-        .description = DescribeAuthority(*variable)};
-    if (!authority.covered) {
+    AddAuthority(number, *variable, CheckContent(log_, event, hasher_) == ContentCheck::kMatches);
+  }
+
+  void AddAuthority(size_t number, const VariableEvent& variable, bool covered) {
+    if (!covered) {
       Problem(DescribeMismatch(log_, {.event = number, .bank = hasher_.bank()}));
     }
-    out_.authorities.push_back(std::move(authority));
+    out_.authorities.push_back({.event = number,
+                                .variable = variable.name,
+                                .vendor = variable.vendor,
+                                .before_separator = !out_.separator,
+                                .covered = covered,
+                                .description = DescribeAuthority(variable)});
   }
 
   // EFI_SIGNATURE_DATA, a bare certificate (shim's "Shim"), or text (SbatLevel).

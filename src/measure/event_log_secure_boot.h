@@ -24,7 +24,9 @@ enum class LoggedSecureBoot {
 // "on", "off", "empty variable", "not measured", "unreadable".
 std::string_view LoggedSecureBootName(LoggedSecureBoot state);
 
-// A key or digest that let something start, or shim's level: EV_EFI_VARIABLE_AUTHORITY.
+// A key or digest that let something start, or shim's level: EV_EFI_VARIABLE_AUTHORITY. So is, as
+// the type proves nothing, every other variable that is not the firmware's policy: of an unknown
+// name, measured after the separator, or not what was hashed.
 struct LoggedAuthority {
   size_t event = 0;
   std::string variable;  // where it was found: "db", "MokListRT", "Shim", "SbatLevel"

@@ -204,6 +204,41 @@ TEST(LoggedSecureBoot, AuthorityThatWasNotHashedIsMarked) {
   EXPECT_THAT(policy.problems, Contains(HasSubstr("one byte too many")));
 }
 
+TEST(LoggedSecureBoot, AuthorityThatIsLabelledAsConfigurationIsOneAllTheSame) {
+  EventLogBuilder log = MakeLog();
+  log.AddVariable(7, "MokListRT", firmware::kShimLockGuid, Bytes(56));
+  const auto policy = Read(log);
+  ASSERT_EQ(policy.authorities.size(), 2U);
+  EXPECT_EQ(policy.authorities[1].variable, "MokListRT");
+  EXPECT_TRUE(policy.authorities[1].covered);
+}
+
+TEST(LoggedSecureBoot, UnknownVariableBeforeTheSeparatorIsAnAuthority) {
+  EventLogBuilder log({kBank});
+  log.AddVariable(7, "dbt", firmware::kShimLockGuid, Bytes(56));
+  EXPECT_EQ(Read(log).authorities.size(), 1U);
+}
+
+TEST(LoggedSecureBoot, OtherVariableOfTheFirmwareIsNone) {
+  EventLogBuilder log({kBank});
+  log.AddVariable(7, "dbt", kSecurityDatabaseGuid, {});
+  log.AddVariable(7, "AuditMode", kGlobalVariableGuid, Value(0));
+  EXPECT_THAT(Read(log).authorities, IsEmpty());
+}
+
+TEST(LoggedSecureBoot, OtherVariableAfterTheSeparatorIsAnAuthority) {
+  EventLogBuilder log = MakeLog();
+  log.AddVariable(7, "AuditMode", kGlobalVariableGuid, Value(0));
+  EXPECT_EQ(Read(log).authorities.size(), 2U);
+}
+
+TEST(LoggedSecureBoot, OtherVariableThatWasNotHashedIsNoticed) {
+  EventLogBuilder log({kBank});
+  log.Add(7, EventType::kVariableDriverConfig, EncodeVariableData("dbt", kSecurityDatabaseGuid, {}),
+          AsBytes("UEFI Debug Mode"));
+  EXPECT_THAT(Read(log).problems, Contains(HasSubstr("not that of what it says")));
+}
+
 TEST(LoggedSecureBoot, OnWithoutUseOfAKeyIsNoticed) {
   EventLogBuilder log({kBank});
   log.AddVariable(7, "SecureBoot", kGlobalVariableGuid, Value(1));
