@@ -235,12 +235,12 @@ class Learner {
       return false;
     }
     const measure::IplEvent ipl = measure::ParseIplEvent(event.data);
-    const bool module = AsText(event.data).starts_with("module_cmdline");
-    if (ipl.kind == measure::IplKind::kGrubCommand || module) {
+    const GrubText kind = KindOfGrubText(event);
+    if (kind == GrubText::kCommand) {
       rule.commands = BootCommands::kAny;
       return true;
     }
-    if (ipl.kind == measure::IplKind::kCommandLine ||
+    if (kind == GrubText::kCommandLine ||
         (ipl.kind == measure::IplKind::kUtf16Text && event.index == 12)) {
       rule.command_lines = CommandLines::kChecked;
       lines_.push_back(ipl.text);

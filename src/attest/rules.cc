@@ -36,7 +36,6 @@ constexpr std::array<std::string_view, 5> kAttempts = {
     "Calling EFI Application from Boot Option", "Returning from EFI Application from Boot Option",
     "Exit Boot Services Invocation", "Exit Boot Services Returned with Failure",
     "Exit Boot Services Returned with Success"};
-constexpr std::string_view kModuleCommandLine = "module_cmdline";
 
 bool Same(ByteView a, ByteView b) { return std::ranges::equal(a, b); }
 
@@ -136,6 +135,7 @@ class EventsJudge {
         lines_.push_back(*line);
       }
     }
+    JudgeLinuxCommands();
     if (checked && lines_.empty() && load_options_.empty()) {
       reasons_.Add({.id = ReasonId::kCommandLineNotMeasured,
                     .fix = "boot by GRUB (PCR 8), systemd-stub (PCR 12) or the kernel's own stub "
@@ -157,7 +157,7 @@ class EventsJudge {
         event.type == EventType::kBootServicesApplication) {
       return;
     }
-    if (IsAcceptedCommand(rule, event)) return;
+    if (IsAcceptedCommand(pcr, rule, number, event)) return;
     Refuse(pcr, number, event, digest);
   }
 
@@ -169,11 +169,10 @@ class EventsJudge {
       load_options_.emplace_back(pcr, number);
       return true;
     }
-    if (event.type != EventType::kIpl || AsText(event.data).starts_with(kModuleCommandLine)) {
-      return false;
-    }
+    if (event.type != EventType::kIpl) return false;
     measure::IplEvent ipl = measure::ParseIplEvent(event.data);
-    if (ipl.kind != measure::IplKind::kCommandLine && ipl.kind != measure::IplKind::kUtf16Text) {
+    if (ipl.kind != measure::IplKind::kUtf16Text &&
+        KindOfGrubText(event) != GrubText::kCommandLine) {
       return false;
     }
     if (measure::CheckContent(log_, event, hasher_) != ContentCheck::kMatches) return false;
@@ -182,15 +181,34 @@ class EventsJudge {
     return true;
   }
 
-  bool IsAcceptedCommand(const EventsRule& rule, const LoggedEvent& event) {
+  bool IsAcceptedCommand(uint32_t pcr, const EventsRule& rule, size_t number,
+                         const LoggedEvent& event) {
     if (rule.commands == BootCommands::kRefused || event.type != EventType::kIpl) return false;
+    const GrubText kind = KindOfGrubText(event);
+    if (kind == GrubText::kNone ||
+        measure::CheckContent(log_, event, hasher_) != ContentCheck::kMatches) {
+      return false;
+    }
     const measure::IplEvent ipl = measure::ParseIplEvent(event.data);
-    const bool module = ipl.kind == measure::IplKind::kCommandLine &&
-                        AsText(event.data).starts_with(kModuleCommandLine);
-    if (ipl.kind != measure::IplKind::kGrubCommand && !module) return false;
-    if (measure::CheckContent(log_, event, hasher_) != ContentCheck::kMatches) return false;
-    return rule.commands == BootCommands::kAny ||
-           std::ranges::binary_search(rule.command_list, ipl.text);
+    if (rule.commands == BootCommands::kListed) {
+      return std::ranges::binary_search(rule.command_list, ipl.text);
+    }
+    if (kind != GrubText::kCommand) return false;
+    const std::string_view line = LineOfLinuxCommand(ipl.text);
+    if (rule.command_lines == CommandLines::kChecked && !line.empty()) {
+      linux_commands_.emplace_back(MeasuredAt{.pcr = pcr, .event = number}, std::string(line));
+    }
+    return true;
+  }
+
+  // GRUB measures a kernel's line twice, in its command and as such. A line that is only in the
+  // command was hidden under another name: as a command, which a relative file's name allows.
+  void JudgeLinuxCommands() {
+    for (const auto& [at, line] : linux_commands_) {
+      const bool judged = std::ranges::any_of(
+          lines_, [&](const std::string& each) { return WithoutGrubQuotes(each) == line; });
+      if (!judged) JudgeCommandLine(policy_.command_line, line, at, reasons_);
+    }
   }
 
   static ReasonId RefusalOf(uint32_t pcr, const LoggedEvent& event) {
@@ -241,6 +259,7 @@ class EventsJudge {
   std::vector<Bytes> attempts_;
   std::vector<std::string> lines_;
   std::vector<std::pair<uint32_t, size_t>> load_options_;
+  std::vector<std::pair<MeasuredAt, std::string>> linux_commands_;
 };
 
 void JudgeGolden(uint32_t pcr, const GoldenRule& rule, const PcrBanks& quoted, Reasons& reasons) {

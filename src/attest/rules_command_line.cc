@@ -5,11 +5,16 @@
 #include <array>
 
 #include "base/text.h"
+#include "measure/event_data.h"
 
 namespace vallum::attest {
 namespace {
 
 constexpr std::string_view kBootImage = "BOOT_IMAGE=";
+constexpr std::string_view kModuleCommandLine = "module_cmdline";
+constexpr std::array<std::string_view, 3> kLinuxCommands = {"linux", "linux16", "linuxefi"};
+
+bool IsFile(std::string_view text) { return text.starts_with('/') || text.starts_with('('); }
 
 char Folded(char c) { return c == '-' ? '_' : c; }
 
@@ -96,9 +101,43 @@ std::vector<std::string> KernelArguments(std::string_view line) {
     }
   }
   finish();
-  if (!out.empty() &&
-      (out[0].starts_with('/') || out[0].starts_with('(') || out[0].starts_with(kBootImage))) {
+  if (!out.empty() && (IsFile(out[0]) || out[0].starts_with(kBootImage))) {
     out.erase(out.begin());
+  }
+  return out;
+}
+
+GrubText KindOfGrubText(const measure::LoggedEvent& event) {
+  const measure::IplEvent ipl = measure::ParseIplEvent(event.data);
+  const bool line = ipl.kind == measure::IplKind::kCommandLine;
+  if (!line && ipl.kind != measure::IplKind::kGrubCommand) return GrubText::kNone;
+  const std::string_view text = ipl.text;
+  if (IsFile(text) || (line && !AsText(event.data).starts_with(kModuleCommandLine))) {
+    return GrubText::kCommandLine;
+  }
+  return text.substr(0, text.find(' ')) == "chainloader" ? GrubText::kChainloader
+                                                         : GrubText::kCommand;
+}
+
+std::string_view LineOfLinuxCommand(std::string_view command) {
+  const size_t space = command.find(' ');
+  if (space == std::string_view::npos ||
+      std::ranges::find(kLinuxCommands, command.substr(0, space)) == kLinuxCommands.end()) {
+    return {};
+  }
+  return command.substr(space + 1);
+}
+
+std::string WithoutGrubQuotes(std::string_view line) {
+  std::string out;
+  for (size_t i = 0; i < line.size(); ++i) {
+    const bool escape = line[i] == '\\' && i + 1 < line.size() &&
+                        std::string_view("\\'\"").find(line[i + 1]) != std::string_view::npos;
+    if (escape) {
+      out += line[++i];
+    } else if (line[i] != '"') {
+      out += line[i];
+    }
   }
   return out;
 }

@@ -12,6 +12,7 @@
 #include "attest/reason.h"
 #include "base/bytes.h"
 #include "measure/bank_hasher.h"
+#include "measure/event_log.h"
 
 namespace vallum::attest {
 
@@ -19,6 +20,25 @@ namespace vallum::attest {
 // quotes. The kernel's own path, or GRUB's BOOT_IMAGE, is no argument if it comes first.
 // Source: Linux lib/cmdline.c, next_arg.
 std::vector<std::string> KernelArguments(std::string_view line);
+
+// What GRUB measured with a text. The prefix in the log is not hashed, so that it alone decides
+// nothing: a text that begins with a file is a kernel's line, whatever it is called.
+enum class GrubText {
+  kNone,         // no text of GRUB, or not known to be
+  kCommandLine,  // "/vmlinuz ro", "(hd0,gpt2)/vmlinuz ro"
+  kCommand,      // also a module's command line
+  kChainloader,  // starts a program with a command line that is measured nowhere else
+};
+//   event: of EV_IPL; whether its digest is of its data is not looked at.
+GrubText KindOfGrubText(const measure::LoggedEvent& event);
+
+// The command line in GRUB's command that loads Linux: "/vmlinuz ro" of "linux /vmlinuz ro"; the
+// quotes that GRUB gives to the kernel are lost. "" if it is another command.
+std::string_view LineOfLinuxCommand(std::string_view command);
+
+// A kernel's command line without the quotes and escapes that GRUB adds.
+// Source: GRUB grub-core/lib/cmdline.c, grub_create_loader_cmdline.
+std::string WithoutGrubQuotes(std::string_view line);
 
 // Whether an argument is what a rule names: "name" any value of it, "name=value" that one. '-' and
 // '_' are the same in names (Linux kernel/params.c, parameq).

@@ -158,6 +158,47 @@ TEST(Rules, CommandsMustBeListedWhereTheListCounts) {
       Ids{ReasonId::kCommandNotAccepted});
 }
 
+EventLogBuilder WithText(std::string_view prefix, std::string_view text) {
+  EventLogBuilder log = MakeValidLog();
+  log.Add(8, EventType::kIpl, AsBytes(std::string(prefix) + std::string(text)), AsBytes(text));
+  return log;
+}
+
+TEST(Rules, KernelsLineIsJudgedWhateverItIsCalled) {
+  for (const char* prefix : {"grub_cmd: ", "module_cmdline: ", "kernel_cmdline: "}) {
+    for (const char* text :
+         {"/v lockdown=integrity init=/bin/sh", "(hd0)/v lockdown=integrity init=/bin/sh"}) {
+      EXPECT_EQ(Judge(WithText(prefix, text), MakeValidPolicy()).ids,
+                Ids{ReasonId::kArgumentNotAllowed})
+          << prefix << text;
+    }
+  }
+}
+
+TEST(Rules, KernelsLineThatIsCalledACommandIsRefusedWhereLinesAre) {
+  const std::string text = With(With(MakeValidPolicy(), "command-lines = \"checked\"\n", ""),
+                                "[command-line]\nrequired = [\"lockdown=integrity\"]\nallowed = "
+                                "[\"root\", \"ro\"]\n",
+                                "");
+  EventLogBuilder log({kBank});
+  log.AddText(0, EventType::kPostCode, "firmware").AddSeparator(0);
+  log.Add(4, EventType::kBootServicesApplication, Bytes(32), AsBytes("shim")).AddSeparator(4);
+  log.Add(8, EventType::kIpl, AsBytes("grub_cmd: /v ro"), AsBytes("/v ro"));
+  EXPECT_EQ(Judge(log, text).ids, Ids{ReasonId::kCommandNotAccepted});
+}
+
+TEST(Rules, LineThatOnlyTheLinuxCommandShowsIsJudged) {
+  EXPECT_EQ(
+      Judge(WithText("grub_cmd: ", "linux echo lockdown=integrity init=/bin/sh"), MakeValidPolicy())
+          .ids,
+      (Ids{ReasonId::kArgumentNotAllowed, ReasonId::kArgumentNotAllowed}));
+}
+
+TEST(Rules, ChainloaderIsNotAmongAnyCommands) {
+  EXPECT_EQ(Judge(WithText("grub_cmd: ", "chainloader /v.efi init=/bin/sh"), MakeValidPolicy()).ids,
+            Ids{ReasonId::kCommandNotAccepted});
+}
+
 TEST(Rules, CommandLineIsJudgedByItsArguments) {
   const std::string text = MakeValidPolicy();
   EXPECT_EQ(Judge(MakeValidLog(), With(text, "lockdown=integrity", "ima_appraise=enforce")).ids,
@@ -276,6 +317,10 @@ TEST(CommandLine, IsPartedAsTheKernelDoes) {
   EXPECT_EQ(KernelArguments("(hd0,gpt2)/v ro"), std::vector<std::string>{"ro"});
   EXPECT_EQ(KernelArguments("ro BOOT_IMAGE=/v"), (std::vector<std::string>{"ro", "BOOT_IMAGE=/v"}));
   EXPECT_TRUE(KernelArguments("").empty());
+}
+
+TEST(CommandLine, QuotesOfGrubAreTakenAway) {
+  EXPECT_EQ(WithoutGrubQuotes(R"(/v "a=b \'c" d=\\e)"), R"(/v a=b 'c d=\e)");
 }
 
 TEST(CommandLine, NamesAreComparedAsTheKernelDoes) {
