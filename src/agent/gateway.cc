@@ -25,8 +25,9 @@ grpc::ChannelArguments ChannelSettings() {
   settings.SetInt(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 0);
   // Session paces attempts itself (ReconnectDelay); the channel must not add its two minutes.
   settings.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 200);
-  settings.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 200);
   settings.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 2000);
+  // Despite its name: how long an attempt, with its TLS handshake, may take.
+  settings.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 20'000);
   // Desired state of a whole host arrives in one message.
   settings.SetMaxReceiveMessageSize(64 << 20);
   // The controller is named by the operator; a proxy from the environment has no business here.
