@@ -7,6 +7,7 @@
 #include "attest/policy.h"
 #include "attest/policy_document.h"
 #include "attest/policy_facts.h"
+#include "attest/rules_command_line.h"
 #include "base/text.h"
 #include "base/units.h"
 #include "firmware/signature_list.h"
@@ -208,6 +209,10 @@ Result<void> ParseCommandLine(const PolicyTable& root, AttestationPolicy& policy
     RETURN_IF_ERROR(table.AllowOnly({"exact"}));
     ASSIGN_OR_RETURN(rule.exact, table.Texts("exact"));
     if (rule.exact.empty()) return table.Wrong("exact", "is empty: nothing could ever match");
+    for (const std::string& line : rule.exact) {
+      const std::string fault = CommandLineFault(line);
+      if (!fault.empty()) return table.Wrong("exact", "has a line that never matches: " + fault);
+    }
     return Ok();
   }
   RETURN_IF_ERROR(table.AllowOnly({"required", "forbidden", "allowed", "other-arguments"}));

@@ -119,6 +119,7 @@ class EventsJudge {
 
   // To be called after all PCRs were judged.
   std::vector<std::string> Finish(bool checked) && {
+    JudgeLinuxCommands();
     std::vector<std::string> candidates = lines_;
     if (!facts_.command_line.empty()) candidates.push_back(facts_.command_line);
     for (const auto& [pcr, number] : load_options_) {
@@ -135,7 +136,6 @@ class EventsJudge {
         lines_.push_back(*line);
       }
     }
-    JudgeLinuxCommands();
     if (checked && lines_.empty() && load_options_.empty()) {
       reasons_.Add({.id = ReasonId::kCommandLineNotMeasured,
                     .fix = "boot by GRUB (PCR 8), systemd-stub (PCR 12) or the kernel's own stub "
@@ -204,10 +204,16 @@ class EventsJudge {
   // GRUB measures a kernel's line twice, in its command and as such. A line that is only in the
   // command was hidden under another name: as a command, which a relative file's name allows.
   void JudgeLinuxCommands() {
+    std::vector<std::string> judged;
+    judged.reserve(lines_.size());
+    for (const std::string& line : lines_) judged.push_back(WithoutGrubQuotes(line));
     for (const auto& [at, line] : linux_commands_) {
-      const bool judged = std::ranges::any_of(
-          lines_, [&](const std::string& each) { return WithoutGrubQuotes(each) == line; });
-      if (!judged) JudgeCommandLine(policy_.command_line, line, at, reasons_);
+      const auto its = std::ranges::find(judged, line);
+      if (its == judged.end()) {
+        JudgeCommandLine(policy_.command_line, line, at, reasons_);
+      } else {
+        judged.erase(its);
+      }
     }
   }
 

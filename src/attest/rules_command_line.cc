@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <array>
+#include <utility>
 
 #include "base/text.h"
 #include "measure/event_data.h"
@@ -15,6 +16,46 @@ constexpr std::string_view kModuleCommandLine = "module_cmdline";
 constexpr std::array<std::string_view, 3> kLinuxCommands = {"linux", "linux16", "linuxefi"};
 
 bool IsFile(std::string_view text) { return text.starts_with('/') || text.starts_with('('); }
+
+// COMMAND_LINE_SIZE less the closing zero and what GRUB puts before the line.
+constexpr size_t kMaxLine = 2047 - kBootImage.size();
+// What the kernel's isspace() knows: Latin-1's 0xA0, too.
+constexpr std::string_view kSpaces = " \t\n\v\f\r\xa0";
+
+// The words as they are written.
+std::vector<std::string_view> Words(std::string_view line) {
+  std::vector<std::string_view> out;
+  line = line.substr(0, line.find('\0'));
+  bool quoted = false;
+  size_t begin = 0;
+  for (size_t i = 0; i <= line.size(); ++i) {
+    const bool end = i == line.size() || (!quoted && kSpaces.find(line[i]) != kSpaces.npos);
+    if (end && i > begin) out.push_back(line.substr(begin, i - begin));
+    if (end) begin = i + 1;
+    if (i < line.size() && line[i] == '"') quoted = !quoted;
+  }
+  return out;
+}
+
+// As next_arg takes quotes away: at the beginning and the end of the word, or of the value.
+std::string Unquoted(std::string_view word) {
+  const bool whole = word.starts_with('"');
+  if (whole) word.remove_prefix(1);
+  std::string out(word);
+  const size_t value = word.find('=', 1) + 1;
+  const bool quoted = value > 0 && word.substr(value).starts_with('"');
+  if ((whole || quoted) && out.ends_with('"')) out.pop_back();
+  if (quoted && out.size() > value) out.erase(value, 1);
+  return out;
+}
+
+// Whether quotes are around the word, around its value, or absent.
+bool IsPlainlyQuoted(std::string_view word) {
+  const size_t first = word.find('"');
+  if (first == std::string_view::npos) return true;
+  const bool begins = first == 0 || (word.find('=') + 1 == first && first > 1);
+  return begins && word.find('"', first + 1) == word.size() - 1;
+}
 
 char Folded(char c) { return c == '-' ? '_' : c; }
 
@@ -85,26 +126,31 @@ Bytes Utf16(std::string_view text) {
 
 std::vector<std::string> KernelArguments(std::string_view line) {
   std::vector<std::string> out;
-  std::string word;
-  bool quoted = false;
-  const auto finish = [&] {
-    if (!word.empty()) out.push_back(std::move(word));
-    word.clear();
-  };
-  for (const char c : line) {
-    if (c == '\0') break;
-    if (c == '"') quoted = !quoted;
-    if (!quoted && (c == ' ' || c == '\t' || c == '\n' || c == '\r')) {
-      finish();
-    } else if (c != '"') {
-      word += c;
-    }
-  }
-  finish();
-  if (!out.empty() && (IsFile(out[0]) || out[0].starts_with(kBootImage))) {
-    out.erase(out.begin());
+  const std::vector<std::string_view> words = Words(line);
+  for (const std::string_view word : words) {
+    const bool first = word.data() == words.front().data();
+    if (!first || !(IsFile(word) || word.starts_with(kBootImage))) out.push_back(Unquoted(word));
   }
   return out;
+}
+
+std::string CommandLineFault(std::string_view line) {
+  line = line.substr(0, line.find('\0'));
+  line = line.substr(0, line.find_last_not_of("\r\n") + 1);
+  if (line.size() > kMaxLine) {
+    return "it has " + std::to_string(line.size()) + " bytes; the kernel keeps no more than " +
+           std::to_string(kMaxLine) + " and GRUB's BOOT_IMAGE=";
+  }
+  if (!std::ranges::all_of(line, [](char c) { return c >= 0x20 && c <= 0x7e; })) {
+    return "it has a byte that is no printable ASCII";
+  }
+  for (const std::string_view word : Words(line)) {
+    if (Unquoted(word) == "--") return "it has the word --, behind which the kernel reads nothing";
+    if (!IsPlainlyQuoted(word)) {
+      return "it has a quote that neither begins nor ends a word or a value: " + std::string(word);
+    }
+  }
+  return {};
 }
 
 GrubText KindOfGrubText(const measure::LoggedEvent& event) {
@@ -152,6 +198,14 @@ bool IsArgument(std::string_view argument, std::string_view rule) {
 
 void JudgeCommandLine(const CommandLineRule& rule, std::string_view line, MeasuredAt at,
                       Reasons& reasons) {
+  if (std::string fault = CommandLineFault(line); !fault.empty()) {
+    Reason reason = Make(ReasonId::kCommandLineNotAccepted, at, line);
+    reason.expected = "a line that all read alike";
+    reason.actual = std::move(fault);
+    reason.fix = "write the line plainly in the host's boot loader";
+    reasons.Add(std::move(reason));
+    return;
+  }
   const std::vector<std::string> arguments = KernelArguments(line);
   if (!rule.exact.empty()) {
     JudgeExact(rule, arguments, line, at, reasons);

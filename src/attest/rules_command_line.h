@@ -17,9 +17,18 @@
 namespace vallum::attest {
 
 // The arguments of a kernel's command line as the kernel parts them: at spaces outside of double
-// quotes. The kernel's own path, or GRUB's BOOT_IMAGE, is no argument if it comes first.
+// quotes, which go if they begin or end a word or a value. The kernel's own path, or GRUB's
+// BOOT_IMAGE, is no argument if it comes first. What follows a zero is not looked at.
 // Source: Linux lib/cmdline.c, next_arg.
 std::vector<std::string> KernelArguments(std::string_view line);
+
+// Why kernel, EFI stub and loader could disagree on what the line's arguments are, so that it is
+// not to be judged by them: a byte other than 0x20 to 0x7E (but for line ends at its end), a length
+// beyond what the kernel keeps, the word "--", which ends the kernel's part, or a quote within a
+// word or without its pair. "" if they cannot.
+// Source: Linux lib/cmdline.c (next_arg), kernel/params.c (parse_args), x86's COMMAND_LINE_SIZE,
+// drivers/firmware/efi/libstub/efi-stub-helper.c (efi_convert_cmdline).
+std::string CommandLineFault(std::string_view line);
 
 // What GRUB measured with a text. The prefix in the log is not hashed, so that it alone decides
 // nothing: a text that begins with a file is a kernel's line, whatever it is called.

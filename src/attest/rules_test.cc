@@ -323,6 +323,64 @@ TEST(CommandLine, QuotesOfGrubAreTakenAway) {
   EXPECT_EQ(WithoutGrubQuotes(R"(/v "a=b \'c" d=\\e)"), R"(/v a=b 'c d=\e)");
 }
 
+TEST(CommandLine, QuotesGoOnlyWhereAWordOrValueBeginsOrEnds) {
+  EXPECT_EQ(KernelArguments(R"(/v "a b" c="d e" "f=g h")"),
+            (std::vector<std::string>{"a b", "c=d e", "f=g h"}));
+  EXPECT_EQ(KernelArguments(R"(/v init="/bin/sh" i"n"it=x)"),
+            (std::vector<std::string>{"init=/bin/sh", R"(i"n"it=x)"}));
+}
+
+TEST(CommandLine, KernelsSpacesPartWords) {
+  EXPECT_EQ(KernelArguments("a\vinit=x\fb\xa0"
+                            "c"),
+            (std::vector<std::string>{"a", "init=x", "b", "c"}));
+}
+
+TEST(CommandLine, QuotedFileNameSwallowsNoArguments) {
+  EXPECT_EQ(KernelArguments(R"("/v init=/bin/sh" ro)"),
+            (std::vector<std::string>{"/v init=/bin/sh", "ro"}));
+}
+
+TEST(CommandLine, PlainLineHasNoFault) {
+  for (const char* line : {"/v ro", "", R"(/v "a b" c="d e")", "/v ro\n", "/v ---"}) {
+    EXPECT_EQ(CommandLineFault(line), "") << line;
+  }
+  EXPECT_EQ(CommandLineFault(std::string(2036, 'a')), "");
+}
+
+std::vector<ReasonId> JudgeLine(std::string_view line) {
+  Reasons reasons;
+  CommandLineRule rule;
+  rule.forbidden = {"init"};
+  rule.other_arguments = OtherArguments::kAccepted;
+  JudgeCommandLine(rule, line, {}, reasons);
+  std::vector<ReasonId> out;
+  for (const Reason& each : std::move(reasons).TakeReasons()) out.push_back(each.id);
+  return out;
+}
+
+TEST(CommandLine, ByteThatIsNotPrintableIsRefused) {
+  for (const char* line : {"/v a\vb", "/v a\nb", "/v a\xa0", "/v a\tb", "/v \x7f"}) {
+    EXPECT_EQ(JudgeLine(line), Ids{ReasonId::kCommandLineNotAccepted}) << line;
+  }
+}
+
+TEST(CommandLine, LineThatTheKernelCutsIsRefused) {
+  EXPECT_EQ(JudgeLine(std::string(2037, 'a')), Ids{ReasonId::kCommandLineNotAccepted});
+}
+
+TEST(CommandLine, LineThatEndsTheKernelsPartIsRefused) {
+  EXPECT_EQ(JudgeLine("/v -- ro"), Ids{ReasonId::kCommandLineNotAccepted});
+  EXPECT_EQ(JudgeLine(R"(/v "--" ro)"), Ids{ReasonId::kCommandLineNotAccepted});
+}
+
+TEST(CommandLine, QuoteWithinAWordIsRefused) {
+  for (const char* line : {R"(/v" ro")", R"(/v a"b c"d)", R"(/v a="b)", R"(/v a="b"c)",
+                           R"(/v "a="b c"")", R"(/v =")"}) {
+    EXPECT_EQ(JudgeLine(line), Ids{ReasonId::kCommandLineNotAccepted}) << line;
+  }
+}
+
 TEST(CommandLine, NamesAreComparedAsTheKernelDoes) {
   EXPECT_TRUE(IsArgument("intel-iommu=on", "intel_iommu=on"));
   EXPECT_TRUE(IsArgument("init=/bin/sh", "init"));
