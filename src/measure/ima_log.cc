@@ -357,7 +357,8 @@ class ImaLogParser {
         std::ranges::count(kHashSizes, entry.template_hash.size()) == 1) {
       out_.template_hash_size_ = entry.template_hash.size();
     }
-    if (entry.template_hash.size() != out_.template_hash_size_) {
+    // Nothing is as long as no hash, and as zero as a violation.
+    if (entry.template_hash.empty() || entry.template_hash.size() != out_.template_hash_size_) {
       return Corrupt(fmt::format("a template hash of {} bytes", entry.template_hash.size()));
     }
     ASSIGN_OR_RETURN(entry.format, FormatOf(text.format));

@@ -331,6 +331,10 @@ TEST(ImaLog, TextThatIsNoLogIsRefused) {
   }
 }
 
+TEST(ImaLog, TextWithoutATemplateHashIsRefused) {
+  EXPECT_FALSE(ParseText("10 " + GoodLine().substr(GoodLine().find(" ima"))).has_value());
+}
+
 TEST(ImaLog, EachWrongHexadecimalDigitIsRefused) {
   for (int c = 0; c < 256; ++c) {
     const char digit = static_cast<char>(c);
