@@ -100,6 +100,7 @@ class EkTrust {
  public:
   EkTrust(std::vector<TpmCertificate> roots, std::vector<TpmCertificate> intermediates);
 
+  const std::vector<TpmCertificate>& roots() const { return roots_; }
   const std::vector<TpmCertificate>& intermediates() const { return intermediates_; }
   x509_store_st* get() const { return store_.get(); }
 

@@ -71,6 +71,11 @@ class ChainVerifier {
     CheckUse(role);
     return std::move(verdict_);
   }
+  EkCertificateVerdict VerifyWhateverItsUse(Sha1Policy sha1) {
+    CheckChain(sha1);
+    CheckKey();
+    return std::move(verdict_);
+  }
 
  private:
   void Reject(EkCertificateReason reason, std::string what, std::string expected,
@@ -283,6 +288,12 @@ EkCertificateVerdict VerifyEkCertificate(const TpmCertificate& certificate, cons
          certificate.key()->Describe() + ", another"});
   }
   return verdict;
+}
+
+EkCertificateVerdict VerifyIssuerCertificate(const TpmCertificate& certificate,
+                                             const EkTrust& trust, TpmCertificate::Time now,
+                                             Sha1Policy sha1) {
+  return ChainVerifier(certificate, trust, now).VerifyWhateverItsUse(sha1);
 }
 
 }  // namespace vallum::attest

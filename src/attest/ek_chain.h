@@ -66,4 +66,10 @@ EkCertificateVerdict VerifyEkCertificate(const TpmCertificate& certificate, cons
                                          const EkTrust& trust, TpmCertificate::Time now,
                                          Sha1Policy sha1);
 
+// Verifies the certificate of somebody who signs other things, by chain, validity and key alone:
+// what it may be used for is for whoever calls to say. Inputs, source and threads: as above.
+EkCertificateVerdict VerifyIssuerCertificate(const TpmCertificate& certificate,
+                                             const EkTrust& trust, TpmCertificate::Time now,
+                                             Sha1Policy sha1);
+
 }  // namespace vallum::attest
