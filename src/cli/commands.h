@@ -37,6 +37,7 @@ void AddTpmAuthorityCommands(CLI::App* group, Tool* tool);
 void AddAllowListCommands(CLI::App* group, Tool* tool);
 void AddEventLogCommands(CLI::App* app, Tool* tool);
 void AddAttestCommands(CLI::App* app, Tool* tool);
+void AddPlatformCertificateCommand(CLI::App* group, Tool* tool);  // attest platform-certificate
 void AddContextCommands(CLI::App* app, Tool* tool);
 void AddScheduleCommands(CLI::App* app, Tool* tool);
 void AddConsoleCommand(CLI::App* app, Tool* tool);

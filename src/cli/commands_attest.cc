@@ -277,6 +277,7 @@ void AddAttestCommands(CLI::App* app, Tool* tool) {
   command->add_option("--ima-list-out", learn->ima_list_out,
                       "Where the allow list of the measured files goes");
   command->callback([=] { tool->action = [=] { return Learn(tool, *learn); }; });
+  AddPlatformCertificateCommand(group, tool);
 }
 
 }  // namespace vallum::cli
