@@ -10,15 +10,15 @@ import subprocess
 import harness
 from guest_disk import Disk, run
 
-# Behind the ESP: where the guest keeps the agent's identity over reboots.
+# Behind the ESP: where the guest keeps the agent's state over reboots, as an archive.
 STATE_MIB = 100
-SIZE_MIB = 110
+SIZE_MIB = 120
 QEMU = pathlib.Path("/usr/bin/qemu-system-x86_64")
 
 INIT = """#!/bin/busybox sh
 /bin/busybox --install -s /bin
 export PATH=/bin:/host/bin
-mkdir -p /proc /sys /dev /run /tmp /state /etc
+mkdir -p /proc /sys /dev /run /tmp /state /etc; chmod 755 /  # QEMU runs as a user of its own
 mount -t proc proc /proc; mount -t sysfs sys /sys; mount -t devtmpfs dev /dev
 exec </dev/console >/dev/console 2>&1
 for module in $(cat /modules.order); do insmod "$module" 2>/dev/null; done
@@ -30,12 +30,12 @@ ip addr add 10.0.2.15/24 dev eth0; ip route add default via 10.0.2.2
 echo "root:x:0:0:root:/:/bin/sh" >/etc/passwd; echo "root:x:0:" >/etc/group
 # The other disk is the seed, with some sectors.
 for each in /sys/block/vd*; do [ "$(cat $each/size)" -lt 200000 ] || disk=/dev/$(basename $each); done
-dd if=$disk bs=1M skip={state} count=4 2>/dev/null | tar -C /state -x 2>/dev/null
+dd if=$disk bs=1M skip={state} 2>/dev/null | tar -C /state -x 2>/dev/null
 echo "virtual-host: cmdline $(cat /proc/cmdline)"
 echo "virtual-host: agent starts"
 (while sleep 1; do
   [ -e /state/identity/identity.json ] || continue
-  tar -C /state -c identity $([ -e /state/lease.pb ] && echo lease.pb) >/tmp/state.tar
+  tar -C /state -c . >/tmp/state.tar 2>/dev/null || continue
   cmp -s /tmp/state.tar /tmp/saved.tar && continue
   dd if=/tmp/state.tar of=$disk bs=1M seek={state} conv=notrunc 2>/dev/null; sync
   cp /tmp/state.tar /tmp/saved.tar

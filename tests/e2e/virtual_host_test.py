@@ -5,9 +5,11 @@
 import base64
 import json
 import tempfile
+import time
 import unittest
 
 import harness
+from guest_disk import changing_disk_of, run
 from virtual_host import host_disk
 
 
@@ -38,6 +40,7 @@ class VirtualHostTest(harness.EndToEndTest):
         dial(token, f"{GATEWAY}:{d.agent_port}")
         d.import_guest("vhost", host_disk(folder.name, "vhost", token))
         d.vallum("flavor", "create", "host", "--vcpus", "1", "--memory", "1GiB")
+        d.vallum("flavor", "create", "inner", "--vcpus", "1", "--memory", "64MiB")
         d.create("vhost", "--secure-boot", "required", "--network", "user", image="vhost", flavor="host")
 
     def tearDown(self):
@@ -52,7 +55,24 @@ class VirtualHostTest(harness.EndToEndTest):
         d.until(lambda: (self.trust().get("level"), d.get("host", "vhost")["status"]["state"]) == (level, state),
                 f"vhost is {level} and {state}", 2 * harness.BOOT_TIMEOUT)
 
-    def test_host_is_trusted_by_what_it_booted_and_stays_so_over_a_restart_of_the_controller(self):
+    def import_inner_image(self):
+        """A disk with no program on it: its BIOS finds nothing, and the instance runs."""
+        disk = self.deployment.dir / "inner.raw"
+        with open(disk, "wb") as file:
+            file.truncate(2 << 20)
+        run("sgdisk", "--clear", "--set-alignment=1", "--new=1:40:2047", disk)
+        self.deployment.import_guest("inner", disk)
+
+    def reboot(self, old, new):
+        """Starts the host again with another word in its kernel's command line."""
+        d = self.deployment
+        d.vallum("instance", "stop", "vhost", "--force", "--wait")
+        with changing_disk_of(d, "vhost") as disk:
+            text = disk.take("/EFI/debian/grub.cfg").read_text()
+            disk.put_text(text.replace(old, new), "/EFI/debian/grub.cfg")
+        d.vallum("instance", "start", "vhost", "--wait")
+
+    def test_1_host_is_trusted_by_what_it_booted_and_stays_so_over_a_restart_of_the_controller(self):
         d = self.deployment
         # Its evidence is there before there is a policy, so that one can be learned from it.
         self.until_level("TRUST_UNKNOWN", "HOST_NON_OPERATIONAL")
@@ -68,6 +88,27 @@ class VirtualHostTest(harness.EndToEndTest):
         d.controller.start()
         d.until(lambda: d.try_vallum("pool", "list")[0] == 0, "the controller answers")
         self.assertEqual(d.get("host", "vhost")["status"]["state"], "HOST_UP")
+
+    def test_2_rebooted_with_another_command_line_it_is_untrusted_by_event_and_returns_by_itself(self):
+        d = self.deployment
+        self.import_inner_image()
+        d.create("inner", "--pool", "gold", "--boot-type", "bios", image="inner", flavor="inner")
+        self.assertEqual(d.get("instance", "inner")["status"]["host"], "vhost")
+
+        time.sleep(5)  # until it has kept its state
+        self.reboot("quiet", "quiet init=/bin/sh")
+        self.until_level("TRUST_UNTRUSTED", "HOST_NON_OPERATIONAL")
+        reasons = self.trust()["reasons"]
+        self.assertIn("init=/bin/sh", str(reasons))
+        self.assertIn(reasons[0]["pcr"], (8, 9), reasons)
+        self.assertGreater(reasons[0]["event"], 0, reasons)
+        # Its instance ended with the boot that was trusted.
+        self.assertEqual(d.get("instance", "inner")["status"]["phase"], "INSTANCE_CRASHED")
+        self.assertIn("is not trusted", self.assert_refused(4, "instance", "start", "inner"))
+
+        self.reboot("quiet init=/bin/sh", "quiet")
+        self.until_level("TRUST_TRUSTED", "HOST_UP")
+        d.vallum("instance", "start", "inner", "--wait")
 
 
 if __name__ == "__main__":
