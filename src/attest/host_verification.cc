@@ -173,7 +173,7 @@ class HostVerifier {
       command_lines_ = boot.command_lines;
       if (evidence_.event_log.empty() && *old_.boot == boot) return;
     }
-    const size_t count = reasons_.size();
+    const size_t count = reasons_.added();
     std::optional<measure::EventLog> log = ParseEventLog();
     ProvenPcrs pcrs{.quoted = quoted_, .log = nullptr, .proven = 0};
     if (log.has_value()) {
@@ -182,7 +182,7 @@ class HostVerifier {
     }
     boot.command_lines = JudgePcrs(rules(), pcrs, evidence_.facts, reasons_).command_lines;
     command_lines_ = boot.command_lines;
-    if (reasons_.size() == count) next_.boot = std::move(boot);
+    if (reasons_.added() == count) next_.boot = std::move(boot);
   }
 
   // Nothing if there is none, or it cannot be read: then with a reason.
@@ -268,7 +268,16 @@ class HostVerifier {
       return;
     }
     const uint64_t first = from.replay.entries;
-    const size_t count = reasons_.size();
+    if (first + replay->proven == 0) {
+      // A PCR that nobody extended is explained by every list, and proves none.
+      reasons_.Add({.id = ReasonId::kImaReplay,
+                    .pcr = pcr,
+                    .actual = "the PCR is as the TPM's start left it: IMA measured nothing",
+                    .fix = "start the host's kernel with an IMA policy (ima_policy=)"});
+      return;
+    }
+    const size_t count = reasons_.added();
+    if (first == 0) JudgeFirstImaEntry(pcr, log.entries().front());
     for (const size_t entry : measure::CheckTemplateHashes(log).mismatches) {
       if (entry >= replay->proven) break;
       reasons_.Add({.id = ReasonId::kImaEntryDamaged,
@@ -297,10 +306,21 @@ class HostVerifier {
                     .fix = "add to the allow list " + rules().ima.allow_list + ": " + each.digest +
                            "  " + each.path});
     }
-    if (reasons_.size() != count) return;
+    if (reasons_.added() != count) return;
     from.replay = std::move(replay->state);
     from.assessment = assessment.state;
     next_.ima = std::move(from);
+  }
+
+  // IMA measures boot_aggregate before anything else: a list that begins otherwise is not its.
+  void JudgeFirstImaEntry(uint32_t pcr, const measure::ImaEntry& entry) {
+    if (entry.pcr == pcr && !entry.violation && entry.path == measure::kBootAggregate) return;
+    reasons_.Add({.id = ReasonId::kImaEntryNotAccepted,
+                  .pcr = pcr,
+                  .event = 0,
+                  .content = std::string(entry.path),
+                  .expected = std::string(measure::kBootAggregate),
+                  .fix = "do not believe this list"});
   }
 
   // For boot_aggregate: the banks of which PCRs 0 to 9 are all quoted.

@@ -160,7 +160,10 @@ std::string_view HostVerdictName(HostVerdictKind kind) {
   return "unknown";
 }
 
-void Reasons::Add(Reason reason) { Keep(reasons_, std::move(reason)); }
+void Reasons::Add(Reason reason) {
+  ++added_;
+  Keep(reasons_, std::move(reason));
+}
 void Reasons::Note(Reason reason) { Keep(notes_, std::move(reason)); }
 std::vector<Reason> Reasons::TakeReasons() && { return Sorted(std::move(reasons_)); }
 std::vector<Reason> Reasons::TakeNotes() && { return Sorted(std::move(notes_)); }

@@ -133,12 +133,14 @@ class Reasons {
   void Add(Reason reason);
   void Note(Reason reason);
   bool empty() const { return reasons_.empty(); }
-  size_t size() const { return reasons_.size(); }
+  // How many were added; those beyond kMaxReasons count, too.
+  size_t added() const { return added_; }
   // In order.
   std::vector<Reason> TakeReasons() &&;
   std::vector<Reason> TakeNotes() &&;
 
  private:
+  size_t added_ = 0;
   std::vector<Reason> reasons_;
   std::vector<Reason> notes_;
 };

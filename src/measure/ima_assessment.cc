@@ -13,7 +13,6 @@
 namespace vallum::measure {
 namespace {
 
-constexpr std::string_view kBootAggregate = "boot_aggregate";
 constexpr uint32_t kSha1BootPcrs = 8;
 constexpr size_t kMaxDigestsShown = 3;
 

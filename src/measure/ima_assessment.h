@@ -45,6 +45,9 @@ struct ImaFinding {
   std::string detail;  // what was expected, in words; may be empty
 };
 
+// What the first entry of each list is of.
+inline constexpr std::string_view kBootAggregate = "boot_aggregate";
+
 // What judging goes on with, host by host.
 struct ImaAssessmentState {
   // Listed certificates (DER) that the kernel loaded on .ima since boot: they sign files too.

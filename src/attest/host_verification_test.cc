@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: Apache-2.0
+// A host's evidence by a key in software, where the shared vectors have no such host.
+#include "attest/host_verification.h"
+
+#include <gtest/gtest.h>
+
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "attest/quote_builder.h"
+#include "measure/event_log_builder.h"
+#include "measure/event_log_replay.h"
+#include "measure/ima_log_builder.h"
+
+namespace vallum::attest {
+namespace {
+
+using measure::ImaLogBuilder;
+
+constexpr HashAlgorithm kBank = HashAlgorithm::kSha256;
+const PcrIndex kImaPcr = PcrIndex::Of<10>();
+
+// Keys take long to make.
+const SoftwareKey& Key() {
+  static const SoftwareKey key = SoftwareKey::MakeEc(EcCurve::kP256, kBank);
+  return key;
+}
+
+struct Host {
+  PcrBanks pcrs;
+  ClockState clock{.clock = 1000, .reset_count = 5, .restart_count = 2, .safe = true};
+  Bytes event_log;
+  Bytes ima_log;
+  uint64_t ima_first_entry = 0;
+};
+
+HostJudgement Judge(const Host& host, const PreparedPolicy& policy, const HostState& state = {}) {
+  const Bytes nonce(20, std::byte{0x55});
+  Attestation attestation;
+  attestation.qualified_signer = Bytes(34, std::byte{0xAA});
+  attestation.nonce = nonce;
+  attestation.clock = host.clock;
+  attestation.banks = SelectAll(host.pcrs);
+  attestation.pcr_digest = PcrDigest(kBank, host.pcrs);
+  const Bytes message = BuildAttestation(attestation);
+  const Bytes signature = Key().Sign(message);
+  const HostEvidence evidence{.quote = message,
+                              .signature = signature,
+                              .pcrs = host.pcrs,
+                              .event_log = host.event_log,
+                              .ima_log = host.ima_log,
+                              .ima_first_entry = host.ima_first_entry,
+                              .facts = {}};
+  const BoundTpm tpm{.key = QuoteKey::Create(Key().Parsed()).value(), .kind = TpmKind::kHardware};
+  return VerifyHost(tpm, evidence, state, policy, nonce, {});
+}
+
+std::vector<ReasonId> Ids(const HostJudgement& judged) {
+  std::vector<ReasonId> out;
+  for (const Reason& each : judged.verdict.reasons) out.push_back(each.id);
+  return out;
+}
+using Expected = std::vector<ReasonId>;
+
+SharedPolicy MakePolicy(const std::string& rules, const std::string& files = "") {
+  auto policy = ParsePolicy("name = \"p\"\nversion = 1\n" + rules);
+  EXPECT_TRUE(policy.has_value()) << policy.error().Describe();
+  measure::SharedImaAllowList list;
+  if (!files.empty()) list = measure::ImportDigestList(files).value();
+  return PreparePolicy(*std::move(policy), list);
+}
+
+std::string Listed(std::string_view path, std::string_view content) {
+  return ToHex(Sha256(AsBytes(content))) + "  " + std::string(path) + "\n";
+}
+
+SharedPolicy ImaPolicy() {
+  return MakePolicy("[pcr.10]\nrule = \"ima\"\n[ima]\nallow-list = \"l\"\nallow-list-sha256 = \"" +
+                        std::string(64, '0') + "\"\n",
+                    Listed("boot_aggregate", "boot") + Listed("/a", "a"));
+}
+
+Host WithIma(const ImaLogBuilder& log) {
+  Host host;
+  host.pcrs[kBank] = {{kImaPcr, log.Pcr(kBank).value}};
+  host.ima_log = log.bytes();
+  return host;
+}
+
+ImaLogBuilder MakeList() {
+  ImaLogBuilder log;
+  log.AddFile("boot_aggregate", "boot").AddFile("/a", "a");
+  return log;
+}
+
+TEST(HostVerification, ListOfAcceptedFilesIsTrusted) {
+  const HostJudgement judged = Judge(WithIma(MakeList()), *ImaPolicy());
+  EXPECT_EQ(Ids(judged), Expected{});
+  ASSERT_TRUE(judged.state.ima.has_value());
+  EXPECT_EQ(judged.state.ima->replay.entries, 2U);
+}
+
+TEST(HostVerification, PcrThatImaNeverExtendedProvesNoList) {
+  Host host = WithIma(MakeList());
+  host.pcrs[kBank].at(kImaPcr) = Bytes(32);
+  const HostJudgement judged = Judge(host, *ImaPolicy());
+  EXPECT_EQ(Ids(judged), Expected{ReasonId::kImaReplay});
+  EXPECT_FALSE(judged.state.ima.has_value());
+}
+
+TEST(HostVerification, ListThatDoesNotBeginWithTheBootAggregateIsRefused) {
+  ImaLogBuilder log;
+  log.AddFile("/a", "a");
+  EXPECT_EQ(Ids(Judge(WithIma(log), *ImaPolicy())), Expected{ReasonId::kImaEntryNotAccepted});
+}
+
+TEST(HostVerification, RefusedEntryBeyondTheListedReasonsIsNotPassedOver) {
+  // A quoted PCR without a rule is a reason, and so is each event of PCR 0: the list of reasons is
+  // full before IMA's is judged.
+  measure::EventLogBuilder events({kBank});
+  for (size_t i = 0; i < kMaxReasons; ++i) {
+    events.AddText(0, measure::EventType::kPostCode, "firmware" + std::to_string(i));
+  }
+  events.AddSeparator(0);
+  const auto log = measure::EventLog::Parse(events.bytes(), measure::EventLogKind::kTpm);
+  ImaLogBuilder list = MakeList();
+  Host host = WithIma(list.AddFile("/evil", "evil"));
+  host.event_log = events.bytes();
+  host.pcrs[kBank].emplace(PcrIndex::Of<0>(),
+                           measure::ReplayEventLog(log.value(), kBank)->values[0]);
+  SharedPolicy policy = ImaPolicy();
+  AttestationPolicy rules = policy->policy;
+  rules.pcrs.emplace(0, EventsRule{});
+  policy = PreparePolicy(rules, policy->allow_list);
+  const HostJudgement judged = Judge(host, *policy);
+  ASSERT_EQ(judged.verdict.reasons.size(), kMaxReasons);
+  EXPECT_FALSE(judged.state.ima.has_value());
+  EXPECT_FALSE(judged.state.boot.has_value());
+}
+
+}  // namespace
+}  // namespace vallum::attest
