@@ -35,9 +35,7 @@ Result<size_t> ReadLength(ByteCursor& cursor) {
 
 }  // namespace
 
-bool DerReader::Sees(uint8_t tag) const {
-  return !rest_.empty() && rest_[0] == std::byte{tag};
-}
+bool DerReader::Sees(uint8_t tag) const { return !rest_.empty() && rest_[0] == std::byte{tag}; }
 
 Result<DerElement> DerReader::Read() {
   ByteCursor cursor(rest_);
@@ -51,7 +49,8 @@ Result<DerElement> DerReader::Read() {
 }
 
 Result<DerElement> DerReader::Read(uint8_t tag) {
-  if (AtEnd()) return InvalidInput(fmt::format("DER: tag {:#04x} is due, and nothing is left", tag));
+  if (AtEnd())
+    return InvalidInput(fmt::format("DER: tag {:#04x} is due, and nothing is left", tag));
   if (!Sees(tag)) {
     return InvalidInput(fmt::format("DER: tag {:#04x} is due, and {:#04x} is there", tag,
                                     std::to_integer<unsigned>(rest_[0])));

@@ -25,7 +25,7 @@ inline constexpr uint8_t kIa5String = 0x16;
 inline constexpr uint8_t kGeneralizedTime = 0x18;
 inline constexpr uint8_t kSequence = 0x30;
 inline constexpr uint8_t kSet = 0x31;
-constexpr uint8_t Context(uint8_t number) { return 0x80U | number; }             // of a primitive
+constexpr uint8_t Context(uint8_t number) { return 0x80U | number; }    // of a primitive
 constexpr uint8_t ContextOf(uint8_t number) { return 0xA0U | number; }  // of something made up
 }  // namespace der
 

@@ -62,8 +62,7 @@ Result<std::string> ReadSerial(DerReader& reader) {
   ASSIGN_OR_RETURN(const DerElement element, reader.Read(der::kInteger));
   if (element.content.size() > kMaxSerialBytes) return Exhausted("a serial number is too long");
   const unsigned char* at = Unsigned(element.whole);
-  const IntegerPtr number(
-      d2i_ASN1_INTEGER(nullptr, &at, static_cast<long>(element.whole.size())));
+  const IntegerPtr number(d2i_ASN1_INTEGER(nullptr, &at, static_cast<long>(element.whole.size())));
   ERR_clear_error();
   if (number == nullptr) return InvalidInput("no serial number");
   return SerialText(number.get());

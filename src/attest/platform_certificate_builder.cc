@@ -33,8 +33,8 @@ void AddExtension(X509* x509, int nid, const std::string& value) {
 
 Bytes Sign(const SoftwareKey& key, const char* hash, ByteView data) {
   const DigestContextPtr context(EVP_MD_CTX_new());
-  CHECK(EVP_DigestSignInit_ex(context.get(), nullptr, hash, nullptr, nullptr, key.get(),
-                              nullptr) == 1);
+  CHECK(EVP_DigestSignInit_ex(context.get(), nullptr, hash, nullptr, nullptr, key.get(), nullptr) ==
+        1);
   size_t size = 0;
   CHECK(EVP_DigestSign(context.get(), nullptr, &size, Unsigned(data), data.size()) == 1);
   Bytes out(size);
@@ -49,9 +49,8 @@ Bytes EcdsaAlgorithm(const char* hash) {
 }
 
 Bytes Component(std::string_view model, std::vector<Bytes> rest) {
-  const Bytes component_class =
-      Der(der::kSequence,
-          {DerOid("2.23.133.18.3.1"), DerText(der::kOctetString, {"\0\x06\0\x04", 4})});
+  const Bytes component_class = Der(
+      der::kSequence, {DerOid("2.23.133.18.3.1"), DerText(der::kOctetString, {"\0\x06\0\x04", 4})});
   std::vector<Bytes> parts = {component_class, DerText(der::kUtf8String, "ACME"),
                               DerText(der::kUtf8String, model)};
   parts.insert(parts.end(), rest.begin(), rest.end());
@@ -132,23 +131,22 @@ std::vector<Bytes> MakeAttributes() {
   };
   const Bytes address =
       Der(der::kSequence, {DerOid("2.23.133.17.1"), DerText(der::kUtf8String, "8C0F6F72C6C5")});
-  const Bytes full = Component("disk", {DerText(der::Context(0), "S1"),
-                                        DerText(der::Context(1), "R2"),
-                                        DerText(der::Context(2), "\x2b\x06\x01\x04\x01\x82\x57"),
-                                        DerText(der::Context(3), "\xff"),
-                                        Der(der::ContextOf(4), {address}),
-                                        DerText(der::Context(7), {"\1", 1})});
+  const Bytes full =
+      Component("disk", {DerText(der::Context(0), "S1"), DerText(der::Context(1), "R2"),
+                         DerText(der::Context(2), "\x2b\x06\x01\x04\x01\x82\x57"),
+                         DerText(der::Context(3), "\xff"), Der(der::ContextOf(4), {address}),
+                         DerText(der::Context(7), {"\1", 1})});
   const auto uri = [](std::string_view text) { return DerText(der::kIa5String, text); };
-  const Bytes property = Der(der::kSequence, {DerText(der::kUtf8String, "vPro"),
-                                              DerText(der::kUtf8String, "true")});
-  const Bytes configuration = Der(
-      der::kSequence, {Der(der::ContextOf(0), {full, Component("board", {})}),
-                       Der(der::ContextOf(1), {uri("https://a/")}),
-                       Der(der::ContextOf(2), {property}),
-                       Der(der::ContextOf(3), {uri("https://b/")})});
-  return {DerAttribute("2.23.133.2.17",
-                       Der(der::kSequence, {version(2, 0, 1),
-                                            DerText(der::kOctetString, {"\0\0\0\1", 4})})),
+  const Bytes property =
+      Der(der::kSequence, {DerText(der::kUtf8String, "vPro"), DerText(der::kUtf8String, "true")});
+  const Bytes configuration =
+      Der(der::kSequence,
+          {Der(der::ContextOf(0), {full, Component("board", {})}),
+           Der(der::ContextOf(1), {uri("https://a/")}), Der(der::ContextOf(2), {property}),
+           Der(der::ContextOf(3), {uri("https://b/")})});
+  return {DerAttribute(
+              "2.23.133.2.17",
+              Der(der::kSequence, {version(2, 0, 1), DerText(der::kOctetString, {"\0\0\0\1", 4})})),
           DerAttribute("2.23.133.2.25", Der(der::kSequence, {DerOid("2.23.133.8.2")})),
           DerAttribute("2.23.133.2.23", version(1, 1, 19)),
           DerAttribute("2.23.133.5.1.3", Der(der::kSequence, {uri("https://c/")})),
@@ -158,12 +156,11 @@ std::vector<Bytes> MakeAttributes() {
 
 std::vector<Bytes> MakeExtensions() {
   const auto entry = [](const std::string& type, std::string_view value) {
-    return Der(der::kSet,
-               {Der(der::kSequence, {DerOid(type), DerText(der::kUtf8String, value)})});
+    return Der(der::kSet, {Der(der::kSequence, {DerOid(type), DerText(der::kUtf8String, value)})});
   };
-  const Bytes name = Der(der::kSequence,
-                         {entry("2.23.133.5.1.1", "ACME"), entry("2.23.133.5.1.4", "Server 9"),
-                          entry("2.23.133.5.1.5", "rev A"), entry("2.23.133.5.1.6", "SN123")});
+  const Bytes name =
+      Der(der::kSequence, {entry("2.23.133.5.1.1", "ACME"), entry("2.23.133.5.1.4", "Server 9"),
+                           entry("2.23.133.5.1.5", "rev A"), entry("2.23.133.5.1.6", "SN123")});
   return {DerExtension("2.5.29.17", false, Der(der::kSequence, {Der(der::ContextOf(4), {name})}))};
 }
 
@@ -172,18 +169,17 @@ Bytes MakePlatformDer(const PlatformRecipe& recipe) {
   const auto names = [](const Bytes& name) {
     return Der(der::kSequence, {Der(der::ContextOf(4), {name})});
   };
-  const Bytes holder = Der(
-      der::kSequence,
-      {Der(der::ContextOf(0), {names(recipe.holder_issuer), recipe.holder_serial})});
+  const Bytes holder =
+      Der(der::kSequence,
+          {Der(der::ContextOf(0), {names(recipe.holder_issuer), recipe.holder_serial})});
   const Bytes validity = Der(der::kSequence, {DerText(der::kGeneralizedTime, recipe.not_before),
                                               DerText(der::kGeneralizedTime, recipe.not_after)});
   const auto& attributes = recipe.attributes.empty() ? MakeAttributes() : recipe.attributes;
   const auto& extensions = recipe.extensions.empty() ? MakeExtensions() : recipe.extensions;
-  const Bytes info =
-      Der(der::kSequence,
-          {DerNumber(recipe.version), holder, Der(der::ContextOf(0), {names(recipe.issuer)}),
-           algorithm, recipe.serial, validity, Der(der::kSequence, attributes),
-           Der(der::kSequence, extensions), recipe.tail});
+  const Bytes info = Der(der::kSequence, {DerNumber(recipe.version), holder,
+                                          Der(der::ContextOf(0), {names(recipe.issuer)}), algorithm,
+                                          recipe.serial, validity, Der(der::kSequence, attributes),
+                                          Der(der::kSequence, extensions), recipe.tail});
   Bytes signature = {std::byte{0}};
   Append(signature, Sign(*recipe.signer, recipe.hash, info));
   return Der(der::kSequence,

@@ -184,12 +184,12 @@ TEST(PlatformCertificate, ExtensionThatIsTwiceIsRefused) {
 }
 
 TEST(PlatformCertificate, TooManyPropertiesAreRefused) {
-  const Bytes property = Der(
-      der::kSequence, {DerText(der::kUtf8String, "a"), DerText(der::kUtf8String, "b")});
+  const Bytes property =
+      Der(der::kSequence, {DerText(der::kUtf8String, "a"), DerText(der::kUtf8String, "b")});
   const std::vector<Bytes> many(kMaxPlatformProperties + 1, property);
   PlatformRecipe recipe = MakeRecipe();
-  recipe.attributes = {DerAttribute("2.23.133.5.1.7.2",
-                                    Der(der::kSequence, {Der(der::ContextOf(2), many)}))};
+  recipe.attributes = {
+      DerAttribute("2.23.133.5.1.7.2", Der(der::kSequence, {Der(der::ContextOf(2), many)}))};
   EXPECT_EQ(Parse(recipe).error().code(), ErrorCode::kExhausted);
 }
 
@@ -198,8 +198,8 @@ TEST(PlatformCertificate, LongTextIsRefused) {
   const Bytes property =
       Der(der::kSequence, {DerText(der::kUtf8String, std::string(kMaxPlatformText + 1, 'a')),
                            DerText(der::kUtf8String, "b")});
-  recipe.attributes = {DerAttribute("2.23.133.5.1.7.2",
-                                    Der(der::kSequence, {Der(der::ContextOf(2), {property})}))};
+  recipe.attributes = {
+      DerAttribute("2.23.133.5.1.7.2", Der(der::kSequence, {Der(der::ContextOf(2), {property})}))};
   EXPECT_EQ(Parse(recipe).error().code(), ErrorCode::kExhausted);
 }
 
@@ -214,10 +214,10 @@ TEST(PlatformCertificate, ControlCharactersAreWrittenOut) {
 // Version 1.0 of the profile: no class, and no URI between components and properties.
 TEST(PlatformCertificate, ConfigurationOfVersion1IsRead) {
   PlatformRecipe recipe = MakeRecipe();
-  const Bytes component = Der(der::kSequence, {DerText(der::kUtf8String, "ACME"),
-                                               DerText(der::kUtf8String, "CPU")});
-  const Bytes property = Der(
-      der::kSequence, {DerText(der::kUtf8String, "AMT"), DerText(der::kUtf8String, "no")});
+  const Bytes component =
+      Der(der::kSequence, {DerText(der::kUtf8String, "ACME"), DerText(der::kUtf8String, "CPU")});
+  const Bytes property =
+      Der(der::kSequence, {DerText(der::kUtf8String, "AMT"), DerText(der::kUtf8String, "no")});
   recipe.attributes = {DerAttribute(
       "2.23.133.5.1.7.1",
       Der(der::kSequence, {Der(der::ContextOf(0), {component}), Der(der::ContextOf(1), {property}),
@@ -248,12 +248,18 @@ TEST(DerReader, ObjectIdentifiersAreOfWholeShortestArcs) {
 
 struct Case {
   PlatformRecipe platform = MakeRecipe();
-  CertificateRecipe ek = {.subject = "", .issuer = "Maker", .key = &OtherKey(),
-                          .signer = &OtherKey()};
-  CertificateRecipe signer = {.subject = "Signer", .issuer = "Root", .key = &SignerKey(),
-                              .signer = &RootKey(), .key_usage = "critical,digitalSignature"};
-  CertificateRecipe root = {.subject = "Root", .issuer = "Root", .key = &RootKey(),
-                            .signer = &RootKey(), .basic_constraints = "critical,CA:TRUE",
+  CertificateRecipe ek = {
+      .subject = "", .issuer = "Maker", .key = &OtherKey(), .signer = &OtherKey()};
+  CertificateRecipe signer = {.subject = "Signer",
+                              .issuer = "Root",
+                              .key = &SignerKey(),
+                              .signer = &RootKey(),
+                              .key_usage = "critical,digitalSignature"};
+  CertificateRecipe root = {.subject = "Root",
+                            .issuer = "Root",
+                            .key = &RootKey(),
+                            .signer = &RootKey(),
+                            .basic_constraints = "critical,CA:TRUE",
                             .key_usage = "critical,keyCertSign"};
   TpmCertificate::Time now = kNow;
   Sha1Policy sha1 = Sha1Policy::kRefused;

@@ -243,8 +243,7 @@ bool PlatformCertificateVerdict::Has(PlatformCertificateReason reason) const {
 }
 
 PlatformCertificateVerdict VerifyPlatformCertificate(const PlatformCertificate& certificate,
-                                                     const TpmCertificate& ek,
-                                                     const EkTrust& trust,
+                                                     const TpmCertificate& ek, const EkTrust& trust,
                                                      TpmCertificate::Time now, Sha1Policy sha1) {
   return PlatformVerifier(certificate, trust, now, sha1).Verify(ek);
 }

@@ -13,13 +13,13 @@ namespace vallum::attest {
 
 // Why a platform certificate is not believed to be about the platform of an endorsement key.
 enum class PlatformCertificateReason {
-  kHolderDiffers,    // its holder is another certificate than the EK's
-  kTargetDiffers,    // it is meant for other EKs alone
-  kIssuerUnknown,    // no issuer that the operator names is called so
-  kIssuerMayNotSign, // by its key usage
-  kIssuerRejected,   // the issuer's own certificate is not believed
+  kHolderDiffers,     // its holder is another certificate than the EK's
+  kTargetDiffers,     // it is meant for other EKs alone
+  kIssuerUnknown,     // no issuer that the operator names is called so
+  kIssuerMayNotSign,  // by its key usage
+  kIssuerRejected,    // the issuer's own certificate is not believed
   kSignatureInvalid,
-  kWeakSignature,    // MD5, or SHA-1 without the policy that accepts it
+  kWeakSignature,  // MD5, or SHA-1 without the policy that accepts it
   kNotYetValid,
   kExpired,
   kCriticalExtensionUnknown,
@@ -50,8 +50,7 @@ struct PlatformCertificateVerdict {
 //   now: seconds since 1970. sha1: about the signatures of the certificate and its issuers.
 // Source: RFC 5755, section 5; TCG Platform Certificate Profile 1.1. Pure; thread-safe.
 PlatformCertificateVerdict VerifyPlatformCertificate(const PlatformCertificate& certificate,
-                                                     const TpmCertificate& ek,
-                                                     const EkTrust& trust,
+                                                     const TpmCertificate& ek, const EkTrust& trust,
                                                      TpmCertificate::Time now, Sha1Policy sha1);
 
 }  // namespace vallum::attest

@@ -71,9 +71,8 @@ TEST_F(PlatformCertificateCommand, JsonHasTheReasons) {
 }
 
 TEST_F(PlatformCertificateCommand, EkWithoutIssuerIsRefused) {
-  EXPECT_EQ(Vallum({"attest", "platform-certificate", Path("platform.der"), "--ek",
-                    Path("ek.der")}),
-            2);
+  EXPECT_EQ(
+      Vallum({"attest", "platform-certificate", Path("platform.der"), "--ek", Path("ek.der")}), 2);
   EXPECT_THAT(err_.str(), HasSubstr("--issuer"));
 }
 

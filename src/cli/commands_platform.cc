@@ -205,8 +205,8 @@ Result<void> ShowPlatform(Tool* tool, const PlatformOptions& options) {
     if (!verdict->Accepted()) tool->exit_code = kNotBelieved;
   }
   static const std::vector<Column> kColumns = {
-      {"CLASS", "class"},     {"MANUFACTURER", "manufacturer"}, {"MODEL", "model"},
-      {"SERIAL", "serial"},   {"REVISION", "revision"},         {"REPLACEABLE", "fieldReplaceable"},
+      {"CLASS", "class"},   {"MANUFACTURER", "manufacturer"}, {"MODEL", "model"},
+      {"SERIAL", "serial"}, {"REVISION", "revision"},         {"REPLACEABLE", "fieldReplaceable"},
       {"CHANGE", "change"}};
   if (tool->ForPeople()) PrintCertificate(tool->out(), certificate);
   if (!tool->ForPeople() || !certificate.components.empty()) {
