@@ -68,12 +68,15 @@ ReasonId ReasonOf(measure::ImaReason reason) {
   return ReasonId::kImaEntryNotAccepted;
 }
 
-// Over all quoted values but those of IMA's PCR, which grows as the host runs.
-Sha256Digest DigestOfBoot(const PcrBanks& quoted, const uint32_t* ima_pcr) {
+// Over all quoted values but those that change as the host runs: of IMA's PCR, and of those that
+// the running system may extend as it likes.
+Sha256Digest DigestOfBoot(const PcrBanks& quoted, const AttestationPolicy& policy) {
+  const uint32_t* ima_pcr = policy.ImaPcr();
   ByteWriter out;
   for (const auto& [bank, values] : quoted) {
     for (const auto& [pcr, value] : values) {
       if (ima_pcr != nullptr && pcr.value() == *ima_pcr) continue;
+      if (policy.IsLateAndIgnored(pcr.value())) continue;
       out.U8(static_cast<uint8_t>(bank)).U8(static_cast<uint8_t>(pcr.value())).Raw(value);
     }
   }
@@ -95,20 +98,40 @@ class HostVerifier {
     } else if (!evidence_.event_log.empty()) {
       ParseEventLog();  // whether it can be read does not hang on the quote
     }
+    if (log_wanted_ && reasons_.empty()) return AskAgain();
     HostJudgement out;
-    out.verdict.policy = policy_.policy.name;
-    out.verdict.policy_version = policy_.policy.version;
     out.verdict.kind = reasons_.empty() ? HostVerdictKind::kTrusted : HostVerdictKind::kUntrusted;
-    out.verdict.notes = std::move(reasons_).TakeNotes();
-    out.verdict.reasons = std::move(reasons_).TakeReasons();
     next_.last = out.verdict.kind;
     next_.judged_at = now;
-    out.state = std::move(next_);
-    return out;
+    return Finish(std::move(out));
   }
 
  private:
   const AttestationPolicy& rules() const { return policy_.policy; }
+
+  // What can be judged is accepted, and what cannot is not the host's fault: it is no longer
+  // trusted, and asked anew. That it was untrusted is not taken back.
+  HostJudgement AskAgain() {
+    reasons_.Add({.id = ReasonId::kEventLogAbsent,
+                  .actual = "the PCRs are not those of the start that is known, whose log was not "
+                            "asked for",
+                  .fix = "ask the host again: now its event log is asked for"});
+    HostJudgement out;
+    out.next = NextRequest::kAtOnce;
+    out.verdict.kind = old_.last == HostVerdictKind::kUntrusted ? HostVerdictKind::kUntrusted
+                                                                : HostVerdictKind::kStale;
+    next_.last = out.verdict.kind;
+    return Finish(std::move(out));
+  }
+
+  HostJudgement Finish(HostJudgement out) {
+    out.verdict.policy = rules().name;
+    out.verdict.policy_version = rules().version;
+    out.verdict.notes = std::move(reasons_).TakeNotes();
+    out.verdict.reasons = std::move(reasons_).TakeReasons();
+    out.state = std::move(next_);
+    return out;
+  }
 
   void JudgeTpm() {
     if (rules().emulated_tpm == EmulatedTpm::kAllowed) return;
@@ -164,14 +187,22 @@ class HostVerifier {
 
   void JudgeBoot() {
     JudgedBoot boot{.policy = policy_.digest,
-                    .pcrs = DigestOfBoot(quoted_, rules().ImaPcr()),
+                    .pcrs = DigestOfBoot(quoted_, rules()),
                     .reset_count = clock_.reset_count,
-                    .restart_count = clock_.restart_count,
                     .command_lines = {}};
     if (old_.boot.has_value()) {
       boot.command_lines = old_.boot->command_lines;
-      command_lines_ = boot.command_lines;
-      if (evidence_.event_log.empty() && *old_.boot == boot) return;
+      if (evidence_.event_log.empty() && *old_.boot == boot) {
+        command_lines_ = std::move(boot.command_lines);
+        return;
+      }
+      if (evidence_.event_log.empty() && rules().NeedsEventLog() && WasToldToSendNoLog()) {
+        log_wanted_ = true;
+        next_.boot.reset();
+        JudgePcrs(rules(), {.quoted = quoted_, .log = nullptr, .proven = 0}, evidence_.facts,
+                  reasons_);
+        return;
+      }
     }
     const size_t count = reasons_.added();
     std::optional<measure::EventLog> log = ParseEventLog();
@@ -183,6 +214,11 @@ class HostVerifier {
     boot.command_lines = JudgePcrs(rules(), pcrs, evidence_.facts, reasons_).command_lines;
     command_lines_ = boot.command_lines;
     if (reasons_.added() == count) next_.boot = std::move(boot);
+  }
+
+  // As EvidenceFor asked: no log of the start with the count that is known.
+  bool WasToldToSendNoLog() const {
+    return old_.boot->policy == policy_.digest && SameBoot(old_.boot->reset_count);
   }
 
   // Nothing if there is none, or it cannot be read: then with a reason.
@@ -347,6 +383,7 @@ class HostVerifier {
   ClockState clock_;
   PcrBanks quoted_;
   std::vector<std::string> command_lines_;
+  bool log_wanted_ = false;
 };
 
 }  // namespace

@@ -57,9 +57,8 @@ struct HostEvidence {
 // What of the host's start was judged, and found to be accepted.
 struct JudgedBoot {
   Sha256Digest policy{};  // PreparedPolicy::digest
-  Sha256Digest pcrs{};    // over the quoted PCRs but IMA's
+  Sha256Digest pcrs{};    // over the quoted PCRs but IMA's, and ignored ones from 8 on
   uint32_t reset_count = 0;
-  uint32_t restart_count = 0;
   std::vector<std::string> command_lines;  // that were measured
   bool operator==(const JudgedBoot&) const = default;
 };
@@ -90,9 +89,18 @@ struct WantedEvidence {
 };
 WantedEvidence EvidenceFor(const PreparedPolicy& policy, const HostState& state);
 
+enum class NextRequest {
+  kWhenDue,
+  // The PCRs are not those of the start that is known, and its log was not asked for: nothing was
+  // found against the host, and the next request, which asks for the log, decides. Until then the
+  // verdict is STALE, unless the host was untrusted before.
+  kAtOnce,
+};
+
 struct HostJudgement {
   Verdict verdict;
   HostState state;
+  NextRequest next = NextRequest::kWhenDue;
 };
 
 // Judges a host by its evidence: key, quote, event log, rules over PCRs, IMA, facts. A stage whose

@@ -139,5 +139,90 @@ TEST(HostVerification, RefusedEntryBeyondTheListedReasonsIsNotPassedOver) {
   EXPECT_FALSE(judged.state.boot.has_value());
 }
 
+const PcrIndex kFirmware = PcrIndex::Of<0>();
+const PcrIndex kLate = PcrIndex::Of<12>();
+
+SharedPolicy BootPolicy() {
+  return MakePolicy("[pcr.0]\nrule = \"events\"\naccept = [ { sha256 = \"" +
+                    ToHex(Digest(kBank, AsBytes("firmware"))) +
+                    "\" } ]\n[pcr.12]\nrule = \"ignored\"\nbecause = \"the running system's\"\n");
+}
+
+Host BootedHost() {
+  measure::EventLogBuilder events({kBank});
+  events.AddText(0, measure::EventType::kPostCode, "firmware").AddSeparator(0);
+  const auto log = measure::EventLog::Parse(events.bytes(), measure::EventLogKind::kTpm);
+  const auto replay = measure::ReplayEventLog(log.value(), kBank);
+  Host host;
+  host.event_log = events.bytes();
+  host.pcrs[kBank] = {{kFirmware, replay->values[0]}, {kLate, replay->values[12]}};
+  return host;
+}
+
+// A host that was trusted, and is asked again without its log.
+struct KnownHost {
+  SharedPolicy policy = BootPolicy();
+  Host host = BootedHost();
+  HostState state = Judge(host, *policy).state;
+
+  KnownHost() {
+    EXPECT_EQ(state.last, HostVerdictKind::kTrusted);
+    EXPECT_EQ(EvidenceFor(*policy, state).known_reset_count, 5U);
+    host.event_log.clear();
+  }
+};
+
+TEST(HostVerification, KnownStartNeedsNoLog) {
+  const KnownHost known;
+  EXPECT_EQ(Ids(Judge(known.host, *known.policy, known.state)), Expected{});
+}
+
+TEST(HostVerification, IgnoredPcrOfTheRunningSystemIsNoOtherStart) {
+  KnownHost known;
+  known.host.pcrs[kBank].at(kLate) = Bytes(32, std::byte{1});
+  EXPECT_EQ(Ids(Judge(known.host, *known.policy, known.state)), Expected{});
+}
+
+TEST(HostVerification, ResumeIsNoOtherStart) {
+  KnownHost known;
+  ++known.host.clock.restart_count;
+  EXPECT_EQ(Ids(Judge(known.host, *known.policy, known.state)), Expected{});
+}
+
+TEST(HostVerification, OtherPcrsThanOfTheKnownStartAreAskedAbout) {
+  KnownHost known;
+  known.host.pcrs[kBank].at(kFirmware) = Bytes(32, std::byte{1});
+  const HostJudgement judged = Judge(known.host, *known.policy, known.state);
+  EXPECT_EQ(judged.next, NextRequest::kAtOnce);
+  EXPECT_EQ(judged.verdict.kind, HostVerdictKind::kStale);
+  EXPECT_EQ(Ids(judged), Expected{ReasonId::kEventLogAbsent});
+  EXPECT_FALSE(EvidenceFor(*known.policy, judged.state).known_reset_count.has_value());
+  EXPECT_EQ(judged.state.judged_at, known.state.judged_at);
+}
+
+TEST(HostVerification, LogThatWasAskedForAndDoesNotComeIsAReason) {
+  KnownHost known;
+  known.host.pcrs[kBank].at(kFirmware) = Bytes(32, std::byte{1});
+  const HostState asked = Judge(known.host, *known.policy, known.state).state;
+  const HostJudgement judged = Judge(known.host, *known.policy, asked);
+  EXPECT_EQ(judged.verdict.kind, HostVerdictKind::kUntrusted);
+  EXPECT_EQ(judged.next, NextRequest::kWhenDue);
+}
+
+TEST(HostVerification, RebootWithoutALogIsUntrusted) {
+  KnownHost known;
+  ++known.host.clock.reset_count;
+  EXPECT_EQ(Judge(known.host, *known.policy, known.state).verdict.kind,
+            HostVerdictKind::kUntrusted);
+}
+
+TEST(HostVerification, UntrustedIsNotTakenBackByAskingAgain) {
+  KnownHost known;
+  known.state.last = HostVerdictKind::kUntrusted;
+  known.host.pcrs[kBank].at(kFirmware) = Bytes(32, std::byte{1});
+  EXPECT_EQ(Judge(known.host, *known.policy, known.state).verdict.kind,
+            HostVerdictKind::kUntrusted);
+}
+
 }  // namespace
 }  // namespace vallum::attest

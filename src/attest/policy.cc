@@ -57,6 +57,12 @@ bool AttestationPolicy::NeedsEventLog() const {
   });
 }
 
+bool AttestationPolicy::IsLateAndIgnored(uint32_t pcr) const {
+  const auto rule = pcrs.find(pcr);
+  return pcr >= kFirmwarePcrs && rule != pcrs.end() &&
+         std::holds_alternative<IgnoredRule>(rule->second);
+}
+
 const uint32_t* AttestationPolicy::ImaPcr() const {
   const auto found = std::ranges::find_if(
       pcrs, [](const auto& each) { return std::holds_alternative<ImaPcrRule>(each.second); });

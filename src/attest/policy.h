@@ -142,6 +142,9 @@ enum class MismatchedData { kRefused, kNoted };
 
 inline constexpr uint64_t kDefaultMaxAgeSeconds = 86400;
 
+// The firmware's part of the PCRs below this one ends with a separator.
+inline constexpr uint32_t kFirmwarePcrs = 8;
+
 // A version of a policy. Immutable once made and shared between hosts. A value.
 struct AttestationPolicy {
   std::string name;
@@ -164,6 +167,8 @@ struct AttestationPolicy {
   uint32_t PcrMask() const;
   // Whether a rule needs the event log.
   bool NeedsEventLog() const;
+  // Whether the running system may extend the PCR: it is ignored, and none of the firmware's.
+  bool IsLateAndIgnored(uint32_t pcr) const;
   // Whether a PCR has the rule "ima", and which.
   const uint32_t* ImaPcr() const;
 };

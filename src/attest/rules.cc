@@ -26,8 +26,6 @@ using measure::EventLog;
 using measure::EventType;
 using measure::LoggedEvent;
 
-// The firmware's part of the PCRs ends with a separator in these.
-constexpr uint32_t kFirmwarePcrs = 8;
 constexpr std::array<std::byte, 4> kOnes = {std::byte{0xff}, std::byte{0xff}, std::byte{0xff},
                                             std::byte{0xff}};
 // What firmware says of a boot attempt, in PCRs 4 and 5; true of every boot.
@@ -286,12 +284,6 @@ void JudgeGolden(uint32_t pcr, const GoldenRule& rule, const PcrBanks& quoted, R
   }
 }
 
-bool IsLateAndIgnored(const AttestationPolicy& policy, uint32_t pcr) {
-  const auto rule = policy.pcrs.find(pcr);
-  return pcr >= kFirmwarePcrs && rule != policy.pcrs.end() &&
-         std::holds_alternative<IgnoredRule>(rule->second);
-}
-
 Reason ReplayReason(const EventLog& log, HashAlgorithm bank, uint32_t pcr, const Bytes& replayed,
                     const Bytes& known) {
   Reason reason{.id = ReasonId::kEventLogReplay, .pcr = pcr};
@@ -329,7 +321,7 @@ uint32_t ProveBank(const AttestationPolicy& policy, const EventLog& log, HashAlg
       proven |= 1U << pcr;
     } else if (logged || of_events) {
       Reason reason = ReplayReason(log, bank, pcr, replay->values[pcr], value);
-      if (IsLateAndIgnored(policy, pcr)) {
+      if (policy.IsLateAndIgnored(pcr)) {
         reasons.Note(std::move(reason));
       } else {
         reasons.Add(std::move(reason));
