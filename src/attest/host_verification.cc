@@ -251,7 +251,10 @@ class HostVerifier {
 
   void JudgeIma() {
     const uint32_t* pcr = rules().ImaPcr();
-    if (pcr == nullptr) return;
+    if (pcr == nullptr) {
+      next_.ima.reset();
+      return;
+    }
     if (policy_.allow_list == nullptr) {
       reasons_.Add({.id = ReasonId::kImaAllowList,
                     .pcr = *pcr,

@@ -224,5 +224,11 @@ TEST(HostVerification, UntrustedIsNotTakenBackByAskingAgain) {
             HostVerdictKind::kUntrusted);
 }
 
+TEST(HostVerification, AcceptedFilesAreForgottenUnderAPolicyWithoutThem) {
+  HostState state = Judge(WithIma(MakeList()), *ImaPolicy()).state;
+  ASSERT_TRUE(state.ima.has_value());
+  EXPECT_FALSE(Judge(BootedHost(), *BootPolicy(), state).state.ima.has_value());
+}
+
 }  // namespace
 }  // namespace vallum::attest
