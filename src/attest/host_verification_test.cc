@@ -224,6 +224,16 @@ TEST(HostVerification, UntrustedIsNotTakenBackByAskingAgain) {
             HostVerdictKind::kUntrusted);
 }
 
+TEST(HostVerification, IgnoredPcrOfTheFirmwareNeedsNoLogButAgreesWithOne) {
+  Host host = BootedHost();
+  host.pcrs[kBank].erase(kLate);
+  host.pcrs[kBank].at(kFirmware) = Bytes(32, std::byte{1});
+  const SharedPolicy policy = MakePolicy("[pcr.0]\nrule = \"ignored\"\nbecause = \"inventory\"\n");
+  EXPECT_EQ(Ids(Judge(host, *policy)), Expected{ReasonId::kEventLogReplay});
+  host.event_log.clear();
+  EXPECT_EQ(Ids(Judge(host, *policy)), Expected{});
+}
+
 TEST(HostVerification, AcceptedFilesAreForgottenUnderAPolicyWithoutThem) {
   HostState state = Judge(WithIma(MakeList()), *ImaPolicy()).state;
   ASSERT_TRUE(state.ima.has_value());

@@ -165,7 +165,7 @@ struct AttestationPolicy {
 
   // The PCRs to be quoted, as a bit mask.
   uint32_t PcrMask() const;
-  // Whether a rule needs the event log.
+  // Whether a rule needs the event log; an ignored PCR does not, though a log must explain it.
   bool NeedsEventLog() const;
   // Whether the running system may extend the PCR: it is ignored, and none of the firmware's.
   bool IsLateAndIgnored(uint32_t pcr) const;
