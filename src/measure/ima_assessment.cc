@@ -81,14 +81,14 @@ class Assessor {
     }
   }
 
+  // The PCR is extended by ones alone: the path is not proven, so that no exclude may go by it.
   void JudgeViolation(const ImaEntry& entry) {
-    if (input_.list.IsExcluded(entry.path)) {
-      ++out_.excluded;
-    } else if (input_.violations == ImaViolationRule::kAccept) {
+    if (input_.violations == ImaViolationRule::kAccept) {
       ++out_.ignored;
     } else {
       Find(entry, ImaReason::kImaViolation,
-           "the file was written while it was measured, so that nobody knows what was read");
+           "the file was written while it was measured, so that nobody knows what was read; which "
+           "file it was is the host's word alone");
     }
   }
 

@@ -62,7 +62,8 @@ struct ImaBootPcrs {
   std::vector<Bytes> values;  // kBootAggregatePcrs of them
 };
 
-// What to do about violations of files that are not excluded: busy hosts have some of log files.
+// What to do about violations: busy hosts have some of log files. Their paths are not proven, so
+// that excludes do not count.
 enum class ImaViolationRule { kRefuse, kAccept };
 
 struct ImaAssessmentInput {

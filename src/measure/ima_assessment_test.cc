@@ -116,11 +116,19 @@ TEST(ImaAssessment, OtherDigestIsFoundWithTheListedOnes) {
 
 TEST(ImaAssessment, ExcludedPathIsAcceptedWhateverItIs) {
   Case c;
-  c.log.AddFile("/tmp/x", "x").AddViolation("/tmp/y");
+  c.log.AddFile("/tmp/x", "x");
   ASSERT_TRUE(c.list.AddExclude("/tmp/").has_value());
   const ImaAssessment out = c.Judge();
   EXPECT_TRUE(out.Accepted());
-  EXPECT_EQ(out.excluded, 2U);
+  EXPECT_EQ(out.excluded, 1U);
+}
+
+// A violation extends ones, whatever path the host writes beside it.
+TEST(ImaAssessment, ViolationOfAnExcludedPathIsFound) {
+  Case c;
+  c.log.AddViolation("/tmp/y");
+  ASSERT_TRUE(c.list.AddExclude("/tmp/").has_value());
+  EXPECT_EQ(c.Reason(), "ima_violation");
 }
 
 TEST(ImaAssessment, ViolationIsFoundOrAcceptedAsTheRuleSays) {
