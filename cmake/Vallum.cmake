@@ -119,13 +119,13 @@ function(vallum_test_program component name)
   add_dependencies(vallum_${component}_test ${name})
 endfunction()
 
-# vallum_fuzzer(<component> x_fuzzer.cc) makes x_fuzzer with corpus/x beside it; a no-op without VALLUM_FUZZ.
+# vallum_fuzzer(<component> x_fuzzer.cc [more.cc...]) makes x_fuzzer with corpus/x beside it; a no-op without VALLUM_FUZZ.
 function(vallum_fuzzer component source)
   if(NOT VALLUM_FUZZ)
     return()
   endif()
   get_filename_component(name ${source} NAME_WE)
-  add_executable(${name} ${source})
+  add_executable(${name} ${source} ${ARGN})
   target_link_libraries(${name} PRIVATE vallum_flags vallum_${component})
   target_compile_options(${name} PRIVATE -fsanitize=fuzzer)
   target_link_options(${name} PRIVATE -fsanitize=fuzzer)

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The first byte says which collection the rest is for.
+// The first byte says which collection the rest is for, and what to do with it.
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
@@ -21,7 +21,9 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   list.systems[{.name = "Debian", .version = "12"}] = "";
   list.mles[{.name = "bios", .version = "1", .oem = "ACME", .os = {}}] = {};
   const auto collection = static_cast<attest::OatCollection>(data[0] % 4);
-  const auto changed = attest::ChangeOat(list, collection, attest::OatEdit::kAdd, text);
+  static_cast<void>(attest::ListOat(list, collection, text));
+  const auto edit = (data[0] & 4U) != 0 ? attest::OatEdit::kReplace : attest::OatEdit::kAdd;
+  const auto changed = attest::ChangeOat(list, collection, edit, text);
   if (!changed.has_value()) return 0;
   const auto document = attest::FormatOatDocument(*changed, "oat");
   if (!document.has_value()) return 0;
