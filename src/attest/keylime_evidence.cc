@@ -166,6 +166,13 @@ Failure FailureOf(const Reason& reason) {
   return out;
 }
 
+// "db, dbx, kernels", safe to print.
+std::string MemberNames(const Json& object) {
+  std::vector<std::string> names;
+  for (const auto& [name, value] : object.items()) names.push_back(name);
+  return Printable(Join(names, ", "));
+}
+
 std::optional<HashAlgorithm> BankOf(std::string_view name) {
   for (const HashAlgorithm bank : {HashAlgorithm::kSha1, HashAlgorithm::kSha256,
                                    HashAlgorithm::kSha384, HashAlgorithm::kSha512}) {
@@ -314,7 +321,9 @@ class EvidenceQuestion {
     if (!json.is_object()) return InvalidInput("mb_policy is no object");
     if (!json.empty()) {
       return InvalidInput(
-                 "mb_policy: reference states of Keylime's boot policies are not supported")
+                 "mb_policy: reference states of Keylime's boot policies are not judged; "
+                 "this one has " +
+                 MemberNames(json))
           .WithFix("send {} to have the log compared with the quote, and judge boots by a policy");
     }
     if (TextOf(data_, "mb_list").empty() && TextOf(data_, "mb_log").empty()) {

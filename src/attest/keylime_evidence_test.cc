@@ -190,6 +190,14 @@ TEST(KeylimeEvidence, PoliciesThatCannotBeAppliedAreRefused) {
   refused("nonce", std::string(1000, 'n'));
 }
 
+TEST(KeylimeEvidence, ReferenceStateIsRefusedByTheNamesOfItsMembers) {
+  Json question = MakeValidQuestion();
+  question["data"]["mb_policy"] = {{"has_secureboot", true}, {"kernels", Json::array()}};
+  EXPECT_THAT(
+      Answer(question, 400)["results"]["failures"][0]["context"]["message"].get<std::string>(),
+      HasSubstr("this one has has_secureboot, kernels"));
+}
+
 TEST(KeylimeEvidence, BootPolicyWithoutALogIsAFailure) {
   Json question = MakeValidQuestion();
   question["data"]["mb_policy"] = "{}";
