@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "attest/openssl.h"
+#include "attest/platform_certificate.h"
 #include "attest/x509_text.h"
 #include "base/check.h"
 #include "base/digest.h"
@@ -163,6 +164,10 @@ Result<TpmCertificate> TpmCertificate::Parse(ByteView der) {
       std::shared_ptr<X509>(d2i_X509(nullptr, &at, static_cast<long>(der.size())), X509_free);
   ERR_clear_error();
   if (out.x509_ == nullptr) {
+    if (ParsePlatformCertificate(der).has_value()) {
+      return InvalidInput("a platform certificate, which certifies no key")
+          .WithFix("see it with `vallum attest platform-certificate`");
+    }
     return InvalidInput("not a DER certificate");
   }
   const auto size = static_cast<size_t>(at - Unsigned(der));

@@ -169,8 +169,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
                                       .event_log = parts[0],
                                       .ima_log = cursor.Rest(),
                                       .facts = facts.has_value() ? *facts : attest::HostFacts{}};
-  static const attest::BoundTpm tpm{
-      .key = attest::QuoteKey::Create(Key().Parsed()).value(), .kind = attest::TpmKind::kHardware};
+  static const attest::BoundTpm tpm{.key = attest::QuoteKey::Create(Key().Parsed()).value(),
+                                    .kind = attest::TpmKind::kHardware};
   const auto judged = attest::VerifyHost(tpm, evidence, {}, Policy(), nonce, {});
   // Nobody is among the signers of PCR 7.
   Expect(judged.verdict.kind == attest::HostVerdictKind::kUntrusted);

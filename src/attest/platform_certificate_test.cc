@@ -120,6 +120,12 @@ TEST(PlatformCertificate, OtherPemIsRefused) {
   EXPECT_THAT(certificate.error().Describe(), HasSubstr("ATTRIBUTE CERTIFICATE"));
 }
 
+TEST(PlatformCertificate, IsRefusedByNameWhereAKeysCertificateIsDue) {
+  const auto certificate = TpmCertificate::Parse(MakePlatformDer(MakeRecipe()));
+  ASSERT_FALSE(certificate.has_value());
+  EXPECT_THAT(certificate.error().Describe(), HasSubstr("platform certificate"));
+}
+
 TEST(PlatformCertificate, EachCutIsRefused) {
   const Bytes der = MakePlatformDer(MakeRecipe());
   for (size_t size = 0; size < der.size(); ++size) {
