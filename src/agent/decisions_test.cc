@@ -81,6 +81,25 @@ TEST(Reconcile, RebootCountAndPauseAreFollowed) {
             Step::kResume);
 }
 
+TEST(Reconcile, GuestThatResetItselfIsStartedAnew) {
+  EXPECT_TRUE(RestartsAfterReset(Desired(v1::POWER_RUNNING), Step::kNothing, Presence::kRunning));
+}
+
+TEST(Reconcile, GuestThatEndedAfterItsResetIsNotStartedAnew) {
+  EXPECT_FALSE(RestartsAfterReset(Desired(v1::POWER_RUNNING), Step::kNothing, Presence::kAbsent));
+}
+
+TEST(Reconcile, GuestThatStandsStillAfterItsResetIsNotStartedAnew) {
+  for (const auto presence : {Presence::kPaused, Presence::kPanicked, Presence::kIoError}) {
+    EXPECT_FALSE(RestartsAfterReset(Desired(v1::POWER_RUNNING), Step::kNothing, presence));
+  }
+}
+
+TEST(Reconcile, GuestThatIsToStopIsNotStartedAnewAfterItsReset) {
+  EXPECT_FALSE(RestartsAfterReset(Desired(v1::POWER_STOPPED), Step::kNothing, Presence::kRunning));
+  EXPECT_FALSE(RestartsAfterReset(Desired(v1::POWER_RUNNING), Step::kReboot, Presence::kRunning));
+}
+
 TEST(Reconcile, RemovalComesBeforeEverything) {
   auto desired = Desired(v1::POWER_RUNNING);
   desired.set_remove(true);

@@ -362,6 +362,7 @@ void InstanceWorker::Detach() {
   monitor_.reset();
   keeper_.reset();
   runner_.reset();
+  restart_ = false;  // of that run; the next one starts with new keys in any case
 }
 
 Result<vm::ExitReport> InstanceWorker::StopInterruptibly(std::chrono::milliseconds grace,
@@ -412,12 +413,14 @@ void InstanceWorker::Stop(const v1::DesiredInstance& desired, Step step,
 // Its processes too: QEMU reads the variable store when it starts, and only then.
 void InstanceWorker::Restart(const v1::DesiredInstance& desired, const std::stop_token& stop) {
   restart_ = false;
-  if (runner_ != nullptr) {
-    if (const auto ended = runner_->ForceStop(); !ended) {
-      return StartFailed(desired, ended.error());
-    }
-    Detach();
+  const auto ended = runner_->ForceStop();
+  if (!ended) {
+    return StartFailed(desired, ended.error());
   }
+  if (ended->cause != vm::ExitCause::kForced) {
+    return Ended(*ended);  // by itself meanwhile: it no longer runs, so that a lease counts
+  }
+  Detach();
   if (auto started = Start(desired, Beginning::kAfterReset, stop);
       !started && !stop.stop_requested()) {
     StartFailed(desired, started.error());

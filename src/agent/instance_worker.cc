@@ -291,7 +291,7 @@ bool InstanceWorker::Advance(const std::stop_token& stop) {
       return false;
     }
   }
-  if (restart_ && step == Step::kNothing) {
+  if (restart_ && RestartsAfterReset(*wanted, step, CurrentPresence())) {
     Restart(*wanted, stop);
     return true;
   }

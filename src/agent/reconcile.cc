@@ -79,6 +79,11 @@ std::string_view StepName(Step step) {
   return "?";
 }
 
+bool RestartsAfterReset(const v1::DesiredInstance& desired, Step step, Presence presence) {
+  return step == Step::kNothing && presence == Presence::kRunning &&
+         WantedPower(desired) == v1::POWER_RUNNING;
+}
+
 v1::PowerState WantedPower(const v1::DesiredInstance& desired) {
   const v1::PowerState power = desired.spec().power();
   return power == v1::POWER_STATE_UNSPECIFIED ? v1::POWER_RUNNING : power;

@@ -42,6 +42,11 @@ Step DecideStep(const v1::DesiredInstance& desired, const v1::InstanceStatus& st
 // remove, or a forced stop.
 bool WantsForcedEnd(const v1::DesiredInstance& desired);
 
+// Whether a guest that reset itself, and whose new boot needs other keys, is now to be started anew
+// by new processes. That needs no lease, as it runs already: so it must run, and be wanted to.
+//   step: what DecideStep says.
+bool RestartsAfterReset(const v1::DesiredInstance& desired, Step step, Presence presence);
+
 // The power state that is wanted; unspecified reads as running.
 v1::PowerState WantedPower(const v1::DesiredInstance& desired);
 
