@@ -48,7 +48,7 @@ class Assessor {
     out_.state = from;
     for (const Bytes& key : from.loaded_keys) {
       // It was read when it was loaded; should it not be now, it signs nothing.
-      static_cast<void>(loaded_.Add(key));
+      static_cast<void>(loaded_.AddLoaded(key));
     }
   }
 
@@ -154,8 +154,7 @@ class Assessor {
       Find(entry, ImaReason::kImaBufferMismatch, "the buffer in the log is not what was measured");
       return;
     }
-    ImaKeys key;
-    const bool is_key = key.Add(buffer).has_value();
+    const bool is_key = IsKeyring(entry.path) && ImaKeys().AddLoaded(buffer).has_value();
     if (is_key && input_.list.IgnoresKeyring(entry.path)) {
       ++out_.ignored;
       return;
@@ -175,6 +174,12 @@ class Assessor {
     }
   }
 
+  // Keys are measured under the name of their keyring (.ima, _uid.0), other buffers under names
+  // that do not begin so (kexec-cmdline): one of these is no key, whatever its writer put in.
+  static bool IsKeyring(std::string_view name) {
+    return name.starts_with('.') || name.starts_with('_');
+  }
+
   static bool IsOfDigest(const ImaDigest& digest, ByteView data) {
     const auto bank = BankOf(digest.hash);
     return bank.has_value() && std::ranges::equal(Digest(*bank, data), digest.bytes);
@@ -182,7 +187,7 @@ class Assessor {
 
   void Load(ByteView certificate) {
     auto& keys = out_.state.loaded_keys;
-    if (keys.size() < kMaxLoadedImaKeys && loaded_.Add(certificate).has_value() &&
+    if (keys.size() < kMaxLoadedImaKeys && loaded_.AddLoaded(certificate).has_value() &&
         std::ranges::none_of(
             keys, [&](const Bytes& each) { return std::ranges::equal(each, certificate); })) {
       keys.push_back(ToBytes(certificate));

@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 #include <openssl/evp.h>
+#include <openssl/pem.h>
 #include <openssl/x509.h>
 
 #include <array>
@@ -244,6 +245,39 @@ TEST(ImaAssessment, BufferIsJudgedByItsNameAndDigest) {
   as_file.log.Add("ima-buf", FileFields("kexec-cmdline", DigestOf("quiet"), AsBytes("quiet")));
   ASSERT_TRUE(as_file.list.files().Add("kexec-cmdline", DigestOf("quiet")).has_value());
   EXPECT_EQ(as_file.Reason(), "ima_unknown_buffer");
+}
+
+std::string PublicPem(const KeyPtr& key) {
+  const std::unique_ptr<BIO, OpensslFree<BIO_free_all>> bio(BIO_new(BIO_s_mem()));
+  PEM_write_bio_PUBKEY(bio.get(), key.get());
+  char* text = nullptr;
+  const long size = BIO_get_mem_data(bio.get(), &text);
+  return {text, static_cast<size_t>(size)};
+}
+
+// The reason for one buffer where all keyrings are ignored.
+std::string ReasonForBuffer(std::string_view name, ByteView buffer) {
+  Case c;
+  EXPECT_TRUE(c.list.IgnoreKeyring("*").has_value());
+  c.log.Add("ima-buf", FileFields(name, Digest(HashAlgorithm::kSha256, buffer), buffer));
+  return c.Reason();
+}
+
+TEST(ImaAssessment, KeyUnderABuffersNameIsABuffer) {
+  const Bytes der = PublicDer(KeyPtr(EVP_EC_gen("P-256")));
+  EXPECT_EQ(ReasonForBuffer("_uid.0", der), "accepted");
+  EXPECT_EQ(ReasonForBuffer("kexec-cmdline", der), "ima_unknown_buffer");
+}
+
+TEST(ImaAssessment, TextThatHoldsAKeyIsNone) {
+  const std::string text = "init=/bin/sh " + PublicPem(KeyPtr(EVP_EC_gen("P-256")));
+  EXPECT_EQ(ReasonForBuffer(".ima", AsBytes(text)), "ima_unknown_buffer");
+}
+
+TEST(ImaAssessment, KeyWithMoreBehindItIsNone) {
+  Bytes der = PublicDer(KeyPtr(EVP_EC_gen("P-256")));
+  der.push_back(std::byte{0});
+  EXPECT_EQ(ReasonForBuffer(".ima", der), "ima_unknown_buffer");
 }
 
 TEST(ImaAssessment, BufferThatIsNotOfItsDigestIsFound) {

@@ -72,15 +72,19 @@ Result<std::shared_ptr<const ImaKey>> MakeKey(EVP_PKEY* pkey, const X509* certif
   return out;
 }
 
+// One certificate or key, up to the last byte.
 Result<std::shared_ptr<const ImaKey>> ReadKey(ByteView der) {
   const auto* at = reinterpret_cast<const unsigned char*>(der.data());
+  const unsigned char* const end = at + der.size();
   const auto size = static_cast<long>(der.size());
   const std::unique_ptr<X509, OpensslFree<X509_free>> certificate(d2i_X509(nullptr, &at, size));
-  if (certificate != nullptr) {
+  if (certificate != nullptr && at == end) {
     return MakeKey(X509_get_pubkey(certificate.get()), certificate.get());
   }
   at = reinterpret_cast<const unsigned char*>(der.data());
-  return MakeKey(d2i_PUBKEY(nullptr, &at, size), nullptr);
+  auto key = MakeKey(d2i_PUBKEY(nullptr, &at, size), nullptr);
+  if (key.has_value() && at != end) return InvalidInput("bytes are left over behind the key");
+  return key;
 }
 
 // The content of each block of a PEM text.
@@ -240,6 +244,16 @@ Result<size_t> ImaKeys::Add(ByteView key) {
   }
   *this = std::move(with);
   return ders.size();
+}
+
+Result<void> ImaKeys::AddLoaded(ByteView der) {
+  const OpensslErrors errors;
+  if (der.size() > kMaxImaKeyBytes) {
+    return Exhausted(
+        fmt::format("a key of {} bytes; {} are accepted", der.size(), kMaxImaKeyBytes));
+  }
+  ASSIGN_OR_RETURN(auto key, ReadKey(der));
+  return Keep(std::move(key));
 }
 
 std::vector<std::string> ImaKeys::KeyIds() const {

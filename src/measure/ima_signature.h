@@ -55,6 +55,10 @@ class ImaKeys {
   // kMaxImaKeys).
   Result<size_t> Add(ByteView key);
 
+  // Adds the key that a kernel loaded: one certificate or public key in DER, and nothing else, as
+  // PEM within other data is no key to a kernel. Errors: as Add's.
+  Result<void> AddLoaded(ByteView der);
+
   size_t size() const { return keys_.size(); }
   // As the kernel prints them: "f3452d23".
   std::vector<std::string> KeyIds() const;
