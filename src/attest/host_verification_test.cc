@@ -234,6 +234,13 @@ TEST(HostVerification, IgnoredPcrOfTheFirmwareNeedsNoLogButAgreesWithOne) {
   EXPECT_EQ(Ids(Judge(host, *policy)), Expected{});
 }
 
+TEST(HostVerification, IgnoredPcrOfTheFirmwareIsNotLeftOutOfTheLog) {
+  Host host = BootedHost();
+  host.pcrs[kBank] = {{PcrIndex::Of<1>(), Bytes(32, std::byte{1})}};
+  const SharedPolicy policy = MakePolicy("[pcr.1]\nrule = \"ignored\"\nbecause = \"inventory\"\n");
+  EXPECT_EQ(Ids(Judge(host, *policy)), Expected{ReasonId::kEventLogReplay});
+}
+
 TEST(HostVerification, AcceptedFilesAreForgottenUnderAPolicyWithoutThem) {
   HostState state = Judge(WithIma(MakeList()), *ImaPolicy()).state;
   ASSERT_TRUE(state.ima.has_value());

@@ -231,6 +231,8 @@ Result<std::string> Required(const Json& data, const char* name) {
   return text;
 }
 
+constexpr uint32_t kFirmwareMask = (1U << kFirmwarePcrs) - 1;
+
 // Judges one question. The policies are the caller's, so that what is wrong with them is an error;
 // the evidence is the host's, so that what is wrong with it is a failure.
 class EvidenceQuestion {
@@ -313,7 +315,8 @@ class EvidenceQuestion {
     return ReadBootPolicy(boot);
   }
 
-  // An empty one asks that the log replays to the quote, which is asked of any log that is given.
+  // An empty one asks that the log replays to the quote, which is asked of any log that is given,
+  // and that the quote covers the firmware's PCRs: a log of others is nobody's word.
   Result<void> ReadBootPolicy(const std::string& text) {
     if (text.empty()) return Ok();
     ASSIGN_OR_RETURN_CONTEXT(const Json json, formats::ParseBoundedJson(text, kRefstateLimits),
@@ -326,6 +329,7 @@ class EvidenceQuestion {
                  MemberNames(json))
           .WithFix("send {} to have the log compared with the quote, and judge boots by a policy");
     }
+    mask_ |= kFirmwareMask;
     if (TextOf(data_, "mb_list").empty() && TextOf(data_, "mb_log").empty()) {
       failures_.push_back(
           MakeFailure("pcr_validation.unused_pcr_0", "mb_policy is given, but no boot event log"));

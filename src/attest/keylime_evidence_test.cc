@@ -13,6 +13,7 @@
 #include "attest/learn.h"
 #include "attest/quote_builder.h"
 #include "attest/serialized_pcrs.h"
+#include "measure/event_log_builder.h"
 
 namespace vallum::attest {
 namespace {
@@ -202,6 +203,16 @@ TEST(KeylimeEvidence, BootPolicyWithoutALogIsAFailure) {
   Json question = MakeValidQuestion();
   question["data"]["mb_policy"] = "{}";
   EXPECT_THAT(Types(Answer(question)), ElementsAre("pcr_validation.unused_pcr_0"));
+}
+
+TEST(KeylimeEvidence, BootPolicyNeedsTheFirmwaresPcrsInTheQuote) {
+  measure::EventLogBuilder log({kSha256});
+  log.AddText(4, measure::EventType::kEfiAction, "an invented boot").AddSeparator(4);
+  Json question = MakeValidQuestion();
+  question["data"]["tpm_policy"] = R"({"22":[")" + std::string(64, '2') + R"("]})";
+  question["data"]["mb_policy"] = "{}";
+  question["data"]["mb_list"] = ToBase64(log.bytes());
+  EXPECT_THAT(Types(Answer(question)), Contains("pcr_validation.missing_pcrs"));
 }
 
 TEST(KeylimeEvidence, VersionIsTheOneServed) {

@@ -313,10 +313,13 @@ uint32_t ProveBank(const AttestationPolicy& policy, const EventLog& log, HashAlg
     const uint32_t pcr = index.value();
     const bool logged = replay->extends[pcr] > 0;
     const auto rule = policy.pcrs.find(pcr);
+    // Of the firmware's PCRs the log says all: one that is left out of it is changed, too.
     const bool of_events =
-        rule != policy.pcrs.end() && (std::holds_alternative<EventsRule>(rule->second) ||
-                                      std::holds_alternative<SecureBootRule>(rule->second) ||
-                                      std::holds_alternative<ReferenceRule>(rule->second));
+        rule != policy.pcrs.end() &&
+        (std::holds_alternative<EventsRule>(rule->second) ||
+         std::holds_alternative<SecureBootRule>(rule->second) ||
+         std::holds_alternative<ReferenceRule>(rule->second) ||
+         (pcr < kFirmwarePcrs && std::holds_alternative<IgnoredRule>(rule->second)));
     if (replay->values[pcr] == value) {
       proven |= 1U << pcr;
     } else if (logged || of_events) {
