@@ -47,36 +47,36 @@ std::string ToDecimal(const std::string& hex) {
 }
 
 void ExpectComponent(const PlatformComponent& component, const Json& expected) {
-  EXPECT_EQ(component.manufacturer, expected["Manufacturer"]);
-  EXPECT_EQ(component.model, expected["Model"]);
-  EXPECT_EQ(component.serial, expected["Serial"]);
-  EXPECT_EQ(component.revision, expected["Revision"]);
-  EXPECT_EQ(component.replaceable == FieldReplaceable::kYes, expected["FieldReplaceable"]);
+  EXPECT_EQ(Json(component.manufacturer), expected["Manufacturer"]);
+  EXPECT_EQ(Json(component.model), expected["Model"]);
+  EXPECT_EQ(Json(component.serial), expected["Serial"]);
+  EXPECT_EQ(Json(component.revision), expected["Revision"]);
+  EXPECT_EQ(Json(component.replaceable == FieldReplaceable::kYes), expected["FieldReplaceable"]);
   const Json& addresses = expected["Addresses"];
   ASSERT_EQ(component.addresses.size(), addresses.size());
   for (size_t i = 0; i < addresses.size(); ++i) {
     std::vector<std::string> arcs;
     for (const Json& arc : addresses[i]["AddressType"]) arcs.push_back(arc.dump());
     EXPECT_EQ(component.addresses[i].type, Join(arcs, "."));
-    EXPECT_EQ(component.addresses[i].value, addresses[i]["AddressValue"]);
+    EXPECT_EQ(Json(component.addresses[i].value), addresses[i]["AddressValue"]);
   }
 }
 
 void ExpectPlatform(const PlatformCertificate& certificate, const Json& expected) {
-  EXPECT_EQ(certificate.manufacturer, expected["PlatformManufacturer"]);
-  EXPECT_EQ(certificate.model, expected["PlatformModel"]);
-  EXPECT_EQ(certificate.version, expected["PlatformVersion"]);
-  EXPECT_EQ(certificate.platform_serial, expected["PlatformSerial"]);
+  EXPECT_EQ(Json(certificate.manufacturer), expected["PlatformManufacturer"]);
+  EXPECT_EQ(Json(certificate.model), expected["PlatformModel"]);
+  EXPECT_EQ(Json(certificate.version), expected["PlatformVersion"]);
+  EXPECT_EQ(Json(certificate.platform_serial), expected["PlatformSerial"]);
   const Json& version = expected["TCGPlatformSpecification"]["Version"];
   ASSERT_TRUE(certificate.specification.has_value());
-  EXPECT_EQ(certificate.specification->version.major, version["MajorVersion"]);
-  EXPECT_EQ(certificate.specification->version.minor, version["MinorVersion"]);
-  EXPECT_EQ(certificate.specification->version.revision, version["Revision"]);
-  EXPECT_EQ(certificate.properties_uri, expected["PropertiesURI"]);
+  EXPECT_EQ(Json(certificate.specification->version.major), version["MajorVersion"]);
+  EXPECT_EQ(Json(certificate.specification->version.minor), version["MinorVersion"]);
+  EXPECT_EQ(Json(certificate.specification->version.revision), version["Revision"]);
+  EXPECT_EQ(Json(certificate.properties_uri), expected["PropertiesURI"]);
   ASSERT_EQ(certificate.properties.size(), expected["Properties"].size());
   for (size_t i = 0; i < certificate.properties.size(); ++i) {
-    EXPECT_EQ(certificate.properties[i].name, expected["Properties"][i]["PropertyName"]);
-    EXPECT_EQ(certificate.properties[i].value, expected["Properties"][i]["PropertyValue"]);
+    EXPECT_EQ(Json(certificate.properties[i].name), expected["Properties"][i]["PropertyName"]);
+    EXPECT_EQ(Json(certificate.properties[i].value), expected["Properties"][i]["PropertyValue"]);
   }
   ASSERT_EQ(certificate.components.size(), expected["Components"].size());
   for (size_t i = 0; i < certificate.components.size(); ++i) {
@@ -96,12 +96,12 @@ TEST(PlatformCertificateVectors, AreReadAsByAnotherReader) {
     const auto certificate = ReadPlatformCertificate(AsBytes(ReadVector(entry["file"])));
     ASSERT_TRUE(certificate.has_value()) << certificate.error().Describe();
     ExpectPlatform(*certificate, expected);
-    EXPECT_EQ(TimeText(certificate->not_before), expected["NotBefore"]);
-    EXPECT_EQ(TimeText(certificate->not_after), expected["NotAfter"]);
+    EXPECT_EQ(Json(TimeText(certificate->not_before)), expected["NotBefore"]);
+    EXPECT_EQ(Json(TimeText(certificate->not_after)), expected["NotAfter"]);
     EXPECT_EQ(ToDecimal(certificate->serial), DecimalBehind(text, "SerialNumber"));
     EXPECT_EQ(ToDecimal(certificate->holder_serial), DecimalBehind(text, "Serial"));
-    EXPECT_EQ(ToBase64(certificate->signature), expected["Signature"]);
-    EXPECT_EQ(ToBase64(certificate->signed_part), expected["RawTBSAttributeCertificate"]);
+    EXPECT_EQ(Json(ToBase64(certificate->signature)), expected["Signature"]);
+    EXPECT_EQ(Json(ToBase64(certificate->signed_part)), expected["RawTBSAttributeCertificate"]);
     for (const Json& name : expected["Issuer"]["Names"]) {
       EXPECT_NE(certificate->issuer.text.find(name["Value"]), std::string::npos) << name;
     }

@@ -189,22 +189,22 @@ TEST_F(QuoteVectors, FieldsAreThoseOfTheManifest) {
     const Json& expect = entry["expect"];
     const auto quote = ParseAttestation(ReadVector(Text(entry["file"])));
     ASSERT_TRUE(quote.has_value()) << quote.error().Describe();
-    EXPECT_EQ(ToHex(quote->nonce), expect["nonce_hex"]);
+    EXPECT_EQ(Json(ToHex(quote->nonce)), expect["nonce_hex"]);
     if (!expect.contains("clock")) continue;
-    EXPECT_EQ(ToHex(quote->qualified_signer), expect["qualified_signer"]);
-    EXPECT_EQ(quote->clock.clock, expect["clock"]);
-    EXPECT_EQ(quote->clock.reset_count, expect["reset_count"]);
-    EXPECT_EQ(quote->clock.restart_count, expect["restart_count"]);
-    EXPECT_EQ(quote->clock.safe ? 1 : 0, expect["safe"]);
-    EXPECT_EQ(quote->clock.firmware_version, expect["firmware_version"]);
-    EXPECT_EQ(ToHex(quote->pcr_digest), expect["pcr_digest"]);
+    EXPECT_EQ(Json(ToHex(quote->qualified_signer)), expect["qualified_signer"]);
+    EXPECT_EQ(Json(quote->clock.clock), expect["clock"]);
+    EXPECT_EQ(Json(quote->clock.reset_count), expect["reset_count"]);
+    EXPECT_EQ(Json(quote->clock.restart_count), expect["restart_count"]);
+    EXPECT_EQ(Json(quote->clock.safe ? 1 : 0), expect["safe"]);
+    EXPECT_EQ(Json(quote->clock.firmware_version), expect["firmware_version"]);
+    EXPECT_EQ(Json(ToHex(quote->pcr_digest)), expect["pcr_digest"]);
     Json banks = Json::array();
     for (const QuotedBank& bank : quote->banks) {
       Json pcrs = Json::array();
       for (const PcrIndex pcr : bank.pcrs) pcrs.push_back(pcr.value());
       banks.push_back({{"bank", HashAlgorithmName(*bank.bank)}, {"pcrs", pcrs}});
     }
-    EXPECT_EQ(banks, expect["pcr_selection"]);
+    EXPECT_EQ(Json(banks), expect["pcr_selection"]);
   }
 }
 
@@ -223,7 +223,7 @@ TEST_F(QuoteVectors, MutationsAreRejectedWhereTheManifestSays) {
       if (bytes == nullptr) continue;  // logs: see measure
       bytes->at(mutation["offset"].get<size_t>()) ^=
           static_cast<std::byte>(mutation["xor"].get<int>());
-      EXPECT_EQ(bundle.Verdict(), mutation["rejected_by"]) << mutation;
+      EXPECT_EQ(Json(bundle.Verdict()), mutation["rejected_by"]) << mutation;
       ++tried;
     }
   }
@@ -265,7 +265,7 @@ TEST_F(QuoteVectors, SignaturesAreReadAsTheManifestSays) {
     const Bytes bytes = ReadVector(Text(entry["file"]));
     const auto signature = ParseSignature(bytes);
     ASSERT_TRUE(signature.has_value()) << entry["file"];
-    EXPECT_EQ(HashAlgorithmName(signature->hash), entry["expect"]["hash"]);
+    EXPECT_EQ(Json(HashAlgorithmName(signature->hash)), entry["expect"]["hash"]);
     EXPECT_EQ(KeySchemeName(signature->scheme), "RSASSA");
     EXPECT_EQ(entry["expect"]["scheme"], "rsassa");
   }
@@ -290,11 +290,11 @@ TEST_F(QuoteVectors, PublicKeysAreReadAsTheManifestSays) {
     const Json& expect = entry["expect"];
     const auto key = ParseTpm2bPublic(ReadVector(Text(entry["file"])));
     ASSERT_TRUE(key.has_value()) << key.error().Describe();
-    EXPECT_EQ(ToHex(key->Name()), expect["name"]);
+    EXPECT_EQ(Json(ToHex(key->Name())), expect["name"]);
     EXPECT_EQ(key->attributes, std::stoul(Text(expect["attributes"]), nullptr, 16));
-    EXPECT_EQ(PublicKey::FromTpm(*key).value().ToPem(), expect["spki_pem"]);
+    EXPECT_EQ(Json(PublicKey::FromTpm(*key).value().ToPem()), expect["spki_pem"]);
     if (expect.contains("hash")) {
-      EXPECT_EQ(HashAlgorithmName(*key->scheme_hash), expect["hash"]);
+      EXPECT_EQ(Json(HashAlgorithmName(*key->scheme_hash)), expect["hash"]);
     }
     const auto made = QuoteKey::Create(*key);
     EXPECT_EQ(made.has_value(), !expect.contains("verdict_as_quote_key"));
@@ -321,7 +321,7 @@ TEST_F(QuoteVectors, SubjectPublicKeysAreReadAsTheManifestSays) {
                                                            : PublicKey::FromSpki(bytes);
     ASSERT_TRUE(key.has_value()) << key.error().Describe();
     EXPECT_EQ(key->IsRsa(), entry["expect"]["type"] == "rsa");
-    EXPECT_EQ(key->Bits(), entry["expect"]["bits"]);
+    EXPECT_EQ(Json(key->Bits()), entry["expect"]["bits"]);
   }
 }
 
