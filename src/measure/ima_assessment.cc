@@ -117,7 +117,7 @@ class Assessor {
   }
 
   // The best that is said of either signature; kMalformed when there is none to judge.
-  ImaSignatureVerdict VerifySignatures(const ImaEntry& entry) const {
+  ImaSignatureVerdict VerifySignatures(const ImaEntry& entry) {
     auto out = ImaSignatureVerdict::kMalformed;
     const ByteView sig = input_.log.FieldOf(entry, ImaField::kSignature);
     if (!sig.empty()) {
@@ -133,9 +133,10 @@ class Assessor {
     const auto digest =
         ParseImaDigest(ImaField::kModsigDigest, input_.log.FieldOf(entry, ImaField::kModsigDigest));
     if (out != ImaSignatureVerdict::kGood && !modsig.empty() && digest.has_value()) {
-      const auto listed = input_.list.keys().VerifyModsig(modsig, *digest);
-      const auto both =
-          listed == ImaSignatureVerdict::kGood ? listed : loaded_.VerifyModsig(modsig, *digest);
+      const auto listed = input_.list.keys().VerifyModsig(modsig, *digest, budget_);
+      const auto both = listed == ImaSignatureVerdict::kGood
+                            ? listed
+                            : loaded_.VerifyModsig(modsig, *digest, budget_);
       out =
           both == ImaSignatureVerdict::kGood || out == ImaSignatureVerdict::kMalformed ? both : out;
     }
@@ -144,8 +145,9 @@ class Assessor {
 
   std::string DescribeSigner(const ImaEntry& entry) const {
     const auto header = ParseImaSignature(input_.log.FieldOf(entry, ImaField::kSignature));
-    return header.has_value() ? fmt::format("signed by key {:08x}", header->key_id)
-                              : "signed by an appended signature of another key";
+    if (header.has_value()) return fmt::format("signed by key {:08x}", header->key_id);
+    return budget_.spent() ? "the list has more appended signatures than are verified"
+                           : "signed by an appended signature of another key";
   }
 
   // Certificates on keyrings, kexec's command line, critical data of other subsystems.
@@ -231,6 +233,7 @@ class Assessor {
   const ImaAssessmentInput& input_;
   ImaAssessment out_;
   ImaKeys loaded_;
+  ModsigBudget budget_;
   size_t number_ = 0;
 };
 

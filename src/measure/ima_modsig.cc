@@ -51,9 +51,17 @@ std::optional<Bytes> SignedDigest(PKCS7_SIGNER_INFO* signer, const ImaDigest& di
   return out;
 }
 
+// Whether the key could have made a signature of this length at all.
+bool IsOfItsSize(const EVP_PKEY* key, ByteView signature) {
+  const auto most = static_cast<size_t>(EVP_PKEY_get_size(key));
+  return EVP_PKEY_get_base_id(key) == EVP_PKEY_RSA ? signature.size() == most
+                                                   : signature.size() <= most;
+}
+
 }  // namespace
 
-ImaSignatureVerdict ImaKeys::VerifyModsig(ByteView field, const ImaDigest& digest) const {
+ImaSignatureVerdict ImaKeys::VerifyModsig(ByteView field, const ImaDigest& digest,
+                                          ModsigBudget& budget) const {
   const OpensslErrors errors;
   if (field.empty() || field.size() > kMaxModsigBytes) {
     return ImaSignatureVerdict::kMalformed;
@@ -78,8 +86,15 @@ ImaSignatureVerdict ImaKeys::VerifyModsig(ByteView field, const ImaDigest& diges
       continue;
     }
     // The message names an issuer and a serial number, which bare keys do not have: try all.
+    const ByteView signature = View(signer->enc_digest);
     for (const auto& key : keys_) {
-      if (VerifyImaDigest(key->key.get(), digest.hash, *hashed, View(signer->enc_digest))) {
+      if (!IsOfItsSize(key->key.get(), signature)) {
+        continue;
+      }
+      if (!budget.Take()) {
+        return ImaSignatureVerdict::kUnknownKey;
+      }
+      if (VerifyImaDigest(key->key.get(), digest.hash, *hashed, signature)) {
         return ImaSignatureVerdict::kGood;
       }
     }

@@ -18,6 +18,8 @@ namespace vallum::measure {
 inline constexpr size_t kMaxImaKeys = 256;
 inline constexpr size_t kMaxImaKeyBytes = size_t{64} << 10U;
 inline constexpr size_t kMaxModsigBytes = size_t{64} << 10U;
+// Some seconds. A host has some hundred modules, and a list a handful of keys.
+inline constexpr size_t kMaxModsigVerifications = 65536;
 
 // First byte of security.ima (integrity.h, enum evm_ima_xattr_type).
 enum class ImaSignatureType : uint8_t { kFile = 3, kPortableEvm = 5, kVerity = 6 };
@@ -43,6 +45,19 @@ enum class ImaSignatureVerdict {
   kMalformed,   // or of a kind that does not sign the file's content
 };
 
+// How many signatures of messages may still be verified: a message does not say which key it is
+// of in a way that all keys have, so that each is tried, and a host chooses how many it lists.
+class ModsigBudget {
+ public:
+  explicit ModsigBudget(size_t verifications = kMaxModsigVerifications) : left_(verifications) {}
+  // False when there is none left.
+  bool Take() { return left_ > 0 && left_-- > 0; }
+  bool spent() const { return left_ == 0; }
+
+ private:
+  size_t left_;
+};
+
 struct ImaKey;
 
 // Keys that file signatures are verified with. Immutable once filled, cheap to copy; thread-safe
@@ -66,7 +81,9 @@ class ImaKeys {
   // Verifies a field `sig` over the digest that the same entry has.
   ImaSignatureVerdict Verify(ByteView field, const ImaDigest& digest) const;
   // Verifies a field `modsig` (PKCS#7 without content) over the digest in `d-modsig`.
-  ImaSignatureVerdict VerifyModsig(ByteView field, const ImaDigest& digest) const;
+  //   budget: when it is spent, no key is known to have signed.
+  ImaSignatureVerdict VerifyModsig(ByteView field, const ImaDigest& digest,
+                                   ModsigBudget& budget) const;
 
  private:
   Result<void> Keep(std::shared_ptr<const ImaKey> key);

@@ -251,24 +251,46 @@ Bytes MakeModsig(const KeyPtr& key, std::string_view content, int more_flags) {
 }
 
 TEST(ImaSignature, AppendedSignatureIsOfTheDigestWithAndWithoutAttributes) {
+  ModsigBudget budget;
   for (const KeyPtr* key : {&RsaKey(), &EcKey()}) {
     for (const int flags : {0, PKCS7_NOATTR}) {
       const Bytes modsig = MakeModsig(*key, "a file", flags);
-      EXPECT_EQ(MakeKeys(*key).VerifyModsig(modsig, MakeDigest(FileDigest())),
+      EXPECT_EQ(MakeKeys(*key).VerifyModsig(modsig, MakeDigest(FileDigest()), budget),
                 ImaSignatureVerdict::kGood);
       const Bytes other(32, std::byte{1});
-      EXPECT_NE(MakeKeys(*key).VerifyModsig(modsig, MakeDigest(other)), ImaSignatureVerdict::kGood);
-      EXPECT_NE(ImaKeys().VerifyModsig(modsig, MakeDigest(FileDigest())),
+      EXPECT_NE(MakeKeys(*key).VerifyModsig(modsig, MakeDigest(other), budget),
+                ImaSignatureVerdict::kGood);
+      EXPECT_NE(ImaKeys().VerifyModsig(modsig, MakeDigest(FileDigest()), budget),
                 ImaSignatureVerdict::kGood);
     }
   }
 }
 
+TEST(ImaSignature, EachKeyThatIsTriedCostsOfTheBudget) {
+  const Bytes modsig = MakeModsig(EcKey(), "a file", 0);
+  ModsigBudget one(1);
+  EXPECT_EQ(MakeKeys(EcKey()).VerifyModsig(modsig, MakeDigest(FileDigest()), one),
+            ImaSignatureVerdict::kGood);
+  EXPECT_TRUE(one.spent());
+  EXPECT_EQ(MakeKeys(EcKey()).VerifyModsig(modsig, MakeDigest(FileDigest()), one),
+            ImaSignatureVerdict::kUnknownKey);
+}
+
+TEST(ImaSignature, KeyWhoseSignaturesAreOfAnotherSizeCostsNothing) {
+  ModsigBudget one(1);
+  EXPECT_EQ(MakeKeys(RsaKey()).VerifyModsig(MakeModsig(EcKey(), "a file", 0),
+                                            MakeDigest(FileDigest()), one),
+            ImaSignatureVerdict::kUnknownKey);
+  EXPECT_FALSE(one.spent());
+}
+
 TEST(ImaSignature, AppendedSignatureThatIsNoneIsMalformed) {
-  EXPECT_EQ(MakeKeys(EcKey()).VerifyModsig(AsBytes("none"), MakeDigest(FileDigest())),
+  ModsigBudget budget;
+  EXPECT_EQ(MakeKeys(EcKey()).VerifyModsig(AsBytes("none"), MakeDigest(FileDigest()), budget),
             ImaSignatureVerdict::kMalformed);
-  EXPECT_EQ(MakeKeys(EcKey()).VerifyModsig(Bytes(kMaxModsigBytes + 1), MakeDigest(FileDigest())),
-            ImaSignatureVerdict::kMalformed);
+  EXPECT_EQ(
+      MakeKeys(EcKey()).VerifyModsig(Bytes(kMaxModsigBytes + 1), MakeDigest(FileDigest()), budget),
+      ImaSignatureVerdict::kMalformed);
 }
 
 }  // namespace
