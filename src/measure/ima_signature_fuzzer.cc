@@ -28,6 +28,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
       !measure::ParseImaSignature(signature).has_value()) {
     std::abort();
   }
-  static_cast<void>(keys.VerifyModsig(signature, digest));
+  measure::ModsigBudget budget;
+  static_cast<void>(keys.VerifyModsig(signature, digest, budget));
   return 0;
 }
