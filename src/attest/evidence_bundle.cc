@@ -225,6 +225,14 @@ Result<EvidenceBundle> ReadParts(ByteCursor& in) {
   return out;
 }
 
+// Whether signatures are all that is wrong: a key that was loaded by entries before the bundle's
+// may have made them, so that the bundle does not say.
+bool HangsOnEarlierKeys(const Verdict& verdict) {
+  return !verdict.reasons.empty() && std::ranges::all_of(verdict.reasons, [](const Reason& each) {
+    return each.id == ReasonId::kImaFileSignature;
+  });
+}
+
 }  // namespace
 
 Result<Bytes> FormatBundle(const EvidenceBundle& bundle) {
@@ -288,13 +296,14 @@ Result<Verdict> VerifyBundle(const EvidenceBundle& bundle, const PreparedPolicy&
   }
   HostJudgement judgement = VerifyHost({.key = std::move(key), .kind = bundle.tpm},
                                        EvidenceOf(bundle), state, policy, bundle.nonce, {});
-  if (state.ima.has_value()) {
-    judgement.verdict.notes.push_back(
-        {.id = ReasonId::kImaLogGap,
-         .actual = "the " + std::to_string(bundle.ima_before.entries) +
-                   " entries before were judged with earlier evidence"});
-  }
-  return std::move(judgement.verdict);
+  if (!state.ima.has_value()) return std::move(judgement.verdict);
+  Verdict& verdict = judgement.verdict;
+  verdict.notes.push_back({.id = ReasonId::kImaLogGap,
+                           .actual = "the " + std::to_string(bundle.ima_before.entries) +
+                                     " entries before were judged with earlier evidence; keys that "
+                                     "they loaded onto .ima are not known"});
+  if (HangsOnEarlierKeys(verdict)) verdict.kind = HostVerdictKind::kUnknown;
+  return std::move(verdict);
 }
 
 std::vector<TrialOutcome> TryPolicy(const PreparedPolicy& policy,

@@ -56,8 +56,9 @@ Result<EvidenceBundle> ParseBundle(ByteView file);
 HostEvidence EvidenceOf(const EvidenceBundle& bundle);
 
 // Judges a bundle's evidence by a policy as if the host had never been seen before: with the key
-// that the bundle names. Errors: kInvalidInput, kDenied (the key cannot be read, or is unfit for
-// quotes).
+// that the bundle names. Of a bundle with part of IMA's list, where nothing but signatures of files
+// is wrong, the verdict is UNKNOWN: keys that earlier entries loaded are not in it. Errors:
+// kInvalidInput, kDenied (the key cannot be read, or is unfit for quotes).
 Result<Verdict> VerifyBundle(const EvidenceBundle& bundle, const PreparedPolicy& policy);
 
 // A host of the past, to try a policy on.

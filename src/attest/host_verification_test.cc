@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "attest/evidence_bundle.h"
 #include "attest/quote_builder.h"
 #include "measure/event_log_builder.h"
 #include "measure/event_log_replay.h"
@@ -35,15 +36,23 @@ struct Host {
   uint64_t ima_first_entry = 0;
 };
 
-HostJudgement Judge(const Host& host, const PreparedPolicy& policy, const HostState& state = {}) {
-  const Bytes nonce(20, std::byte{0x55});
+const Bytes& Nonce() {
+  static const Bytes nonce(20, std::byte{0x55});
+  return nonce;
+}
+
+Bytes Quote(const Host& host) {
   Attestation attestation;
   attestation.qualified_signer = Bytes(34, std::byte{0xAA});
-  attestation.nonce = nonce;
+  attestation.nonce = Nonce();
   attestation.clock = host.clock;
   attestation.banks = SelectAll(host.pcrs);
   attestation.pcr_digest = PcrDigest(kBank, host.pcrs);
-  const Bytes message = BuildAttestation(attestation);
+  return BuildAttestation(attestation);
+}
+
+HostJudgement Judge(const Host& host, const PreparedPolicy& policy, const HostState& state = {}) {
+  const Bytes message = Quote(host);
   const Bytes signature = Key().Sign(message);
   const HostEvidence evidence{.quote = message,
                               .signature = signature,
@@ -53,7 +62,7 @@ HostJudgement Judge(const Host& host, const PreparedPolicy& policy, const HostSt
                               .ima_first_entry = host.ima_first_entry,
                               .facts = {}};
   const BoundTpm tpm{.key = QuoteKey::Create(Key().Parsed()).value(), .kind = TpmKind::kHardware};
-  return VerifyHost(tpm, evidence, state, policy, nonce, {});
+  return VerifyHost(tpm, evidence, state, policy, Nonce(), {});
 }
 
 std::vector<ReasonId> Ids(const HostJudgement& judged) {
@@ -239,6 +248,46 @@ TEST(HostVerification, IgnoredPcrOfTheFirmwareIsNotLeftOutOfTheLog) {
   host.pcrs[kBank] = {{PcrIndex::Of<1>(), Bytes(32, std::byte{1})}};
   const SharedPolicy policy = MakePolicy("[pcr.1]\nrule = \"ignored\"\nbecause = \"inventory\"\n");
   EXPECT_EQ(Ids(Judge(host, *policy)), Expected{ReasonId::kEventLogReplay});
+}
+
+// A file with a signature by a key that no list has.
+Bytes SignedFile(std::string_view path) {
+  ByteWriter signature;
+  signature.U8(3).U8(2).U8(static_cast<uint8_t>(measure::ImaHash::kSha256));
+  signature.U32Be(0x01020304).U16Be(4).U32Be(0);
+  return measure::Concatenate({measure::ImaDigestField("sha256", Sha256(AsBytes("signed"))),
+                               measure::ImaNameField(path),
+                               measure::ImaFieldBytes(signature.bytes())});
+}
+
+// A bundle of the entries that a list has more than MakeList().
+Verdict JudgeRest(const ImaLogBuilder& log) {
+  const Host host = WithIma(log);
+  const size_t before = MakeList().bytes().size();
+  EvidenceBundle bundle;
+  bundle.ak_public = Key().Public();
+  bundle.tpm = TpmKind::kHardware;
+  bundle.nonce = Nonce();
+  bundle.quote = Quote(host);
+  bundle.signature = Key().Sign(bundle.quote);
+  bundle.pcrs = host.pcrs;
+  bundle.ima_log = ToBytes(ByteView(host.ima_log).subspan(before));
+  bundle.ima_before = {.entries = 2, .pcrs = {MakeList().Pcr(kBank)}};
+  return VerifyBundle(bundle, *ImaPolicy()).value();
+}
+
+TEST(HostVerification, SignatureThatAnEarlierKeyMayHaveMadeLeavesABundleUndecided) {
+  ImaLogBuilder log = MakeList();
+  const Verdict verdict = JudgeRest(log.Add("ima-sig", SignedFile("/signed")));
+  EXPECT_EQ(verdict.kind, HostVerdictKind::kUnknown);
+  ASSERT_EQ(verdict.reasons.size(), 1U);
+  EXPECT_EQ(verdict.reasons[0].id, ReasonId::kImaFileSignature);
+}
+
+TEST(HostVerification, FileWithoutASignatureDecidesABundle) {
+  ImaLogBuilder log = MakeList();
+  log.Add("ima-sig", SignedFile("/signed")).AddFile("/evil", "evil");
+  EXPECT_EQ(JudgeRest(log).kind, HostVerdictKind::kUntrusted);
 }
 
 TEST(HostVerification, AcceptedFilesAreForgottenUnderAPolicyWithoutThem) {
