@@ -3,11 +3,14 @@
 #include <spdlog/sinks/stdout_sinks.h>
 #include <spdlog/spdlog.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 
 #include <CLI/CLI.hpp>
+#include <cerrno>
 #include <chrono>
 #include <csignal>
+#include <cstring>
 #include <ctime>
 #include <filesystem>
 #include <functional>
@@ -123,6 +126,17 @@ Controller::Options OptionsOf(const Flags& flags, const std::vector<firmware::Ke
   return options;
 }
 
+// Each agent holds a connection open, and a service begins with a soft limit of 1,024 descriptors,
+// which the kernel keeps for programs that use select(2); this one does not.
+void RaiseFileLimit() {
+  rlimit limit{};
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+  limit.rlim_cur = limit.rlim_max;
+  if (setrlimit(RLIMIT_NOFILE, &limit) != 0) {
+    spdlog::warn("the limit of open files stays low: {}", std::strerror(errno));
+  }
+}
+
 Result<void> MakeStateDir(const std::filesystem::path& dir) {
   std::error_code error;
   std::filesystem::create_directories(dir.parent_path(), error);
@@ -212,6 +226,7 @@ int Main(int argc, char** argv) {
   umask(077);
   std::signal(SIGPIPE, SIG_IGN);
   spdlog::set_default_logger(spdlog::stderr_logger_mt("vallum-controller"));
+  RaiseFileLimit();
   // Before any thread is made, so that none of them is interrupted.
   sigset_t signals;
   sigemptyset(&signals);
