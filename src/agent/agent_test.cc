@@ -579,6 +579,7 @@ class AttestedAgentTest : public AgentTest {
   v1::DesiredInstance Trusted() const {
     auto desired = Instance(kUid, v1::BOOT_TYPE_BIOS, v1::BOOT_MODE_LEGACY);
     desired.set_needs_lease(true);
+    desired.mutable_spec()->set_pool("trusted");
     return desired;
   }
   tpm::SwtpmRig tpm_;

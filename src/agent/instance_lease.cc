@@ -34,7 +34,8 @@ bool BeginsToRun(Step step, Presence presence) {
 
 Result<void> InstanceWorker::CheckLease(const v1::DesiredInstance& desired,
                                         Beginning beginning) const {
-  return desired.needs_lease() && beginning == Beginning::kStart ? services_.leases.Check() : Ok();
+  const bool asks = desired.needs_lease() && beginning == Beginning::kStart;
+  return asks ? services_.leases.Check(desired.spec().pool()) : Ok();
 }
 
 void InstanceWorker::NoteLeaseRefusal(std::optional<int64_t> generation) {

@@ -164,10 +164,16 @@ Result<void> LeaseKeeper::Take(const v1::TrustNotice& notice) {
   return Store();
 }
 
-Result<void> LeaseKeeper::Check() const {
+Result<void> LeaseKeeper::Check(const std::string& pool) const {
   const std::lock_guard lock(mutex_);
   if (held_ && IsLive(*held_)) {
-    return Ok();
+    if (held_->claims.pool() == pool) {
+      return Ok();
+    }
+    // Trusted by the policy of one pool is not trusted by that of another.
+    return Denied("no live lease for pool " + Printable(pool, 63) +
+                  ": this host has one for pool " + Printable(held_->claims.pool(), 63))
+        .WithFix("move the host to the instance's pool: `vallum host move`");
   }
   std::string words = "no live lease: ";
   if (held_) {

@@ -62,9 +62,9 @@ class LeaseKeeper {
   // For words alone.
   void SetReached(bool reached);
 
-  // Whether instances of trusted pools may start, now.
+  // Whether instances of a trusted pool may start, now.
   // Errors: kDenied, in words, with what will change it.
-  Result<void> Check() const;
+  Result<void> Check(const std::string& pool) const;
 
  private:
   struct Held {

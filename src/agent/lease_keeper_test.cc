@@ -62,7 +62,7 @@ class LeaseKeeperTest : public testing::Test {
     const auto taken = keeper->Take(Notice(lease));
     ASSERT_FALSE(taken);
     EXPECT_NE(taken.error().Describe().find(words), std::string::npos) << taken.error().Describe();
-    EXPECT_FALSE(keeper->Check());
+    EXPECT_FALSE(keeper->Check("trusted"));
   }
   void ExpectRefused(const v1::LeaseClaims& claims, const std::string& words) {
     ExpectRefused(SignLease(signer_, claims), words);
@@ -81,13 +81,21 @@ class LeaseKeeperTest : public testing::Test {
 
 TEST_F(LeaseKeeperTest, ValidLeaseIsLiveUntilItsEnd) {
   const auto keeper = Keeper();
-  EXPECT_FALSE(keeper->Check());
+  EXPECT_FALSE(keeper->Check("trusted"));
   ASSERT_TRUE(keeper->Take(Notice(ValidClaims())));
-  EXPECT_TRUE(keeper->Check());
+  EXPECT_TRUE(keeper->Check("trusted"));
   Pass(minutes(10) - seconds(1));
-  EXPECT_TRUE(keeper->Check());
+  EXPECT_TRUE(keeper->Check("trusted"));
   Pass(seconds(1));
-  EXPECT_FALSE(keeper->Check());
+  EXPECT_FALSE(keeper->Check("trusted"));
+}
+
+TEST_F(LeaseKeeperTest, LeaseForOnePoolStartsNothingOfAnother) {
+  const auto keeper = Keeper();
+  ASSERT_TRUE(keeper->Take(Notice(ValidClaims())));
+  const auto refused = keeper->Check("gold");
+  ASSERT_FALSE(refused);
+  EXPECT_THAT(refused.error().message(), testing::HasSubstr("one for pool trusted"));
 }
 
 TEST_F(LeaseKeeperTest, RefusalSaysWhenItEndedAndThatTheControllerIsAway) {
@@ -96,7 +104,7 @@ TEST_F(LeaseKeeperTest, RefusalSaysWhenItEndedAndThatTheControllerIsAway) {
   ASSERT_TRUE(keeper->Take(Notice(ValidClaims())));
   keeper->SetReached(false);
   Pass(minutes(11));
-  const auto refused = keeper->Check();
+  const auto refused = keeper->Check("trusted");
   ASSERT_FALSE(refused);
   EXPECT_EQ(refused.error().code(), ErrorCode::kDenied);
   const std::string words = refused.error().Describe();
@@ -111,7 +119,7 @@ TEST_F(LeaseKeeperTest, ClockSetBackProlongsNothing) {
   ASSERT_TRUE(keeper->Take(Notice(ValidClaims())));
   since_boot_ += minutes(10);
   clock_.now -= hours(1);
-  EXPECT_FALSE(keeper->Check());
+  EXPECT_FALSE(keeper->Check("trusted"));
 }
 
 TEST_F(LeaseKeeperTest, SameLeaseToldAgainAfterAClockSetBackProlongsNothing) {
@@ -120,16 +128,16 @@ TEST_F(LeaseKeeperTest, SameLeaseToldAgainAfterAClockSetBackProlongsNothing) {
   ASSERT_TRUE(keeper->Take(notice));
   since_boot_ += minutes(9);
   ASSERT_TRUE(keeper->Take(notice));
-  EXPECT_TRUE(keeper->Check());
+  EXPECT_TRUE(keeper->Check("trusted"));
   since_boot_ += minutes(1);
-  EXPECT_FALSE(keeper->Check());
+  EXPECT_FALSE(keeper->Check("trusted"));
 }
 
 TEST_F(LeaseKeeperTest, ClockSetForwardEndsIt) {
   const auto keeper = Keeper();
   ASSERT_TRUE(keeper->Take(Notice(ValidClaims())));
   clock_.now += minutes(10);
-  EXPECT_FALSE(keeper->Check());
+  EXPECT_FALSE(keeper->Check("trusted"));
 }
 
 TEST_F(LeaseKeeperTest, NoticeWithoutLeaseEndsIt) {
@@ -139,7 +147,7 @@ TEST_F(LeaseKeeperTest, NoticeWithoutLeaseEndsIt) {
   notice.set_level(v1::TRUST_UNTRUSTED);
   notice.set_detail("PCR 4 has no rule");
   ASSERT_TRUE(keeper->Take(notice));
-  const auto refused = keeper->Check();
+  const auto refused = keeper->Check("trusted");
   ASSERT_FALSE(refused);
   EXPECT_NE(refused.error().Describe().find("PCR 4 has no rule"), std::string::npos);
   EXPECT_FALSE(std::filesystem::exists(dir_.path() / "lease.pb"));
@@ -150,9 +158,9 @@ TEST_F(LeaseKeeperTest, NextAgentOfTheSameBootGoesOn) {
   Pass(minutes(9));
   const auto next = Keeper();
   EXPECT_EQ(next->Load(), "");
-  EXPECT_TRUE(next->Check());
+  EXPECT_TRUE(next->Check("trusted"));
   Pass(minutes(1));
-  EXPECT_FALSE(next->Check());
+  EXPECT_FALSE(next->Check("trusted"));
 }
 
 TEST_F(LeaseKeeperTest, NextAgentKeepsTheEndByTheClockSinceBoot) {
@@ -161,7 +169,7 @@ TEST_F(LeaseKeeperTest, NextAgentKeepsTheEndByTheClockSinceBoot) {
   clock_.now -= minutes(1);
   const auto next = Keeper();
   EXPECT_EQ(next->Load(), "");
-  EXPECT_FALSE(next->Check());
+  EXPECT_FALSE(next->Check("trusted"));
 }
 
 TEST_F(LeaseKeeperTest, FileIsTheAgentsAlone) {
@@ -177,14 +185,14 @@ TEST_F(LeaseKeeperTest, LeaseOfAnotherBootIsNotTakenUp) {
   LeaseKeeper next(std::move(options), clock_);
   next.SetKey(ToBytes(AsBytes(kKey)));
   EXPECT_NE(next.Load().find("another boot"), std::string::npos);
-  EXPECT_FALSE(next.Check());
+  EXPECT_FALSE(next.Check("trusted"));
 }
 
 TEST_F(LeaseKeeperTest, OtherAttestationKeyEndsIt) {
   const auto keeper = Keeper();
   ASSERT_TRUE(keeper->Take(Notice(ValidClaims())));
   keeper->SetKey(ToBytes(AsBytes("another key")));
-  EXPECT_FALSE(keeper->Check());
+  EXPECT_FALSE(keeper->Check("trusted"));
 }
 
 TEST_F(LeaseKeeperTest, LeaseForAnotherHostIsRefused) {

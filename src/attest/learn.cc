@@ -20,6 +20,7 @@
 #include "measure/event_log.h"
 #include "measure/event_log_secure_boot.h"
 #include "measure/ima_log.h"
+#include "measure/ima_replay.h"
 
 namespace vallum::attest {
 namespace {
@@ -305,14 +306,37 @@ class Learner {
     remarks_["facts"] = "the host's own word: no proof, but a host that says otherwise is refused";
   }
 
+  // Of the list from its first entry on, what the quote proves.
+  Result<size_t> ProvenImaEntries(const measure::ImaLog& log) const {
+    std::vector<HashAlgorithm> banks;
+    std::vector<measure::ImaPcrValue> quoted;
+    for (const auto& [bank, values] : quoted_) {
+      const auto value = values.find(*PcrIndex::Create(measure::kImaPcr));
+      if (value == values.end()) continue;
+      banks.push_back(bank);
+      quoted.push_back({.bank = bank, .value = value->second});
+    }
+    if (banks.empty()) {
+      return Denied("nothing is learned from a list of IMA whose PCR was not quoted");
+    }
+    ASSIGN_OR_RETURN(const measure::ImaReplay replay,
+                     measure::ReplayImaLog(log, measure::StartOfImaReplay(banks), quoted));
+    if (!replay.Reached() || replay.proven == 0) {
+      return Denied("nothing is learned from a list of IMA that is not proven: " +
+                    (replay.Reached() ? "IMA measured nothing" : replay.refusal));
+    }
+    return replay.proven;
+  }
+
   // "HEX  path" for each file, by the path; a path that needs escaping is left out.
   Result<std::string> LearnIma() const {
     ASSIGN_OR_RETURN_CONTEXT(
         const measure::ImaLog log,
         measure::ImaLog::Parse(evidence_.ima_log, measure::ImaTemplateHash::kDetect),
         "reading IMA's list");
+    ASSIGN_OR_RETURN(const size_t proven, ProvenImaEntries(log));
     std::set<std::string> lines;
-    for (const measure::ImaEntry& entry : log.entries()) {
+    for (const measure::ImaEntry& entry : log.entries().first(proven)) {
       const bool plain = entry.path.find_first_of("\\\n\r") == std::string_view::npos;
       if (entry.violation || entry.path.empty() || !plain || entry.digest.bytes.empty()) continue;
       lines.insert(ToHex(entry.digest.bytes) + "  " + std::string(entry.path) + "\n");

@@ -167,7 +167,8 @@ Result<void> AttestationPolicies::Update(v1::AttestationPolicy& policy, store::R
 Result<v1::AttestationPolicy> AttestationPolicies::Activate(const std::string& name,
                                                             int32_t version) {
   // Read and compiled before: a version that cannot be judged by must not become active.
-  RETURN_IF_ERROR(Version(name, version));
+  ASSIGN_OR_RETURN(const attest::SharedPolicy prepared, Version(name, version));
+  version = static_cast<int32_t>(prepared->policy.version);  // of 0, the newest: no newer one
   ASSIGN_OR_RETURN(v1::AttestationPolicy changed,
                    resources_.Modify<v1::AttestationPolicy>(
                        name, [&](v1::AttestationPolicy& policy) -> Result<Change> {

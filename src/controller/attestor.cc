@@ -87,16 +87,46 @@ bool Attestor::Impl::Attests(const std::string& host) const {
   return known != nullptr && TrustedPoolOf(parts_.view, *known) != nullptr;
 }
 
+// What is said here is what the agent acts on, whatever its pool becomes before OnConnected.
+bool Attestor::Impl::Greet(const std::string& host) {
+  const auto known = parts_.view.Get<v1::Host>(host);
+  const bool attests = known != nullptr && TrustedPoolOf(parts_.view, *known) != nullptr;
+  const std::lock_guard lock(mutex_);
+  Record& record = records_[host];
+  record.told = attests;
+  record.pool = known == nullptr ? "" : known->spec().pool();
+  return attests;
+}
+
 void Attestor::Impl::OnConnected(const std::string& host, const std::string& boot_id) {
-  const bool attested = Attests(host);
+  const auto known = parts_.view.Get<v1::Host>(host);
   {
     const std::lock_guard lock(mutex_);
     Record& record = records_[host];
+    // What was asked over another connection is answered by nobody.
+    GiveUp(record);
     record.connected = true;
-    record.told = attested;
     record.boot_id = boot_id;
   }
   Want(host, Urgency::kNew);
+  if (known != nullptr) RepeatNotice(*known);
+}
+
+// What the controller found while the agent was away. Leases are not repeated: evidence renews them.
+void Attestor::Impl::RepeatNotice(const v1::Host& host) {
+  const v1::HostTrust& trust = host.status().trust();
+  if (trust.level() == v1::TRUST_TRUSTED || trust.level() == v1::TRUST_LEVEL_UNSPECIFIED) return;
+  v1::TrustNotice notice;
+  notice.set_level(trust.level());
+  notice.set_detail(trust.detail());
+  SendNotice(host.metadata().name(), std::move(notice));
+}
+
+void Attestor::Impl::GiveUp(Record& record) {
+  if (!record.pending.has_value()) return;
+  if (record.pending->silent) --silent_in_flight_;
+  record.pending.reset();
+  --in_flight_;
 }
 
 void Attestor::Impl::OnGone(const std::string& host) {
@@ -105,10 +135,7 @@ void Attestor::Impl::OnGone(const std::string& host) {
   if (found == records_.end()) return;
   found->second.connected = false;
   Unschedule(host, found->second);
-  if (found->second.pending.has_value()) {
-    found->second.pending.reset();
-    --in_flight_;
-  }
+  GiveUp(found->second);
 }
 
 void Attestor::Impl::OnBound(const std::string& host) { Want(host, Urgency::kNew); }
@@ -118,6 +145,16 @@ void Attestor::Impl::Want(const std::string& host, Urgency urgency) {
   const auto found = records_.find(host);
   if (found == records_.end() || !found->second.connected) return;
   Schedule(host, found->second, urgency, parts_.clock.Monotonic());
+  urgent_ = true;
+  wake_.notify_one();
+}
+
+void Attestor::Impl::WantLease(const std::string& host) {
+  const std::lock_guard lock(mutex_);
+  const auto found = records_.find(host);
+  if (found == records_.end() || !found->second.connected || found->second.silences > 0) return;
+  Schedule(host, found->second, Urgency::kWaitedFor,
+           std::max(parts_.clock.Monotonic(), found->second.lease_wish_after));
   urgent_ = true;
   wake_.notify_one();
 }
@@ -144,12 +181,19 @@ void Attestor::Impl::OnViewChange(const Change& change) {
     const auto found = records_.find(change.name);
     if (found == records_.end()) return;
     Unschedule(change.name, found->second);
-    if (found->second.pending.has_value()) --in_flight_;
+    GiveUp(found->second);
     records_.erase(found);
     return;
   }
-  if (change.kind != Kind::kPool && change.kind != Kind::kAttestationPolicy) return;
   const std::lock_guard lock(mutex_);
+  if (change.kind == Kind::kHost) {
+    const auto found = records_.find(change.name);
+    const std::string& pool = static_cast<const v1::Host&>(*change.resource).spec().pool();
+    if (found == records_.end() || found->second.pool == pool) return;
+    found->second.pool = pool;
+  } else if (change.kind != Kind::kPool && change.kind != Kind::kAttestationPolicy) {
+    return;
+  }
   changed_ = true;
   wake_.notify_one();
 }
@@ -175,6 +219,7 @@ void Attestor::Impl::Plan() {
     }
     if (changed) Review();
     for (const std::string& host : unanswered) {
+      gateway_->CancelEvidence(host);
       Unanswered(host, "its agent did not answer within " +
                            std::to_string(options_.answer_timeout.count()) + " s");
     }
@@ -190,8 +235,7 @@ std::vector<std::string> Attestor::Impl::TakeUnanswered(MonotonicTime now) {
   std::vector<std::string> hosts;
   for (auto& [host, record] : records_) {
     if (!record.pending.has_value() || record.pending->deadline > now) continue;
-    record.pending.reset();
-    --in_flight_;
+    GiveUp(record);
     hosts.push_back(host);
   }
   return hosts;
@@ -200,9 +244,12 @@ std::vector<std::string> Attestor::Impl::TakeUnanswered(MonotonicTime now) {
 std::vector<std::string> Attestor::Impl::TakeDue(MonotonicTime now) {
   const size_t stage =
       answered_ < options_.first_stage_size ? options_.first_stage_size : options_.stage_size;
+  const size_t silent_stage = std::max<size_t>(stage / 4, 1);
   std::vector<std::string> hosts;
   for (auto& queue : due_) {
+    const bool silent = &queue == &due_[static_cast<size_t>(Urgency::kSilent)];
     for (auto next = queue.begin(); next != queue.end() && in_flight_ < stage;) {
+      if (silent && silent_in_flight_ >= silent_stage) break;
       const auto& [when, host] = *next;
       if (when > now) break;
       Record& record = records_.at(host);
@@ -213,7 +260,9 @@ std::vector<std::string> Attestor::Impl::TakeDue(MonotonicTime now) {
       }
       // A place for the answer, so that the stage is not overrun; Ask fills it or gives it back.
       record.pending.emplace().deadline = now + options_.answer_timeout;
+      record.pending->silent = silent;
       ++in_flight_;
+      if (silent) ++silent_in_flight_;
       hosts.push_back(host);
       record.due.reset();
       next = queue.erase(next);
@@ -241,15 +290,17 @@ void Attestor::Impl::Ask(const std::string& host) {
   {
     const std::lock_guard lock(mutex_);
     const auto found = records_.find(host);
-    if (found != records_.end() && found->second.pending.has_value()) {
-      found->second.pending.reset();
-      --in_flight_;
-    }
+    // It went away meanwhile, which says nothing of it.
+    if (found == records_.end() || !found->second.pending.has_value()) return;
+    GiveUp(found->second);
   }
-  if (pool != nullptr && !request.has_value()) {
-    // Nothing to judge by or nobody to judge: it waits for what changes that.
-    const Result<void> done = SetLevel(host, v1::TRUST_UNKNOWN, request.error().message());
-    if (!done.has_value()) Failed(done.error());
+  if (pool == nullptr || request.has_value()) return;
+  if (request.error().code() == ErrorCode::kNotFound) {
+    // Nobody to judge: it waits for what changes that.
+    SetUnknown(host, request.error().message());
+  } else {
+    Failed(request.error());
+    Unanswered(host, request.error().message());
   }
 }
 
@@ -329,19 +380,28 @@ void Attestor::Impl::Review() {
   for (const std::string& host : greet) gateway_->Disconnect(host);
   for (const std::string& host : ask) Want(host, Urgency::kNew);
   for (const std::string& host : untrusted_pools) {
-    const Result<void> done = SetLevel(host, v1::TRUST_LEVEL_UNSPECIFIED, "");
+    const Result<void> done =
+        SetLevel(host, [](const v1::HostTrust&) { return v1::TRUST_LEVEL_UNSPECIFIED; }, "");
     if (!done.has_value()) Failed(done.error());
   }
 }
 
-// A lease that ended without another is trust that is too old.
+// A lease that ended without another is trust that is too old. Some at a time: others are to be
+// asked meanwhile.
 void Attestor::Impl::Expire() {
+  constexpr size_t kAtOnce = 500;
   const WallTime now = parts_.clock.Now();
+  const auto stale = [now](const v1::HostTrust& trust) -> std::optional<v1::TrustLevel> {
+    if (trust.level() != v1::TRUST_TRUSTED || FromTimestamp(trust.lease_expire_time()) > now) {
+      return std::nullopt;
+    }
+    return v1::TRUST_STALE;
+  };
+  size_t expired = 0;
   for (const auto& host : parts_.view.All<v1::Host>()) {
     const v1::HostTrust& trust = host->status().trust();
-    if (trust.level() != v1::TRUST_TRUSTED || FromTimestamp(trust.lease_expire_time()) > now) {
-      continue;
-    }
+    if (!stale(trust).has_value()) continue;
+    if (++expired > kAtOnce) return;
     std::string why = "its lease ended at " + FormatTime(FromTimestamp(trust.lease_expire_time()));
     {
       const std::lock_guard lock(mutex_);
@@ -350,9 +410,11 @@ void Attestor::Impl::Expire() {
         why += ", and its agent is away";
       } else if (!found->second.problem.empty()) {
         why += ", and " + found->second.problem;
+      } else {
+        Schedule(found->first, found->second, Urgency::kNew, parts_.clock.Monotonic());
       }
     }
-    const Result<void> done = SetLevel(host->metadata().name(), v1::TRUST_STALE, why);
+    const Result<void> done = SetLevel(host->metadata().name(), stale, why);
     if (!done.has_value()) Failed(done.error());
   }
 }
@@ -376,14 +438,21 @@ void Attestor::OnConnected(const std::string& host, const std::string& boot_id) 
 }
 void Attestor::OnGone(const std::string& host) { impl_->OnGone(host); }
 void Attestor::AttestNow(const std::string& host) { impl_->Want(host, Impl::Urgency::kWaitedFor); }
-bool Attestor::Attests(const std::string& host) { return impl_->Attests(host); }
+bool Attestor::Attests(const std::string& host) { return impl_->Greet(host); }
 
 Result<v1::TpmChallenge> Attestor::BeginBinding(const std::string& host,
                                                 const v1::TpmIdentity& identity) {
+  RETURN_IF_ERROR(CheckBinds(host));
   return bindings_.Begin(host, identity);
 }
 
+Result<void> Attestor::CheckBinds(const std::string& host) const {
+  if (impl_->Attests(host)) return Ok();
+  return Denied("the pool of host " + host + " is not trusted: its TPM is not asked for");
+}
+
 Result<v1::TpmBinding> Attestor::FinishBinding(const std::string& host, const v1::TpmProof& proof) {
+  RETURN_IF_ERROR(CheckBinds(host));
   ASSIGN_OR_RETURN(v1::TpmBinding binding, bindings_.Finish(host, proof));
   impl_->OnBound(host);
   return binding;
@@ -396,7 +465,7 @@ Result<void> Attestor::OnSubmitted(const std::string& host, SubmittedEvidence ev
   return impl_->OnSubmitted(host, std::move(evidence));
 }
 void Attestor::OnLeaseWanted(const std::string& host) {
-  impl_->Want(host, Impl::Urgency::kWaitedFor);
+  impl_->WantLease(host);
 }
 
 }  // namespace vallum::controller

@@ -78,6 +78,8 @@ class Attestor final : public TrustReceiver {
 
  private:
   class Impl;
+  // Errors: kDenied (the host's pool asks for no trust).
+  Result<void> CheckBinds(const std::string& host) const;
   std::unique_ptr<Impl> impl_;
   TpmBindings& bindings_;
 };

@@ -4,6 +4,7 @@
 #include <condition_variable>
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <map>
 #include <mutex>
 #include <optional>
@@ -31,6 +32,7 @@ class Attestor::Impl {
   void OnConnected(const std::string& host, const std::string& boot_id);
   void OnGone(const std::string& host);
   bool Attests(const std::string& host) const;
+  bool Greet(const std::string& host);
   bool Expects(const std::string& host, const std::string& request_id);
   Result<void> OnSubmitted(const std::string& host, SubmittedEvidence evidence);
   void OnBound(const std::string& host);
@@ -40,8 +42,11 @@ class Attestor::Impl {
     kWaitedFor,  // an instance waits, or an operator
     kNew,        // joined, rebooted, or judged by another policy
     kPeriodic,
+    kSilent,  // gave no evidence when it was last asked: few at once, so that they hold up nobody
   };
   void Want(const std::string& host, Urgency urgency);
+  // An agent wants a lease: not as often as it likes, and not before a silent host's turn.
+  void WantLease(const std::string& host);
 
  private:
   using Write = ResourceStore::Change;
@@ -53,12 +58,14 @@ class Attestor::Impl {
     // nothing. Empty: it is judged.
     std::string unjudged;
     MonotonicTime deadline;
+    bool silent = false;  // of a host that gave none before
   };
   using DueKey = std::tuple<MonotonicTime, std::string>;
   struct Record {
     bool connected = false;
     bool told = false;  // that its host is attested, when it connected
     std::string boot_id;
+    std::string pool;
     // Of the attestation key with this name: another one starts anew.
     std::string ak_name;
     std::optional<attest::BoundTpm> tpm;
@@ -68,6 +75,8 @@ class Attestor::Impl {
     // When to ask, and in which queue; nothing: not by itself.
     std::optional<std::pair<Urgency, MonotonicTime>> due;
     std::string problem;  // why it gave no evidence when it was last asked
+    unsigned silences = 0;  // requests in a row that brought none
+    MonotonicTime lease_wish_after;
   };
   struct Job {
     std::string host;
@@ -84,6 +93,7 @@ class Attestor::Impl {
   void Unschedule(const std::string& host, Record& record);
   std::vector<std::string> TakeDue(MonotonicTime now);         // mutex_ is held
   std::vector<std::string> TakeUnanswered(MonotonicTime now);  // mutex_ is held
+  void GiveUp(Record& record);                                 // mutex_ is held
   void Ask(const std::string& host);
   // Errors: why it cannot be judged at all, in words for the operator.
   Result<v1::RequestEvidence> Prepare(const v1::Host& host, const v1::Pool& pool);
@@ -95,16 +105,28 @@ class Attestor::Impl {
   // attestor_judge.cc: what follows from an answer.
   void JudgeAll();  // threads
   void Judge(Job job);
+  // Takes the state that the next evidence goes on from, and says when it is wanted.
+  void Remember(const Job& job, const v1::Pool& pool, const attest::HostJudgement& judgement);
+  bool IsAskedByPolicyOf(const v1::Pool& pool, const Job& job) const;
+  // The boot that its agent named when it connected. Also bounds what the store is given.
+  bool IsOfThisBoot(const Job& job);
   void Unanswered(const std::string& host, const std::string& problem);
+  // Says why nothing is known of a host of which nothing was found yet. What was found stays found:
+  // a lease that lives lives on, and UNTRUSTED is not taken back.
+  void SetUnknown(const std::string& host, const std::string& problem);
   Result<void> Store(const v1::Host& host, const v1::Pool& pool, const Job& job,
                      const attest::HostState& before, const attest::HostJudgement& judgement);
+  std::chrono::seconds LeaseOf(const v1::Pool& pool, const attest::PreparedPolicy& policy) const;
   // The digest of the bundle that is kept; empty when it could not be.
   std::string Keep(const v1::Host& host, const Job& job, const attest::HostState& before,
-                   attest::HostVerdictKind verdict);
+                   const attest::Verdict& verdict);
   Result<attest::EvidenceBundle> KeptBundle(const std::string& host_uid, EvidenceKind kind) const;
-  // Sets a level that follows from no evidence: UNKNOWN or STALE.
-  Result<void> SetLevel(const std::string& host, v1::TrustLevel level, const std::string& detail);
+  // Sets a level that follows from no evidence: UNKNOWN or STALE; UNSPECIFIED: none at all.
+  //   from: what the host has; nothing: it stays so.
+  using Step = std::function<std::optional<v1::TrustLevel>(const v1::HostTrust& from)>;
+  Result<void> SetLevel(const std::string& host, const Step& step, const std::string& detail);
   Result<v1::TrustNotice> NoticeOf(const v1::Host& host);
+  void RepeatNotice(const v1::Host& host);
   void SendNotice(const std::string& host, v1::TrustNotice notice);
   void TellChange(const std::string& host, const v1::HostTrust& before, const v1::HostTrust& after);
   void Failed(const Error& error) const;
@@ -119,8 +141,9 @@ class Attestor::Impl {
   std::condition_variable wake_;
   std::condition_variable work_;
   std::map<std::string, Record> records_;
-  std::set<DueKey> due_[3];  // by Urgency
+  std::set<DueKey> due_[4];  // by Urgency
   size_t in_flight_ = 0;
+  size_t silent_in_flight_ = 0;
   size_t answered_ = 0;  // since the start: the first stage ends with its size
   std::deque<Job> jobs_;
   bool changed_ = false;  // a pool or a policy

@@ -18,7 +18,10 @@ namespace vallum::controller {
 namespace {
 
 constexpr int kMaxStoredReasons = 32;
+// After a first silence; twice as long after each other one.
 constexpr std::chrono::seconds kAskAgain{15};
+constexpr unsigned kMaxDoublings = 5;
+constexpr std::chrono::seconds kLeaseWishPause{5};
 
 attest::PcrBanks BanksOf(const v1::EvidenceHeader& header) {
   attest::PcrBanks banks;
@@ -85,6 +88,16 @@ std::string DetailOf(const attest::Verdict& verdict) {
          (more == 0 ? "" : " (and " + std::to_string(more) + " more)");
 }
 
+// Whether what the host says of itself is proven by its TPM, so that only rules speak against it.
+bool IsBelieved(const attest::Verdict& verdict) {
+  return std::ranges::none_of(verdict.reasons, [](const attest::Reason& reason) {
+    return (reason.id < attest::ReasonId::kPcrWithoutRule &&
+            reason.id != attest::ReasonId::kTpmEmulated) ||
+           (reason.id >= attest::ReasonId::kImaLogAbsent &&
+            reason.id <= attest::ReasonId::kImaEntryDamaged);
+  });
+}
+
 void FillClock(const attest::HostState& state, v1::HostTrust& trust) {
   const auto* clock = std::get_if<attest::ClockState>(&state.clock);
   if (clock == nullptr) return;
@@ -113,6 +126,7 @@ Result<void> Attestor::Impl::OnSubmitted(const std::string& host, SubmittedEvide
       found->second.pending->request_id != evidence.header.request_id()) {
     return NotFound("nobody waits for this evidence");
   }
+  if (found->second.pending->silent) --silent_in_flight_;
   jobs_.push_back({.host = host,
                    .pending = *std::exchange(found->second.pending, std::nullopt),
                    .evidence = std::move(evidence)});
@@ -151,6 +165,10 @@ void Attestor::Impl::Judge(Job job) {
   const auto host = parts_.view.Get<v1::Host>(job.host);
   const auto pool = host == nullptr ? nullptr : parts_.view.Get<v1::Pool>(host->spec().pool());
   if (pool == nullptr || !pool->spec().trusted_service()) return;
+  if (!IsAskedByPolicyOf(*pool, job)) return Want(job.host, Urgency::kNew);
+  if (!IsOfThisBoot(job)) {
+    return Unanswered(job.host, "its evidence is of another boot than its agent's");
+  }
   attest::HostState before;
   std::optional<attest::BoundTpm> tpm;
   {
@@ -168,18 +186,9 @@ void Attestor::Impl::Judge(Job job) {
       attest::VerifyHost(*tpm, EvidenceOf(job.evidence), before, *job.pending.policy,
                          NonceOf(job.evidence.header, job.pending.nonce), parts_.clock.Now());
   parts_.metrics.attestations_total.fetch_add(1);
-  {
-    const std::lock_guard lock(mutex_);
-    const auto found = records_.find(job.host);
-    if (found != records_.end()) {
-      Record& record = found->second;
-      record.state = judgement.state;
-      record.problem.clear();
-      const int32_t seconds = pool->spec().attest_interval_seconds();
-      const auto interval = seconds > 0 ? std::chrono::seconds(seconds) : options_.interval;
-      Schedule(job.host, record, Urgency::kPeriodic, parts_.clock.Monotonic() + Spread(interval));
-    }
-  }
+  Remember(job, *pool, judgement);
+  // Nothing is decided yet: the event log that was not asked for has to come first.
+  if (judgement.next == attest::NextRequest::kAtOnce) return;
   const Result<void> stored = Store(*host, *pool, job, before, judgement);
   if (!stored.has_value()) {
     Failed(stored.error());
@@ -187,25 +196,80 @@ void Attestor::Impl::Judge(Job job) {
   }
 }
 
+bool Attestor::Impl::IsAskedByPolicyOf(const v1::Pool& pool, const Job& job) const {
+  const Result<attest::SharedPolicy> policy = parts_.policies.ForPool(pool);
+  const attest::AttestationPolicy& asked = job.pending.policy->policy;
+  if (!policy.has_value() || !job.pending.unjudged.empty()) {
+    return policy.has_value() == job.pending.unjudged.empty();
+  }
+  return (*policy)->policy.name == asked.name && (*policy)->policy.version == asked.version;
+}
+
+bool Attestor::Impl::IsOfThisBoot(const Job& job) {
+  const std::lock_guard lock(mutex_);
+  const auto found = records_.find(job.host);
+  return found != records_.end() && job.evidence.header.boot_id() == found->second.boot_id;
+}
+
+void Attestor::Impl::Remember(const Job& job, const v1::Pool& pool,
+                              const attest::HostJudgement& judgement) {
+  if (judgement.next == attest::NextRequest::kAtOnce) Want(job.host, Urgency::kNew);
+  const int32_t seconds = pool.spec().attest_interval_seconds();
+  const auto interval = seconds > 0 ? std::chrono::seconds(seconds) : options_.interval;
+  const std::lock_guard lock(mutex_);
+  const auto found = records_.find(job.host);
+  if (found == records_.end()) return;
+  Record& record = found->second;
+  record.state = judgement.state;
+  record.problem.clear();
+  record.silences = 0;
+  record.lease_wish_after = parts_.clock.Monotonic() + kLeaseWishPause;
+  Schedule(job.host, record, Urgency::kPeriodic, parts_.clock.Monotonic() + Spread(interval));
+}
+
 void Attestor::Impl::Unanswered(const std::string& host, const std::string& problem) {
   {
     const std::lock_guard lock(mutex_);
     const auto found = records_.find(host);
     if (found == records_.end()) return;
-    found->second.problem = problem;
-    if (found->second.connected) {
-      Schedule(host, found->second, Urgency::kPeriodic, parts_.clock.Monotonic() + kAskAgain);
+    Record& record = found->second;
+    record.problem = problem;
+    const unsigned doublings = std::min(record.silences++, kMaxDoublings);
+    if (record.connected) {
+      Schedule(host, record, Urgency::kSilent,
+               parts_.clock.Monotonic() + kAskAgain * (1U << doublings));
     }
   }
   parts_.metrics.evidence_missing_total.fetch_add(1);
-  const auto known = parts_.view.Get<v1::Host>(host);
-  if (known == nullptr) return;
-  const v1::TrustLevel level = known->status().trust().level();
-  // What was found stays found: a lease that lives lives on, and UNTRUSTED is not taken back.
-  if (level == v1::TRUST_TRUSTED || level == v1::TRUST_UNTRUSTED) return;
-  const Result<void> done =
-      SetLevel(host, level == v1::TRUST_STALE ? v1::TRUST_STALE : v1::TRUST_UNKNOWN, problem);
+  SetUnknown(host, problem);
+}
+
+void Attestor::Impl::SetUnknown(const std::string& host, const std::string& problem) {
+  const Result<void> done = SetLevel(
+      host,
+      [](const v1::HostTrust& trust) -> std::optional<v1::TrustLevel> {
+        switch (trust.level()) {
+          case v1::TRUST_TRUSTED:
+          case v1::TRUST_UNTRUSTED:
+            return std::nullopt;
+          case v1::TRUST_STALE:
+            return v1::TRUST_STALE;
+          default:
+            return v1::TRUST_UNKNOWN;
+        }
+      },
+      problem);
   if (!done.has_value()) Failed(done.error());
+}
+
+// No lease outlives what its policy lets evidence be worth.
+std::chrono::seconds Attestor::Impl::LeaseOf(const v1::Pool& pool,
+                                             const attest::PreparedPolicy& policy) const {
+  const int32_t seconds = pool.spec().lease_seconds();
+  const auto lease = seconds > 0 ? std::chrono::seconds(seconds) : options_.lease;
+  const auto age = static_cast<int64_t>(
+      std::min<uint64_t>(policy.policy.max_age_seconds, static_cast<uint64_t>(lease.count())));
+  return std::chrono::seconds(age);
 }
 
 Result<void> Attestor::Impl::Store(const v1::Host& host, const v1::Pool& pool, const Job& job,
@@ -232,11 +296,9 @@ Result<void> Attestor::Impl::Store(const v1::Host& host, const v1::Pool& pool, c
   if (judgement.state.ima.has_value()) {
     trust.set_ima_entries(static_cast<int64_t>(judgement.state.ima->replay.entries));
   }
-  trust.set_evidence_sha256(Keep(host, job, before, judgement.verdict.kind));
+  trust.set_evidence_sha256(Keep(host, job, before, judgement.verdict));
   if (trust.level() == v1::TRUST_TRUSTED && job.pending.unjudged.empty()) {
-    const int32_t seconds = pool.spec().lease_seconds();
-    *trust.mutable_lease_expire_time() =
-        ToTimestamp(now + (seconds > 0 ? std::chrono::seconds(seconds) : options_.lease));
+    *trust.mutable_lease_expire_time() = ToTimestamp(now + LeaseOf(pool, *job.pending.policy));
   }
   if (!job.pending.unjudged.empty()) {
     trust.set_level(v1::TRUST_UNKNOWN);
@@ -248,9 +310,13 @@ Result<void> Attestor::Impl::Store(const v1::Host& host, const v1::Pool& pool, c
   ASSIGN_OR_RETURN(
       const v1::Host stored,
       parts_.resources.Modify<v1::Host>(name, [&](v1::Host& current) -> Result<Write> {
-        // A verdict on a TPM that is no longer the host's.
+        // A verdict on a TPM that is no longer the host's, or for a pool that it has left.
         if (current.status().identity().ak_name() != host.status().identity().ak_name()) {
           return Conflict("another TPM was bound to the host while its evidence was judged");
+        }
+        if (current.metadata().uid() != host.metadata().uid() ||
+            current.spec().pool() != host.spec().pool()) {
+          return Conflict("the host was moved to another pool while its evidence was judged");
         }
         last = current.status().trust();
         *trust.mutable_change_time() =
@@ -266,11 +332,12 @@ Result<void> Attestor::Impl::Store(const v1::Host& host, const v1::Pool& pool, c
 
 // What proves nothing new is not written again.
 std::string Attestor::Impl::Keep(const v1::Host& host, const Job& job,
-                                 const attest::HostState& before, attest::HostVerdictKind verdict) {
+                                 const attest::HostState& before, const attest::Verdict& verdict) {
   const v1::EvidenceHeader& header = job.evidence.header;
   const std::string& uid = host.metadata().uid();
   const bool whole = !job.evidence.event_log.empty() || header.event_log_size() != 0;
-  if (!whole && job.evidence.ima_list.empty() && verdict == attest::HostVerdictKind::kTrusted &&
+  if (!whole && job.evidence.ima_list.empty() &&
+      verdict.kind == attest::HostVerdictKind::kTrusted &&
       !host.status().trust().evidence_sha256().empty()) {
     return host.status().trust().evidence_sha256();
   }
@@ -299,10 +366,16 @@ std::string Attestor::Impl::Keep(const v1::Host& host, const Job& job,
     Failed(file.error());
     return {};
   }
-  EvidenceKind kind = whole ? EvidenceKind::kWhole : EvidenceKind::kLast;
-  if (!whole && verdict == attest::HostVerdictKind::kUntrusted) kind = EvidenceKind::kUntrusted;
-  const auto kept = parts_.evidence.Put(uid, kind, *file);
-  if (!kept.has_value()) Failed(kept.error());
+  Result<std::string> kept = std::string();
+  if (verdict.kind == attest::HostVerdictKind::kUntrusted) {
+    kept = parts_.evidence.Put(uid, EvidenceKind::kUntrusted, *file);
+    if (!kept.has_value()) Failed(kept.error());
+  }
+  // Policies are learned from it and tried on it: it must be what the host was, accepted or not.
+  if (IsBelieved(verdict)) {
+    kept = parts_.evidence.Put(uid, whole ? EvidenceKind::kWhole : EvidenceKind::kLast, *file);
+    if (!kept.has_value()) Failed(kept.error());
+  }
   return kept.value_or("");
 }
 
@@ -312,14 +385,17 @@ Result<attest::EvidenceBundle> Attestor::Impl::KeptBundle(const std::string& hos
   return attest::ParseBundle(file);
 }
 
-Result<void> Attestor::Impl::SetLevel(const std::string& host, v1::TrustLevel level,
+Result<void> Attestor::Impl::SetLevel(const std::string& host, const Step& step,
                                       const std::string& detail) {
   v1::HostTrust before;
   bool changed = false;
   ASSIGN_OR_RETURN(const v1::Host stored,
                    parts_.resources.Modify<v1::Host>(host, [&](v1::Host& current) -> Result<Write> {
                      before = current.status().trust();
-                     changed = before.level() != level || before.detail() != detail;
+                     const std::optional<v1::TrustLevel> next = step(before);
+                     const v1::TrustLevel level = next.value_or(before.level());
+                     changed = next.has_value() &&
+                               (before.level() != level || before.detail() != detail);
                      if (!changed) return Write::kKeep;
                      if (level == v1::TRUST_LEVEL_UNSPECIFIED) {
                        current.mutable_status()->clear_trust();

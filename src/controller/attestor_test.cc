@@ -313,6 +313,106 @@ TEST_F(AttestorTest, EvidenceThatNobodyAskedForIsNotRead) {
   EXPECT_EQ(agent->SubmitEvidence(host_.Answer(request)).error_code(), grpc::StatusCode::NOT_FOUND);
 }
 
+TEST_F(AttestorTest, EvidenceThatBreaksOffIsNotJudged) {
+  ActivatePolicy(host_.PolicyDocument());
+  const auto agent = Join("node1", host_);
+  const v1::RequestEvidence request = NextRequest(*agent);
+  agent->BreakOffEvidence(host_.Answer(request));
+  // The same request waits on, and is answered whole.
+  ASSERT_TRUE(agent->SubmitEvidence(host_.Answer(request)).ok());
+  ASSERT_TRUE(AwaitHost("node1", v1::TRUST_TRUSTED, v1::HOST_UP));
+  EXPECT_EQ(rig_.controller().metrics().attestations_total.load(), 1U);
+}
+
+TEST_F(AttestorTest, EvidenceWithLessLogThanAnnouncedIsNotJudged) {
+  ActivatePolicy(host_.PolicyDocument());
+  const auto agent = Join("node1", host_);
+  std::vector<v1::EvidenceChunk> evidence = host_.Answer(NextRequest(*agent));
+  evidence.front().mutable_header()->set_event_log_size(1000);
+  EXPECT_EQ(agent->SubmitEvidence(evidence).error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+}
+
+TEST_F(AttestorTest, EvidenceOfAnotherBootThanTheAgentsIsNotJudged) {
+  ActivatePolicy(host_.PolicyDocument());
+  const auto agent = Join("node1", host_);
+  const v1::RequestEvidence request = NextRequest(*agent);
+  host_.Reboot("boot-2");
+  ASSERT_TRUE(agent->SubmitEvidence(host_.Answer(request)).ok());
+  ASSERT_TRUE(AwaitHost("node1", v1::TRUST_UNKNOWN, v1::HOST_NON_OPERATIONAL));
+  EXPECT_THAT(Trust("node1").detail(), HasSubstr("of another boot"));
+}
+
+TEST_F(AttestorTest, EvidenceThatWasAskedForInAnotherPoolIsNotJudged) {
+  ActivatePolicy(host_.PolicyDocument());
+  v1::Pool silver;
+  silver.mutable_metadata()->set_name("silver");
+  silver.mutable_spec()->set_trusted_service(true);
+  Stored(rig_.controller().resources().Create(std::move(silver)));
+  const auto agent = Join("node1", host_);
+  const v1::RequestEvidence request = NextRequest(*agent);
+  Stored(rig_.controller().resources().Modify<v1::Host>("node1", [](v1::Host& host) -> Result<Write> {
+    host.mutable_spec()->set_pool("silver");
+    return Write::kWrite;
+  }));
+  ASSERT_TRUE(agent->SubmitEvidence(host_.Answer(request)).ok());
+  ASSERT_TRUE(AwaitHost("node1", v1::TRUST_UNKNOWN, v1::HOST_NON_OPERATIONAL));
+}
+
+TEST_F(AttestorTest, LeaseEndsNoLaterThanItsPolicyLetsEvidenceBeWorth) {
+  ActivatePolicy("max-age-seconds = 60\n" + host_.PolicyDocument());
+  const auto agent = Join("node1", host_);
+  Answer(*agent, host_);
+  ASSERT_TRUE(AwaitHost("node1", v1::TRUST_TRUSTED, v1::HOST_UP));
+  EXPECT_EQ(Trust("node1").lease_expire_time().seconds() - Trust("node1").verify_time().seconds(),
+            60);
+}
+
+TEST_F(AttestorTest, HostThatGaveNoEvidenceIsNotAskedBeforeItsTurnForALeaseThatItWants) {
+  ActivatePolicy(host_.PolicyDocument());
+  const auto agent = Join("node1", host_);
+  static_cast<void>(NextRequest(*agent));
+  rig_.clock().Advance(std::chrono::seconds(61));
+  ASSERT_TRUE(rig_.Await([&](const View& /*view*/) {
+    return rig_.controller().metrics().evidence_missing_total.load() == 1;
+  }));
+  rig_.controller().attestor().OnLeaseWanted("node1");
+  rig_.clock().Advance(std::chrono::seconds(10));
+  EXPECT_EQ(rig_.controller().metrics().evidence_requests_total.load(), 1U);
+  rig_.clock().Advance(std::chrono::seconds(10));
+  EXPECT_TRUE(rig_.Await([&](const View& /*view*/) {
+    return rig_.controller().metrics().evidence_requests_total.load() == 2;
+  }));
+}
+
+TEST_F(AttestorTest, UntrustedHostThatGoesSilentStaysUntrusted) {
+  ActivatePolicy(host_.PolicyDocument());
+  host_.SetPcr(7, 'x');
+  const auto agent = Join("node1", host_);
+  Answer(*agent, host_);
+  ASSERT_TRUE(AwaitHost("node1", v1::TRUST_UNTRUSTED, v1::HOST_NON_OPERATIONAL));
+  rig_.controller().attestor().AttestNow("node1");
+  static_cast<void>(NextRequest(*agent));
+  rig_.clock().Advance(std::chrono::seconds(61));
+  ASSERT_TRUE(rig_.Await([&](const View& /*view*/) {
+    return rig_.controller().metrics().evidence_missing_total.load() == 1;
+  }));
+  EXPECT_EQ(Trust("node1").level(), v1::TRUST_UNTRUSTED);
+}
+
+TEST_F(AttestorTest, AgentThatConnectsHearsThatItsHostIsUntrusted) {
+  ActivatePolicy(host_.PolicyDocument());
+  host_.SetPcr(7, 'x');
+  const auto agent = Join("node1", host_);
+  Answer(*agent, host_);
+  ASSERT_TRUE(AwaitHost("node1", v1::TRUST_UNTRUSTED, v1::HOST_NON_OPERATIONAL));
+  agent->Disconnect();
+  ASSERT_TRUE(Connect(*agent, host_));
+  const auto notice = agent->NextOf(v1::ControllerMessage::kTrust);
+  ASSERT_TRUE(notice.has_value());
+  EXPECT_EQ(notice->trust().level(), v1::TRUST_UNTRUSTED);
+  EXPECT_FALSE(notice->trust().has_lease());
+}
+
 // ---- who a host is ----
 
 TEST_F(AttestorTest, AnotherTpmUnderTheSameNameTakesAnApprovalThatNamesIt) {

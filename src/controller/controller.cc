@@ -100,6 +100,7 @@ Result<std::unique_ptr<Controller>> Controller::Start(const Options& options, co
                                                            .operations = self->operations_,
                                                            .events = self->events_,
                                                            .book = *self->book_,
+                                                           .evidence = *self->evidence_,
                                                            .verdicts = *self->verdicts_,
                                                            .attestor = *self->attestor_,
                                                            .metrics = self->metrics_,

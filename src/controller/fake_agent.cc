@@ -218,6 +218,18 @@ grpc::Status FakeAgent::SubmitEvidence(const std::vector<v1::EvidenceChunk>& chu
   return writer->Finish();
 }
 
+void FakeAgent::BreakOffEvidence(const std::vector<v1::EvidenceChunk>& chunks) {
+  grpc::ClientContext context;
+  v1::SubmitEvidenceReply reply;
+  const auto stub = Dial();
+  const auto writer = stub->SubmitEvidence(&context, &reply);
+  for (const v1::EvidenceChunk& chunk : chunks) {
+    if (!writer->Write(chunk)) break;
+  }
+  context.TryCancel();
+  static_cast<void>(writer->Finish());
+}
+
 grpc::Status FakeAgent::BeginBinding(const v1::TpmIdentity& identity, v1::TpmChallenge& challenge) {
   grpc::ClientContext context;
   return Dial()->BeginTpmBinding(&context, identity, &challenge);

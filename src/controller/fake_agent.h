@@ -67,6 +67,8 @@ class FakeAgent {
   std::optional<v1::ControllerMessage> NextOf(v1::ControllerMessage::MessageCase kind);
   // Sends these messages as one answer to a request for evidence.
   grpc::Status SubmitEvidence(const std::vector<v1::EvidenceChunk>& chunks);
+  // The line breaks before the evidence has ended.
+  void BreakOffEvidence(const std::vector<v1::EvidenceChunk>& chunks);
   grpc::Status BeginBinding(const v1::TpmIdentity& identity, v1::TpmChallenge& challenge);
   grpc::Status FinishBinding(const v1::TpmProof& proof, v1::TpmBinding& binding);
   // The next request for a quote; empty: the stream has ended.

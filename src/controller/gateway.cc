@@ -24,6 +24,7 @@ constexpr int kEnrollAttempts = 20;
 constexpr size_t kMaxToken = 512;
 constexpr size_t kChunk = size_t{1} << 20U;
 constexpr int kMaxMessage = 4 << 20;
+constexpr int kMaxStreamsOfAgent = 256;
 constexpr std::chrono::seconds kStopGrace{1};
 
 // Sends one blob, piece by piece. Deletes itself.
@@ -130,6 +131,8 @@ Result<void> Gateway::Impl::Start() {
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 20'000);
   builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, 5'000);
   builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
+  // Its session, transfers, consoles and calls; more at once is no agent of ours.
+  builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, kMaxStreamsOfAgent);
   server_ = builder.BuildAndStart();
   if (server_ == nullptr || port_ == 0) {
     return Unavailable("cannot listen for agents on " + options_.listen)
@@ -498,6 +501,7 @@ bool Gateway::SendTakeSnapshot(std::string_view host, const v1::TakeSnapshot& re
   });
 }
 
+void Gateway::CancelEvidence(const std::string& host) { impl_->CancelEvidence(host); }
 void Gateway::Disconnect(std::string_view host) {
   impl_->WithSession(host, [](SessionReactor& session) { session.Cancel(); });
 }

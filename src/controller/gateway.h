@@ -79,6 +79,8 @@ class Gateway {
   bool SendTakeSnapshot(std::string_view host, const v1::TakeSnapshot& request);
   // Sends a message of no other kind above. False: the host is not connected.
   bool Send(std::string_view host, v1::ControllerMessage message);
+  // Ends the stream of evidence that nobody waits for any more, if there is one.
+  void CancelEvidence(const std::string& host);
   // Ends a host's session, such as when it is deleted.
   void Disconnect(std::string_view host);
 

@@ -26,6 +26,7 @@ grpc::Status ToGrpcStatus(const Error& error);
 
 class ConsoleLink;
 class ConsoleReactor;
+class EvidenceReactor;
 class SessionReactor;
 // Counts calls under way: the gateway goes away after the last of them.
 class LiveCalls {
@@ -103,6 +104,10 @@ class Gateway::Impl final : public v1::AgentGateway::CallbackService {
   // Whether an instance that is placed on the host starts from this content.
   bool MayFetch(const std::string& host, const std::string& sha256) const;
 
+  void BeginEvidence(const std::string& host, EvidenceReactor* stream);
+  void EndEvidence(const std::string& host, const EvidenceReactor* stream);
+  void CancelEvidence(const std::string& host);
+
   void Register(const std::string& host, SessionReactor* session);
   void Unregister(const std::string& host, SessionReactor* session);
   // Runs `action` on the host's session while it cannot go away. False: not connected.
@@ -149,6 +154,7 @@ class Gateway::Impl final : public v1::AgentGateway::CallbackService {
   LiveCalls live_;
   std::mutex mutex_;
   std::map<std::string, SessionReactor*, std::less<>> sessions_;
+  std::map<std::string, EvidenceReactor*> evidence_;  // by host
   std::map<std::string, std::shared_ptr<ConsoleLink>> opening_;  // by session id
   std::map<std::string, PendingQuote> quotes_;                   // by request id
   std::unique_ptr<grpc::Server> server_;

@@ -19,26 +19,39 @@ Result<void> AppendBounded(Bytes& to, const std::string& part, size_t limit, con
   return Ok();
 }
 
+}  // namespace
+
 // Receives one answer. Deletes itself.
 class EvidenceReactor final : public grpc::ServerReadReactor<v1::EvidenceChunk> {
  public:
-  EvidenceReactor(Gateway::Impl& gateway, std::string host)
-      : gateway_(gateway), host_(std::move(host)) {
+  EvidenceReactor(Gateway::Impl& gateway, grpc::CallbackServerContext& context, std::string host)
+      : gateway_(gateway), context_(context), host_(std::move(host)) {
     gateway_.live().Add();
   }
-  void Begin() { StartRead(&chunk_); }
+  void Begin() {
+    gateway_.BeginEvidence(host_, this);
+    StartRead(&chunk_);
+  }
+  void Cancel() { context_.TryCancel(); }
 
   void OnReadDone(bool ok) override {
     const Result<void> taken = ok ? Take() : End();
-    if (!ok || !taken.has_value()) {
-      Finish(taken.has_value() ? grpc::Status::OK : ToGrpcStatus(taken.error()));
+    if (ok && taken.has_value()) {
+      StartRead(&chunk_);
       return;
     }
-    StartRead(&chunk_);
+    whole_ = taken.has_value();
+    Finish(whole_ ? grpc::Status::OK : ToGrpcStatus(taken.error()));
   }
 
   void OnDone() override {
     LiveCalls& live = gateway_.live();
+    // Only now is it known whether the agent ended the stream or the line did: half of a log
+    // would make its host untrusted. What nobody waits for any more is dropped.
+    if (whole_ && !context_.IsCancelled()) {
+      static_cast<void>(gateway_.parts().trust.OnSubmitted(host_, std::move(evidence_)));
+    }
+    gateway_.EndEvidence(host_, this);
     delete this;
     live.Remove();
   }
@@ -73,17 +86,43 @@ class EvidenceReactor final : public grpc::ServerReadReactor<v1::EvidenceChunk> 
 
   Result<void> End() {
     if (!begun_) return InvalidInput("the evidence ended before its header");
-    return gateway_.parts().trust.OnSubmitted(host_, std::move(evidence_));
+    const int64_t announced = evidence_.header.event_log_size();
+    if (evidence_.problem.code().empty() &&
+        announced != static_cast<int64_t>(evidence_.event_log.size())) {
+      return InvalidInput("an event log of " + std::to_string(evidence_.event_log.size()) +
+                          " bytes came, and " + std::to_string(announced) + " were announced");
+    }
+    return Ok();
   }
 
   Gateway::Impl& gateway_;
+  grpc::CallbackServerContext& context_;
   const std::string host_;
   v1::EvidenceChunk chunk_;
   SubmittedEvidence evidence_;
   bool begun_ = false;
+  bool whole_ = false;
 };
 
-}  // namespace
+// A host has one stream of evidence: what it holds in memory is bounded by that.
+void Gateway::Impl::BeginEvidence(const std::string& host, EvidenceReactor* stream) {
+  const std::lock_guard lock(mutex_);
+  EvidenceReactor*& current = evidence_[host];
+  if (current != nullptr) current->Cancel();
+  current = stream;
+}
+
+void Gateway::Impl::EndEvidence(const std::string& host, const EvidenceReactor* stream) {
+  const std::lock_guard lock(mutex_);
+  const auto found = evidence_.find(host);
+  if (found != evidence_.end() && found->second == stream) evidence_.erase(found);
+}
+
+void Gateway::Impl::CancelEvidence(const std::string& host) {
+  const std::lock_guard lock(mutex_);
+  const auto found = evidence_.find(host);
+  if (found != evidence_.end()) found->second->Cancel();
+}
 
 grpc::ServerUnaryReactor* Gateway::Impl::BeginTpmBinding(grpc::CallbackServerContext* context,
                                                          const v1::TpmIdentity* request,
@@ -118,7 +157,7 @@ grpc::ServerReadReactor<v1::EvidenceChunk>* Gateway::Impl::SubmitEvidence(
     return new Refusal<grpc::ServerReadReactor<v1::EvidenceChunk>>(live_,
                                                                    ToGrpcStatus(host.error()));
   }
-  auto* reactor = new EvidenceReactor(*this, *std::move(host));
+  auto* reactor = new EvidenceReactor(*this, *context, *std::move(host));
   reactor->Begin();
   return reactor;
 }

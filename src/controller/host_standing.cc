@@ -21,14 +21,33 @@ attest::HostVerdictKind VerdictKindOf(v1::TrustLevel level) {
   }
 }
 
-attest::HostStanding StandingOf(const v1::Host& host) {
+namespace {
+
+// What holds now: a host that has rebooted, is away, or whose lease is over was trusted once.
+attest::HostVerdictKind VerdictKindNow(const v1::Host& host, WallTime now) {
+  const v1::HostTrust& trust = host.status().trust();
+  const attest::HostVerdictKind kind = VerdictKindOf(trust.level());
+  const v1::HostState state = host.status().state();
+  const bool here = state == v1::HOST_UP || state == v1::HOST_MAINTENANCE;
+  if (kind == attest::HostVerdictKind::kTrusted &&
+      (!here || FromTimestamp(trust.lease_expire_time()) <= now)) {
+    return attest::HostVerdictKind::kStale;
+  }
+  return kind;
+}
+
+}  // namespace
+
+attest::HostStanding StandingOf(const v1::Host& host, WallTime now) {
   const v1::HostTrust& trust = host.status().trust();
   const v1::HostIdentity& identity = host.status().identity();
   attest::HostStanding out;
-  out.kind = VerdictKindOf(trust.level());
+  out.kind = VerdictKindNow(host, now);
   out.policy = trust.policy();
   out.policy_version = static_cast<uint64_t>(trust.policy_version());
-  out.hardware_tpm = !identity.ak_name().empty() && !identity.emulated();
+  // An administrator who approved a key by hand vouches for the key, not for what holds it.
+  out.hardware_tpm = !identity.ak_name().empty() && !identity.authority().empty() &&
+                     !identity.emulated();
   out.files_judged = trust.ima_entries() > 0;
   for (const v1::TrustReason& each : trust.reasons()) {
     attest::Reason reason{
@@ -44,10 +63,10 @@ attest::HostStanding StandingOf(const v1::Host& host) {
   return out;
 }
 
-attest::OatHost OatHostOf(const std::string& name, const v1::Host* host) {
+attest::OatHost OatHostOf(const std::string& name, const v1::Host* host, WallTime now) {
   attest::OatHost out{.name = name};
   if (host == nullptr) return out;
-  out.kind = VerdictKindOf(host->status().trust().level());
+  out.kind = VerdictKindNow(*host, now);
   if (host->status().trust().has_verify_time()) {
     out.verified = FromTimestamp(host->status().trust().verify_time());
   }

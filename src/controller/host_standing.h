@@ -15,10 +15,10 @@ namespace vallum::controller {
 attest::HostVerdictKind VerdictKindOf(v1::TrustLevel level);
 
 // What is known of a host, for relying parties. Pure.
-attest::HostStanding StandingOf(const v1::Host& host);
+attest::HostStanding StandingOf(const v1::Host& host, WallTime now);
 
 // What clients of OpenAttestation are told of a host; of one that does not exist (nullptr), that it
 // is unknown. Pure.
-attest::OatHost OatHostOf(const std::string& name, const v1::Host* host);
+attest::OatHost OatHostOf(const std::string& name, const v1::Host* host, WallTime now);
 
 }  // namespace vallum::controller

@@ -197,6 +197,12 @@ Result<void> CheckTrustOfHost(const View& view, const v1::Instance& instance) {
   const auto host = view.Get<v1::Host>(instance.status().host());
   if (host == nullptr || !PoolOf(instance, view).trusted_service()) return Ok();
   const v1::HostTrust& trust = host->status().trust();
+  if (host->spec().pool() != instance.spec().pool()) {
+    return Conflict("host " + host->metadata().name() + ", where the instance is, is in pool " +
+                    host->spec().pool() + " now, not in " + instance.spec().pool())
+        .WithFix("`vallum host move " + host->metadata().name() + " --pool " +
+                 instance.spec().pool() + "`, or delete the instance");
+  }
   if (trust.level() == v1::TRUST_TRUSTED || trust.level() == v1::TRUST_LEVEL_UNSPECIFIED) {
     return Ok();
   }

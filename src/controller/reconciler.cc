@@ -25,7 +25,7 @@ Result<void> Reconciler::Impl::Start(Gateway& gateway) {
   gateway_ = &gateway;
   started_ = parts_.clock.Monotonic();
   last_housekeeping_ = started_;
-  RETURN_IF_ERROR(SweepBoots());
+  RETURN_IF_ERROR(SweepEvidence());
   ASSIGN_OR_RETURN(subscription_,
                    parts_.view.Subscribe(0, [this](const Change& change) { OnChange(change); }));
   // Everything is looked at once: whatever an earlier controller left half done is found here.
@@ -147,11 +147,16 @@ void Reconciler::Impl::Work(Notes notes) {
     CheckClock();
     KeepHouse();
   }
+  Hosts changed;
   for (const std::string& host : notes.hosts) {
     if (Failed(ReconcileHost(host))) {
       retry_hosts_.insert(host);
     }
+    if (auto known = parts_.view.Get<v1::Host>(host); known != nullptr) {
+      changed.push_back(std::move(known));
+    }
   }
+  static_cast<void>(Failed(SettleTrust(changed)));
   if (notes.tick || notes.rollouts || !notes.instances.empty()) ReconcileRollouts();
   if (notes.tick || !notes.hosts.empty()) {
     notes.instances.insert(pending_.begin(), pending_.end());

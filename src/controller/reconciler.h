@@ -12,6 +12,7 @@
 #include "controller/boot_book.h"
 #include "controller/boot_verdicts.h"
 #include "controller/event_log.h"
+#include "controller/evidence_book.h"
 #include "controller/gateway.h"
 #include "controller/metrics.h"
 #include "controller/operations.h"
@@ -42,6 +43,7 @@ class Reconciler final : public AgentListener {
     Operations& operations;
     EventLog& events;
     BootBook& book;
+    EvidenceBook& evidence;
     BootVerdicts& verdicts;
     Attestor& attestor;
     Metrics& metrics;

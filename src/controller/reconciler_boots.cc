@@ -242,12 +242,15 @@ void Reconciler::Impl::TellVerdict(const v1::Instance& before, const v1::Instanc
   }
 }
 
-Result<void> Reconciler::Impl::SweepBoots() {
+Result<void> Reconciler::Impl::SweepEvidence() {
   std::set<std::string> uids;
   for (const auto& instance : parts_.view.All<v1::Instance>()) {
     uids.insert(instance->metadata().uid());
   }
-  return parts_.book.RemoveAllBut(uids);
+  RETURN_IF_ERROR(parts_.book.RemoveAllBut(uids));
+  std::set<std::string> hosts;
+  for (const auto& host : parts_.view.All<v1::Host>()) hosts.insert(host->metadata().uid());
+  return parts_.evidence.RemoveAllBut(hosts);
 }
 
 }  // namespace vallum::controller

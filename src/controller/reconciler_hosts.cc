@@ -169,8 +169,7 @@ Result<void> Reconciler::Impl::ReconcileHost(const std::string& name) {
   const bool overdue = parts_.clock.Monotonic() - last > options_.host_grace;
   if (seen.greeted && !overdue) {
     const Standing standing = StandingOf(*host);
-    RETURN_IF_ERROR(SetHostState(*host, standing.state, standing.reason));
-    return SettleTrust(*host);
+    return SetHostState(*host, standing.state, standing.reason);
   }
   if (host->status().state() == v1::HOST_JOINING || !overdue) {
     return Ok();
@@ -207,6 +206,7 @@ void Reconciler::Impl::CheckClock() {
       retry_hosts_.insert(host->metadata().name());
     }
   }
+  static_cast<void>(Failed(SettleTrust(parts_.view.All<v1::Host>())));
 }
 
 void Reconciler::Impl::KeepHouse() {
@@ -220,7 +220,7 @@ void Reconciler::Impl::KeepHouse() {
   if (!collected.has_value()) {
     static_cast<void>(Failed(collected.error()));
   }
-  static_cast<void>(Failed(SweepBoots()));
+  static_cast<void>(Failed(SweepEvidence()));
   const store::Revision keep_from = parts_.view.revision() - options_.keep_revisions;
   if (keep_from > 0) {
     // kNotFound: compacted past it already, perhaps by another controller.

@@ -104,7 +104,7 @@ class Reconciler::Impl {
   Result<void> StopDiverged(const std::string& name);
   bool MustStop(const v1::Instance& instance) const;
   void TellVerdict(const v1::Instance& before, const v1::Instance& after);
-  Result<void> SweepBoots();
+  Result<void> SweepEvidence();
 
   // reconciler_trust.cc
   struct Standing {
@@ -115,7 +115,8 @@ class Reconciler::Impl {
   Standing StandingOf(const v1::Host& host) const;
   bool NeedsLease(const v1::Instance& instance) const;
   // Has instances leave a host that lost its trust, as its pool says.
-  Result<void> SettleTrust(const v1::Host& host);
+  using Hosts = std::vector<std::shared_ptr<const v1::Host>>;
+  Result<void> SettleTrust(const Hosts& hosts);
   Result<void> StopForTrust(const std::string& name, const v1::Host& host);
   void ReconcilePool(const std::string& pool);
   // What an agent reports of an instance that was stopped for its host's trust does not say why.

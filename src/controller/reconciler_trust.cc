@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // What the trust of a host means for it and for what runs there.
+#include <map>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -86,15 +87,21 @@ void Reconciler::Impl::ReconcilePool(const std::string& pool) {
   }
 }
 
-Result<void> Reconciler::Impl::SettleTrust(const v1::Host& host) {
-  const auto pool = parts_.view.Get<v1::Pool>(host.spec().pool());
-  if (pool == nullptr || !pool->spec().trusted_service() ||
-      !MustLeave(pool->spec(), host.status().trust(), parts_.clock.Now())) {
-    return Ok();
+Result<void> Reconciler::Impl::SettleTrust(const Hosts& hosts) {
+  std::map<std::string_view, const v1::Host*> left;
+  for (const auto& host : hosts) {
+    const auto pool = parts_.view.Get<v1::Pool>(host->spec().pool());
+    if (pool != nullptr && pool->spec().trusted_service() && seen_[host->metadata().name()].greeted &&
+        MustLeave(pool->spec(), host->status().trust(), parts_.clock.Now())) {
+      left.emplace(host->metadata().name(), host.get());
+    }
   }
+  if (left.empty()) return Ok();
+  // Once for all hosts: there may be many instances.
   for (const auto& instance : parts_.view.All<v1::Instance>()) {
-    if (instance->status().host() == host.metadata().name() && Runs(*instance)) {
-      RETURN_IF_ERROR(StopForTrust(instance->metadata().name(), host));
+    const auto host = left.find(instance->status().host());
+    if (host != left.end() && Runs(*instance)) {
+      RETURN_IF_ERROR(StopForTrust(instance->metadata().name(), *host->second));
     }
   }
   return Ok();

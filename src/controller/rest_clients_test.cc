@@ -35,7 +35,8 @@ constexpr const char* kPcr = "/WLMService/resources/mles/whitelist/pcr";
 class RestClientsTest : public RestRigTest {
  protected:
   // A host of a trusted pool, as the attestor would have left it.
-  void MakeHost(const std::string& name, v1::TrustLevel level) {
+  void MakeHost(const std::string& name, v1::TrustLevel level,
+                std::chrono::seconds lease = std::chrono::hours(1)) {
     ResourceStore& resources = rig_.controller().resources();
     if (!resources.Get<v1::Pool>("vault").has_value()) {
       v1::Pool pool;
@@ -53,13 +54,14 @@ class RestClientsTest : public RestRigTest {
     trust.set_policy_version(3);
     trust.mutable_verify_time()->set_seconds(1452774050);
     trust.mutable_verify_time()->set_nanos(679000000);
-    *trust.mutable_lease_expire_time() = ToTimestamp(rig_.clock().Now() + std::chrono::hours(1));
+    *trust.mutable_lease_expire_time() = ToTimestamp(rig_.clock().Now() + lease);
     host.mutable_status()->mutable_identity()->set_ak_name("000b00");
     if (level == v1::TRUST_UNTRUSTED) {
       v1::TrustReason& reason = *trust.add_reasons();
       reason.set_id("pcr-value");
       reason.set_pcr(7);
     }
+    host.mutable_status()->set_state(v1::HOST_MAINTENANCE);
     const auto made = resources.Create(host);
     ASSERT_TRUE(made.has_value()) << made.error().Describe();
     ASSERT_TRUE(rig_.controller().view().WaitFor(made->metadata().revision()).has_value());
@@ -100,6 +102,12 @@ TEST_F(RestClientsTest, PolledHostsAreAnsweredInOrderWithTheirTrust) {
   EXPECT_EQ(hosts[2]["trust_lvl"], "unknown");
   EXPECT_EQ(hosts[3]["trust_lvl"], "unknown");
   EXPECT_EQ(hosts[3]["vtime"], "1970-01-01T00:00:00.000+0000");
+}
+
+TEST_F(RestClientsTest, HostWhoseLeaseIsOverIsNoLongerCalledTrusted) {
+  MakeHost("h1", v1::TRUST_TRUSTED, std::chrono::seconds(0));
+  const json hosts = Body(Admin(Method::kPost, kPoll, R"({"hosts":"h1"})"))["hosts"];
+  EXPECT_EQ(hosts[0]["trust_lvl"], "unknown");
 }
 
 TEST_F(RestClientsTest, OneBareNameIsAnsweredAsAList) {

@@ -36,6 +36,8 @@ struct RestContext {
   ConsoleSessions& consoles;
   ContentClaims& contents;
   const std::vector<firmware::KeySet>& key_sets;  // images are judged under each
+  // Held by the one trial of a policy at a time.
+  std::shared_ptr<std::mutex> policy_trial = std::make_shared<std::mutex>();
 };
 
 // Answers a request of somebody who is known; an error becomes a problem document.
@@ -128,6 +130,11 @@ Result<void> ValidateResource(Kind kind, const google::protobuf::Message& resour
 // Checks that what a pool or a host names exists, as far as the view has seen. Errors:
 // kInvalidInput, naming the field.
 Result<void> CheckReferences(const View& view, Kind kind, const google::protobuf::Message& after);
+// What decides which hosts of a pool are trusted takes the role admin, as policies do.
+//   before: nullptr for a pool that is created. Errors: kDenied, naming the role.
+Result<void> CheckTrustAnchors(const Principal& principal, Kind kind,
+                               const google::protobuf::Message* before,
+                               const google::protobuf::Message& after);
 // Whether trusted instances would find themselves among hosts that need not be attested, because
 // their pool or their host changes. kAllowed: somebody said that they may, which is to be recorded.
 //   allowance: what was said.

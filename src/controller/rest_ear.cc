@@ -43,11 +43,11 @@ Result<Response> Export(RestContext& context, const Request& request, const Prin
   ASSIGN_OR_RETURN(const AnyResource found, FindVisible(context, principal, Kind::kHost, name));
   attest::Ear ear{.developer = "Vallum", .build = "vallum-controller " VALLUM_VERSION};
   ear.issued_at = std::chrono::duration_cast<std::chrono::seconds>(
-                      context.controller.clock().Now().time_since_epoch())
+                      context.controller.resources().clock().Now().time_since_epoch())
                       .count();
   ASSIGN_OR_RETURN(ear.nonce, NonceOf(request));
   // By the host's name, so that a result on one host is none on another.
-  ear.submods.emplace(name, attest::AppraiseHost(StandingOf(static_cast<const v1::Host&>(*found))));
+  ear.submods.emplace(name, attest::AppraiseHost(StandingOf(static_cast<const v1::Host&>(*found), context.controller.resources().clock().Now())));
   ASSIGN_OR_RETURN(const StatementSigner::Signed made,
                    context.controller.result_signer().Sign([&](const std::vector<Bytes>& chain) {
                      return attest::EarSigningInput(ear, chain);

@@ -2,6 +2,7 @@
 // The versions of attestation policies.
 #include <cstdint>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <utility>
 #include <vector>
@@ -28,6 +29,7 @@ using http::Request;
 using http::Response;
 
 constexpr Kind kKind = Kind::kAttestationPolicy;
+constexpr int kMaxTriedReasons = 8;  // of one host
 
 Result<v1::ChangePolicyRequest> ReadChange(const Request& request) {
   v1::ChangePolicyRequest wanted;
@@ -130,7 +132,10 @@ Result<attest::Verdict> Try(EvidenceBook& evidence, const v1::Host& host,
 void Compare(const attest::Verdict& verdict, v1::TestPolicyReply::Host& out,
              v1::TestPolicyReply& reply) {
   out.set_then(LevelOf(verdict.kind));
-  for (const attest::Reason& reason : verdict.reasons) *out.add_reasons() = ToMessage(reason);
+  for (const attest::Reason& reason : verdict.reasons) {
+    if (out.reasons_size() == kMaxTriedReasons) break;
+    *out.add_reasons() = ToMessage(reason);
+  }
   const bool before = out.now() == v1::TRUST_TRUSTED;
   const bool after = out.then() == v1::TRUST_TRUSTED;
   if (before && !after) reply.set_would_fall_out(reply.would_fall_out() + 1);
@@ -152,6 +157,10 @@ Result<Response> Test(RestContext& context, const Request& request, const Princi
   ASSIGN_OR_RETURN(const attest::SharedPolicy policy,
                    wanted.document().empty() ? policies.Version(name, wanted.version())
                                              : policies.Prepare(wanted.document(), name, 0));
+  const std::unique_lock only(*context.policy_trial, std::try_to_lock);
+  if (!only.owns_lock()) {
+    return Exhausted("another policy is being tested").WithFix("try again when it is done");
+  }
   v1::TestPolicyReply reply;
   // One after the other: evidence is large, and there may be thousands.
   for (const auto& host : HostsToTry(context.controller.view(), name)) {

@@ -171,6 +171,7 @@ Result<Response> Create(RestContext& context, Kind kind, const Request& request,
   RETURN_IF_ERROR(FromJson(request.body, *resource));
   ClearStatus(*resource);
   RETURN_IF_ERROR(ValidateResource(kind, *resource));
+  RETURN_IF_ERROR(CheckTrustAnchors(principal, kind, nullptr, *resource));
   if (kind == Kind::kImage)
     static_cast<v1::Image&>(*resource).mutable_status()->set_state(v1::IMAGE_PENDING);
   RETURN_IF_ERROR(CheckReferences(context.controller.view(), kind, *resource));
@@ -193,6 +194,14 @@ Result<void> CheckImmutable(Kind kind, const Message& current, const Message& up
       .WithFix("import the content as another image");
 }
 
+// A verdict is one by the policy of the host's pool: another pool begins with none.
+void ForgetTrustOfAnotherPool(const Message& before, Message& after) {
+  auto& host = static_cast<v1::Host&>(after);
+  if (static_cast<const v1::Host&>(before).spec().pool() != host.spec().pool()) {
+    host.mutable_status()->clear_trust();
+  }
+}
+
 // PUT and PATCH: takes labels and spec from what `change` made of the current resource.
 Result<Response> Update(RestContext& context, Kind kind, const Request& request,
                         const Principal& principal,
@@ -212,6 +221,7 @@ Result<Response> Update(RestContext& context, Kind kind, const Request& request,
   RETURN_IF_ERROR(CheckImmutable(kind, *current, *updated));
   const View& view = context.controller.view();
   RETURN_IF_ERROR(CheckReferences(view, kind, *updated));
+  RETURN_IF_ERROR(CheckTrustAnchors(principal, kind, current.get(), *updated));
   ASSIGN_OR_RETURN(const UntrustedAllowance allowance, AllowanceOf(request));
   ASSIGN_OR_RETURN(const TrustCrossing crossing,
                    CheckTrustKept(view, kind, *current, *updated, allowance));
@@ -226,6 +236,7 @@ Result<Response> Update(RestContext& context, Kind kind, const Request& request,
           ->CopyFrom(current->GetReflection()->GetMessage(*current, status));
     }
   }
+  if (kind == Kind::kHost) ForgetTrustOfAnotherPool(*current, *updated);
   const int64_t compare = if_match != 0 ? if_match : MetadataOf(*current).revision();
   RETURN_IF_ERROR(StoreChanged(context.controller, kind, *updated, compare, principal));
   RETURN_IF_ERROR(view.WaitFor(MetadataOf(*updated).revision()));

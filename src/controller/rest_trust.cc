@@ -195,6 +195,26 @@ Result<void> CheckReferences(const View& view, Kind kind, const google::protobuf
   return Ok();
 }
 
+Result<void> CheckTrustAnchors(const Principal& principal, Kind kind,
+                               const google::protobuf::Message* before,
+                               const google::protobuf::Message& after) {
+  if (kind != Kind::kPool || principal.role == v1::ROLE_ADMIN) return Ok();
+  const v1::PoolSpec none;
+  const auto& was = before == nullptr ? none : static_cast<const v1::Pool*>(before)->spec();
+  const auto& is = static_cast<const v1::Pool&>(after).spec();
+  const auto anchors = [](const v1::PoolSpec& spec) {
+    return std::tuple(spec.trusted_service(), spec.attestation_policy(), spec.on_untrusted(),
+                    spec.lease_seconds(), spec.attest_interval_seconds(),
+                    spec.stale_grace_seconds());
+  };
+  if (anchors(was) == anchors(is)) return Ok();
+  return Denied("token \"" + principal.name +
+                "\" may not say which hosts of pool " + MetadataOf(after).name() +
+                " are trusted: trustedService, attestationPolicy, onUntrusted, leaseSeconds, "
+                "attestIntervalSeconds and staleGraceSeconds")
+      .WithFix("it takes the role admin");
+}
+
 Result<TrustCrossing> CheckTrustKept(const View& view, Kind kind,
                                      const google::protobuf::Message& before,
                                      const google::protobuf::Message& after,
@@ -214,10 +234,16 @@ Result<TrustCrossing> CheckTrustKept(const View& view, Kind kind,
   if (kind == Kind::kHost) {
     const std::string& from = static_cast<const v1::Host&>(before).spec().pool();
     const std::string& to = static_cast<const v1::Host&>(after).spec().pool();
-    if (from == to || !IsTrusted(view, from) || IsTrusted(view, to)) return TrustCrossing::kNone;
+    if (from == to || !IsTrusted(view, from)) return TrustCrossing::kNone;
     const std::string& name = MetadataOf(after).name();
     for (const auto& instance : view.All<v1::Instance>()) {
       if (instance->status().host() != name || !InsistsOnTrust(*instance)) continue;
+      if (IsTrusted(view, to)) {
+        return Conflict("instance " + instance->metadata().name() + " of pool " + from +
+                        " is on host " + name + ": what pool " + to +
+                        " asks of its hosts is not what the instance was promised")
+            .WithFix("delete the instance, or move the host when nothing is on it");
+      }
       return Crossing(*instance,
                       "is on host " + name + ", which would no longer be attested in pool " + to,
                       allowance);

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "controller/tpm_bindings.h"
 
+#include <google/protobuf/util/message_differencer.h>
+
 #include <algorithm>
 #include <memory>
 #include <string>
@@ -52,6 +54,23 @@ void FillMaker(const attest::TpmMaker& maker, v1::HostIdentity& identity) {
   identity.set_manufacturer(maker.vendor.empty() ? maker.manufacturer : maker.vendor);
   identity.set_model(maker.model);
   identity.set_firmware_version(maker.version);
+}
+
+// Whether they differ in the time of binding at most.
+bool SameBut(v1::HostIdentity known, const v1::HostIdentity& identity) {
+  *known.mutable_bind_time() = identity.bind_time();
+  return google::protobuf::util::MessageDifferencer::Equals(known, identity);
+}
+
+// Who vouched for an endorsement key, and what for.
+void CarryOver(const v1::HostIdentity& known, v1::HostIdentity& identity) {
+  identity.set_accepted_by(known.accepted_by());
+  identity.set_authority(known.authority());
+  identity.set_emulated(known.emulated());
+  identity.set_ek_certificate(known.ek_certificate());
+  identity.set_manufacturer(known.manufacturer());
+  identity.set_model(known.model());
+  identity.set_firmware_version(known.firmware_version());
 }
 
 std::string Brief(const std::string& digest) { return digest.substr(0, 16); }
@@ -116,7 +135,19 @@ std::string TpmBindings::Objection(const v1::Host& host, const v1::HostIdentity&
   return {};
 }
 
+Result<void> TpmBindings::CheckPace(const std::string& host) {
+  const MonotonicTime now = clock_.Monotonic();
+  const std::lock_guard lock(mutex_);
+  std::erase_if(begun_, [&](const auto& item) { return item.second.since + kPaceWindow <= now; });
+  Begun& begun = begun_.try_emplace(host, Begun{.since = now, .count = 0}).first->second;
+  if (++begun.count <= kMaxPerWindow) return Ok();
+  return Exhausted("host " + host + " has bound its TPM more than " +
+                   std::to_string(kMaxPerWindow) + " times within a minute")
+      .WithFix("it may try again in a minute");
+}
+
 Result<v1::TpmChallenge> TpmBindings::Begin(const std::string& host, const v1::TpmIdentity& sent) {
+  RETURN_IF_ERROR(CheckPace(host));
   ASSIGN_OR_RETURN(const attest::TpmPublic ek, ParseEk(sent.ek_public()));
   ASSIGN_OR_RETURN(const attest::TpmPublic ak, ParseKey(sent.ak_public(), "the attestation key"));
   RETURN_IF_ERROR(attest::QuoteKey::Create(ak)).context("the attestation key");
@@ -173,20 +204,23 @@ Result<v1::TpmBinding> TpmBindings::Finish(const std::string& host, const v1::Tp
   *identity.mutable_bind_time() = ToTimestamp(clock_.Now());
   bool accepted = false;
   bool waited = false;
+  bool known = false;
+  const std::lock_guard binding_lock(binding_);
   ASSIGN_OR_RETURN(const v1::Host stored,
                    resources_.Modify<v1::Host>(host, [&](v1::Host& current) -> Result<Write> {
                      v1::HostStatus& status = *current.mutable_status();
                      const bool same = status.identity().ek_sha256() == identity.ek_sha256();
                      const std::string objection = Objection(current, identity);
-                     // Who approved a key by hand approved the key, with whatever certificate it
-                     // has.
+                     // What is known of a key stays known, whatever its host leaves out now.
                      if (same && identity.authority().empty()) {
-                       identity.set_accepted_by(status.identity().accepted_by());
+                       CarryOver(status.identity(), identity);
                      }
                      accepted = objection.empty() && !identity.accepted_by().empty();
                      waited = status.pending_identity().ek_sha256() == identity.ek_sha256();
                      if (accepted) {
                        identity.clear_detail();
+                       known = SameBut(status.identity(), identity);
+                       if (known && !status.has_pending_identity()) return Write::kKeep;
                        *status.mutable_identity() = identity;
                        status.clear_pending_identity();
                        return Write::kWrite;
@@ -200,6 +234,7 @@ Result<v1::TpmBinding> TpmBindings::Finish(const std::string& host, const v1::Tp
   v1::TpmBinding binding;
   binding.set_accepted(accepted);
   if (accepted) {
+    if (known) return binding;
     Tell("host.tpm-bound", "info", host, "",
          "endorsement key " + Brief(identity.ek_sha256()) + ", " + identity.accepted_by());
     return binding;
@@ -214,6 +249,7 @@ Result<v1::TpmBinding> TpmBindings::Finish(const std::string& host, const v1::Tp
 Result<v1::Host> TpmBindings::Approve(const std::string& host, const std::string& ek_sha256,
                                       const std::string& user) {
   constexpr size_t kLeastDigits = 16;
+  const std::lock_guard binding_lock(binding_);
   ASSIGN_OR_RETURN(v1::Host stored,
                    resources_.Modify<v1::Host>(host, [&](v1::Host& current) -> Result<Write> {
                      v1::HostStatus& status = *current.mutable_status();

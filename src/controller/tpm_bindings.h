@@ -26,6 +26,9 @@ class TpmBindings {
  public:
   static constexpr std::chrono::seconds kChallengeLife{120};  // slow TPMs take seconds
   static constexpr size_t kMaxChallenges = 20'000;
+  // An agent binds when it connects.
+  static constexpr std::chrono::seconds kPaceWindow{60};
+  static constexpr int kMaxPerWindow = 20;
 
   // All outlive it.
   TpmBindings(ResourceStore& resources, const View& view, EventLog& events, const Clock& clock)
@@ -48,6 +51,11 @@ class TpmBindings {
     SecretBytes secret;
     v1::HostIdentity identity;
   };
+  struct Begun {
+    MonotonicTime since;
+    int count = 0;
+  };
+  Result<void> CheckPace(const std::string& host);
   // Who vouches for the endorsement key; false: nobody, and identity.detail says why.
   bool Certify(const v1::TpmIdentity& sent, const attest::TpmPublic& ek,
                v1::HostIdentity& identity) const;
@@ -60,7 +68,10 @@ class TpmBindings {
   const View& view_;
   EventLog& events_;
   const Clock& clock_;
+  // Held while a key becomes a host's: two hosts are never bound to one key at the same moment.
+  std::mutex binding_;
   std::mutex mutex_;
+  std::map<std::string, Begun> begun_;           // guarded by mutex_; by host
   std::map<std::string, Challenge> challenges_;  // guarded by mutex_; by id
 };
 

@@ -26,7 +26,8 @@ inline constexpr size_t kMaxImaListBytes = size_t{64} << 20U;
 class TrustReceiver {
  public:
   virtual ~TrustReceiver() = default;
-  // Whether the host's pool asks for trust, so that its agent binds its TPM.
+  // Whether the host's pool asks for trust, so that its agent binds its TPM. Called once, when its
+  // agent connects, and told to it.
   virtual bool Attests(const std::string& host) = 0;
   // See the protocol's BeginTpmBinding and FinishTpmBinding.
   virtual Result<v1::TpmChallenge> BeginBinding(const std::string& host,
