@@ -112,7 +112,8 @@ void Attestor::Impl::OnConnected(const std::string& host, const std::string& boo
   if (known != nullptr) RepeatNotice(*known);
 }
 
-// What the controller found while the agent was away. Leases are not repeated: evidence renews them.
+// What the controller found while the agent was away. Leases are not repeated: evidence renews
+// them.
 void Attestor::Impl::RepeatNotice(const v1::Host& host) {
   const v1::HostTrust& trust = host.status().trust();
   if (trust.level() == v1::TRUST_TRUSTED || trust.level() == v1::TRUST_LEVEL_UNSPECIFIED) return;
@@ -464,8 +465,6 @@ bool Attestor::Expects(const std::string& host, const std::string& request_id) {
 Result<void> Attestor::OnSubmitted(const std::string& host, SubmittedEvidence evidence) {
   return impl_->OnSubmitted(host, std::move(evidence));
 }
-void Attestor::OnLeaseWanted(const std::string& host) {
-  impl_->WantLease(host);
-}
+void Attestor::OnLeaseWanted(const std::string& host) { impl_->WantLease(host); }
 
 }  // namespace vallum::controller

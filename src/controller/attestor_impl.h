@@ -74,7 +74,7 @@ class Attestor::Impl {
     bool judging = false;
     // When to ask, and in which queue; nothing: not by itself.
     std::optional<std::pair<Urgency, MonotonicTime>> due;
-    std::string problem;  // why it gave no evidence when it was last asked
+    std::string problem;    // why it gave no evidence when it was last asked
     unsigned silences = 0;  // requests in a row that brought none
     MonotonicTime lease_wish_after;
   };

@@ -394,8 +394,8 @@ Result<void> Attestor::Impl::SetLevel(const std::string& host, const Step& step,
                      before = current.status().trust();
                      const std::optional<v1::TrustLevel> next = step(before);
                      const v1::TrustLevel level = next.value_or(before.level());
-                     changed = next.has_value() &&
-                               (before.level() != level || before.detail() != detail);
+                     changed =
+                         next.has_value() && (before.level() != level || before.detail() != detail);
                      if (!changed) return Write::kKeep;
                      if (level == v1::TRUST_LEVEL_UNSPECIFIED) {
                        current.mutable_status()->clear_trust();

@@ -350,12 +350,16 @@ TEST_F(AttestorTest, EvidenceThatWasAskedForInAnotherPoolIsNotJudged) {
   Stored(rig_.controller().resources().Create(std::move(silver)));
   const auto agent = Join("node1", host_);
   const v1::RequestEvidence request = NextRequest(*agent);
-  Stored(rig_.controller().resources().Modify<v1::Host>("node1", [](v1::Host& host) -> Result<Write> {
-    host.mutable_spec()->set_pool("silver");
-    return Write::kWrite;
-  }));
+  Stored(
+      rig_.controller().resources().Modify<v1::Host>("node1", [](v1::Host& host) -> Result<Write> {
+        host.mutable_spec()->set_pool("silver");
+        return Write::kWrite;
+      }));
   ASSERT_TRUE(agent->SubmitEvidence(host_.Answer(request)).ok());
+  // It is asked anew, for a pool without a policy.
+  Answer(*agent, host_);
   ASSERT_TRUE(AwaitHost("node1", v1::TRUST_UNKNOWN, v1::HOST_NON_OPERATIONAL));
+  EXPECT_EQ(rig_.controller().metrics().attestations_total.load(), 1U);
 }
 
 TEST_F(AttestorTest, LeaseEndsNoLaterThanItsPolicyLetsEvidenceBeWorth) {

@@ -154,7 +154,7 @@ class Gateway::Impl final : public v1::AgentGateway::CallbackService {
   LiveCalls live_;
   std::mutex mutex_;
   std::map<std::string, SessionReactor*, std::less<>> sessions_;
-  std::map<std::string, EvidenceReactor*> evidence_;  // by host
+  std::map<std::string, EvidenceReactor*> evidence_;             // by host
   std::map<std::string, std::shared_ptr<ConsoleLink>> opening_;  // by session id
   std::map<std::string, PendingQuote> quotes_;                   // by request id
   std::unique_ptr<grpc::Server> server_;

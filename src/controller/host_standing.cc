@@ -46,8 +46,8 @@ attest::HostStanding StandingOf(const v1::Host& host, WallTime now) {
   out.policy = trust.policy();
   out.policy_version = static_cast<uint64_t>(trust.policy_version());
   // An administrator who approved a key by hand vouches for the key, not for what holds it.
-  out.hardware_tpm = !identity.ak_name().empty() && !identity.authority().empty() &&
-                     !identity.emulated();
+  out.hardware_tpm =
+      !identity.ak_name().empty() && !identity.authority().empty() && !identity.emulated();
   out.files_judged = trust.ima_entries() > 0;
   for (const v1::TrustReason& each : trust.reasons()) {
     attest::Reason reason{

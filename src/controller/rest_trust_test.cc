@@ -415,7 +415,8 @@ TEST_F(RestTrustTest, HostOfTrustedInstancesStaysInATrustedPool) {
 TEST_F(RestTrustTest, HostThatMovesToAnotherTrustedPoolBeginsWithoutAVerdict) {
   ASSERT_EQ(CreatePolicy("gold", Golden(std::byte{1})).status, 201);
   MakeTrustedPool("gold");
-  ASSERT_EQ(Admin(Method::kPost, "/v1/pools", Named("silver", {{"trustedService", true}})).status, 201);
+  ASSERT_EQ(Admin(Method::kPost, "/v1/pools", Named("silver", {{"trustedService", true}})).status,
+            201);
   MakeHost("node1", std::byte{1}, v1::TRUST_TRUSTED);
   const Response moved = Admin(Method::kPatch, "/v1/hosts/node1", R"({"spec":{"pool":"silver"}})");
   ASSERT_EQ(moved.status, 200) << moved.body;
@@ -425,11 +426,12 @@ TEST_F(RestTrustTest, HostThatMovesToAnotherTrustedPoolBeginsWithoutAVerdict) {
 TEST_F(RestTrustTest, HostOfTrustedInstancesDoesNotMoveToAnotherTrustedPool) {
   ASSERT_EQ(CreatePolicy("gold", Golden(std::byte{1})).status, 201);
   MakeTrustedPool("gold");
-  ASSERT_EQ(Admin(Method::kPost, "/v1/pools", Named("silver", {{"trustedService", true}})).status, 201);
+  ASSERT_EQ(Admin(Method::kPost, "/v1/pools", Named("silver", {{"trustedService", true}})).status,
+            201);
   MakeHost("node1", std::byte{1}, v1::TRUST_TRUSTED);
   MakeTrustedInstance("web1", "node1");
-  const Response moved = Admin(Method::kPatch, "/v1/hosts/node1?allowUntrusted=true",
-                               R"({"spec":{"pool":"silver"}})");
+  const Response moved =
+      Admin(Method::kPatch, "/v1/hosts/node1?allowUntrusted=true", R"({"spec":{"pool":"silver"}})");
   EXPECT_EQ(moved.status, 409) << moved.body;
 }
 
@@ -445,7 +447,9 @@ TEST_F(RestTrustTest, OperatorsDoNotSayWhichHostsOfAPoolAreTrusted) {
   EXPECT_EQ(patch({{"attestationPolicy", ""}}), 403);
   EXPECT_EQ(patch({{"leaseSeconds", 604800}}), 403);
   EXPECT_EQ(patch({{"onUntrusted", "ON_UNTRUSTED_REPORT"}}), 403);
-  EXPECT_EQ(Send(*operators, Method::kPost, "/v1/pools", Named("lax", {{"trustedService", true}})).status, 403);
+  EXPECT_EQ(
+      Send(*operators, Method::kPost, "/v1/pools", Named("lax", {{"trustedService", true}})).status,
+      403);
 }
 
 TEST_F(RestTrustTest, MetricsCountHostsByTrustAndEvidence) {
