@@ -163,7 +163,7 @@ Result<std::string> Gateway::Impl::IdentifyHost(const grpc::ServerContextBase& c
     return Denied("this call needs the agent's client certificate")
         .WithFix("join first, with a join token");
   }
-  ASSIGN_OR_RETURN(const PeerIdentity peer, ReadIdentity({pems[0].data(), pems[0].size()}));
+  ASSIGN_OR_RETURN(const PeerIdentity peer, identities_.Read({pems[0].data(), pems[0].size()}));
   if (peer.organizational_unit != tls::kAgentUnit) {
     return Denied("the certificate is not an agent's");
   }

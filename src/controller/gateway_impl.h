@@ -152,6 +152,7 @@ class Gateway::Impl final : public v1::AgentGateway::CallbackService {
   Parts parts_;
   int port_ = 0;
   LiveCalls live_;
+  mutable PeerIdentities identities_;
   std::mutex mutex_;
   std::map<std::string, SessionReactor*, std::less<>> sessions_;
   std::map<std::string, EvidenceReactor*> evidence_;             // by host

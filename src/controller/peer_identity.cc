@@ -42,4 +42,24 @@ Result<PeerIdentity> ReadIdentity(std::string_view certificate_pem) {
                       .key_sha256 = ToHex(digest)};
 }
 
+Result<PeerIdentity> PeerIdentities::Read(std::string_view certificate_pem) {
+  const Sha256Digest digest = Sha256(AsBytes(certificate_pem));
+  {
+    const std::lock_guard lock(mutex_);
+    const auto found = known_.find(digest);
+    if (found != known_.end()) return found->second;
+  }
+  ASSIGN_OR_RETURN(PeerIdentity identity, ReadIdentity(certificate_pem));
+  const std::lock_guard lock(mutex_);
+  // Certificates are renewed, and the old ones never come again: all is read anew now and then.
+  if (known_.size() >= most_) known_.clear();
+  known_.insert_or_assign(digest, identity);
+  return identity;
+}
+
+size_t PeerIdentities::size() const {
+  const std::lock_guard lock(mutex_);
+  return known_.size();
+}
+
 }  // namespace vallum::controller
