@@ -24,6 +24,8 @@ Reconciler::Impl::~Impl() { Stop(); }
 Result<void> Reconciler::Impl::Start(Gateway& gateway) {
   gateway_ = &gateway;
   started_ = parts_.clock.Monotonic();
+  taken_ = started_;
+  last_return_ = started_;
   last_housekeeping_ = started_;
   RETURN_IF_ERROR(SweepEvidence());
   ASSIGN_OR_RETURN(subscription_,
@@ -101,6 +103,7 @@ void Reconciler::Impl::Run() {
         return;
       }
       notes = std::exchange(notes_, Notes{});
+      taken_ = parts_.clock.Monotonic();
     }
     if (std::chrono::steady_clock::now() >= next_tick) {
       notes.tick = true;

@@ -20,7 +20,13 @@ std::string Object(const std::string& host) { return "hosts/" + host; }
 
 void Reconciler::Impl::Saw(const std::string& host) { seen_[host].last = parts_.clock.Monotonic(); }
 
+// Each host can put this off once, so that one which comes and goes puts nothing off.
+MonotonicTime Reconciler::Impl::AwaitedSince() const {
+  return std::min(last_return_, started_ + options_.return_limit);
+}
+
 Result<void> Reconciler::Impl::Greet(const std::string& host, const v1::Hello& hello) {
+  if (seen_[host].last == MonotonicTime{}) last_return_ = parts_.clock.Monotonic();
   Saw(host);
   seen_[host].greeted = true;
   seen_[host].boot_id = hello.boot_id();
@@ -165,8 +171,8 @@ Result<void> Reconciler::Impl::ReconcileHost(const std::string& name) {
     seen.greeted = false;
     parts_.attestor.OnGone(name);
   }
-  const MonotonicTime last = std::max(seen.last, started_);
-  const bool overdue = parts_.clock.Monotonic() - last > options_.host_grace;
+  const MonotonicTime last = seen.last == MonotonicTime{} ? AwaitedSince() : seen.last;
+  const bool overdue = taken_ - last > options_.host_grace;
   if (seen.greeted && !overdue) {
     const Standing standing = StandingOf(*host);
     return SetHostState(*host, standing.state, standing.reason);

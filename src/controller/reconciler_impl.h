@@ -79,6 +79,8 @@ class Reconciler::Impl {
   Result<void> MarkUnknown(const v1::Host& host);
   Result<void> SettleUnreported(const std::string& host, const v1::Hello& hello);
   void Saw(const std::string& host);
+  // Since when there is no word of a host that has not said Hello since the start.
+  MonotonicTime AwaitedSince() const;
   void CheckClock();
   void KeepHouse();
 
@@ -143,6 +145,10 @@ class Reconciler::Impl {
 
   // Of the worker alone.
   MonotonicTime started_;
+  // When the notes that are worked on were taken: what an agent said after that is not known yet,
+  // however long the work takes.
+  MonotonicTime taken_;
+  MonotonicTime last_return_;  // when a host said Hello for the first time since the start
   MonotonicTime last_housekeeping_;
   std::map<std::string, Seen> seen_;
   std::set<std::string> pending_;  // instances that no host could take
