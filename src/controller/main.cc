@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // vallum-controller: parses its flags, opens what it stands on, and waits for the end.
+#include <absl/synchronization/mutex.h>
 #include <spdlog/sinks/stdout_sinks.h>
 #include <spdlog/spdlog.h>
 #include <sys/prctl.h>
@@ -227,6 +228,9 @@ int Main(int argc, char** argv) {
   std::signal(SIGPIPE, SIG_IGN);
   spdlog::set_default_logger(spdlog::stderr_logger_mt("vallum-controller"));
   RaiseFileLimit();
+  // Debian builds abseil so that each lock of a mutex looks for deadlocks: a twentieth of what a
+  // fleet of agents costs, and for gRPC's mutexes alone.
+  absl::SetMutexDeadlockDetectionMode(absl::OnDeadlockCycle::kIgnore);
   // Before any thread is made, so that none of them is interrupted.
   sigset_t signals;
   sigemptyset(&signals);
