@@ -114,6 +114,11 @@ class RestTrustTest : public RestRigTest {
     return false;
   }
 
+  // A change is answered before the view has seen the event that tells of it.
+  bool AwaitEvent(const std::string& kind) {
+    return rig_.Await([&](const View&) { return HasEvent(kind); });
+  }
+
   static Bytes ListBytes(std::string_view text) {
     const ByteView view = AsBytes(text);
     return {view.begin(), view.end()};
@@ -155,7 +160,7 @@ TEST_F(RestTrustTest, PatchOfADocumentMakesAVersionAndOnlyActivationMakesItCount
   EXPECT_EQ(Body(Admin(Method::kPost, "/v1/attestationpolicies/gold/activate",
                        R"({"version":2})"))["status"]["activeVersion"],
             2);
-  EXPECT_TRUE(HasEvent("attestationpolicy.activated"));
+  EXPECT_TRUE(AwaitEvent("attestationpolicy.activated"));
 }
 
 TEST_F(RestTrustTest, RetiredVersionIsNeverActivatedAgain) {
@@ -383,7 +388,7 @@ TEST_F(RestTrustTest, PoolWithImpossibleTimesIsRefusedByName) {
 
 TEST_F(RestTrustTest, TrustedPoolWithoutAPolicyIsMadeWithAWarning) {
   MakeTrustedPool("");
-  EXPECT_TRUE(HasEvent("pool.no-policy"));
+  EXPECT_TRUE(AwaitEvent("pool.no-policy"));
 }
 
 TEST_F(RestTrustTest, PoolOfTrustedInstancesStaysTrustedUnlessSomebodySaysOtherwise) {
@@ -396,7 +401,7 @@ TEST_F(RestTrustTest, PoolOfTrustedInstancesStaysTrustedUnlessSomebodySaysOtherw
   EXPECT_NE(refused.body.find("instance vm"), std::string::npos);
   EXPECT_FALSE(HasEvent("pool.trust-overridden"));
   EXPECT_EQ(Admin(Method::kPatch, "/v1/pools/gold?allowUntrusted=true", patch).status, 200);
-  EXPECT_TRUE(HasEvent("pool.trust-overridden"));
+  EXPECT_TRUE(AwaitEvent("pool.trust-overridden"));
 }
 
 TEST_F(RestTrustTest, HostOfTrustedInstancesStaysInATrustedPool) {
@@ -406,7 +411,7 @@ TEST_F(RestTrustTest, HostOfTrustedInstancesStaysInATrustedPool) {
   const std::string patch = R"({"spec":{"pool":"default"}})";
   EXPECT_EQ(Admin(Method::kPatch, "/v1/hosts/one", patch).status, 409);
   EXPECT_EQ(Admin(Method::kPatch, "/v1/hosts/one?allowUntrusted=true", patch).status, 200);
-  EXPECT_TRUE(HasEvent("host.trust-overridden"));
+  EXPECT_TRUE(AwaitEvent("host.trust-overridden"));
   EXPECT_EQ(Admin(Method::kPatch, "/v1/hosts/one", R"({"spec":{"pool":"nope"}})").status, 400);
 }
 
