@@ -496,7 +496,8 @@ Result<void> InstanceWorker::SendSnapshot(const v1::TakeSnapshot& request,
                                           const std::stop_token& stop) {
   const auto wanted = desired();
   const v1::InstanceStatus now = status();
-  if (runner_ != nullptr || adopt_again_ || !wanted || now.phase() != v1::INSTANCE_STOPPED) {
+  const bool ended = now.phase() == v1::INSTANCE_STOPPED || now.phase() == v1::INSTANCE_CRASHED;
+  if (runner_ != nullptr || adopt_again_ || !wanted || !ended) {
     return Conflict("the instance is not stopped on this host")
         .WithFix("stop it, then take the snapshot");
   }

@@ -66,9 +66,10 @@ Result<void> AddTrustPolicy(const PoolOptions& options, Json& spec) {
         options.attestation_policy == "none" ? "" : options.attestation_policy;
   }
   if (!options.on_untrusted.empty()) {
-    if (options.on_untrusted != "stop" && options.on_untrusted != "report") {
+    if (options.on_untrusted != "stop" && options.on_untrusted != "move" &&
+        options.on_untrusted != "report") {
       return InvalidInput("--on-untrusted '" + Printable(options.on_untrusted) + "' is unknown")
-          .WithFix("use stop or report");
+          .WithFix("use stop, move or report");
     }
     spec["onUntrusted"] = "ON_UNTRUSTED_" + Upper(options.on_untrusted);
   }
@@ -206,8 +207,8 @@ void AddPoolCommands(CLI::App* group, Tool* tool) {
     command->add_option("--attestation-policy", options->attestation_policy,
                         "The policy that its hosts are judged by; none takes it away");
     command->add_option("--on-untrusted", options->on_untrusted,
-                        "What happens to the instances of an untrusted host: stop (default) or "
-                        "report");
+                        "What happens to the instances of an untrusted host: stop (default), "
+                        "move (they start again on a trusted one) or report");
     command->add_option("--lease-seconds", options->lease_seconds,
                         "How long a verdict lets a host start instances (600)");
     command->add_option("--attest-interval", options->attest_interval,

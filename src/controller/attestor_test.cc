@@ -83,6 +83,23 @@ class AttestorTest : public testing::Test {
              host->status().state() == state;
     });
   }
+  // Makes an instance and has the agent say that it runs.
+  v1::DesiredInstance RunInstance(FakeAgent& agent, const std::string& name) {
+    rig_.MakeReadyImage("debian12");
+    v1::Instance instance;
+    instance.mutable_metadata()->set_name(name);
+    instance.mutable_spec()->set_image("debian12");
+    instance.mutable_spec()->set_flavor("small");
+    instance.mutable_spec()->set_pool("gold");
+    EXPECT_TRUE(
+        rig_.controller().instances().Create(std::move(instance), kTester, kStartsAll).has_value());
+    const auto wanted = agent.NextInstance();
+    EXPECT_TRUE(wanted.has_value());
+    if (!wanted.has_value()) return {};
+    agent.Report(FakeAgent::MakeReport(*wanted, v1::INSTANCE_RUNNING));
+    EXPECT_TRUE(rig_.AwaitPhase(name, v1::INSTANCE_RUNNING));
+    return *wanted;
+  }
   v1::HostTrust Trust(const std::string& name) {
     return rig_.controller().view().Get<v1::Host>(name)->status().trust();
   }
@@ -258,19 +275,8 @@ TEST_F(AttestorTest, InstancesOfAnUntrustedHostAreStoppedAndStartNoMore) {
   const auto agent = Join("node1", host_);
   Answer(*agent, host_);
   ASSERT_TRUE(AwaitHost("node1", v1::TRUST_TRUSTED, v1::HOST_UP));
-  rig_.MakeReadyImage("debian12");
-  v1::Instance instance;
-  instance.mutable_metadata()->set_name("web1");
-  instance.mutable_spec()->set_image("debian12");
-  instance.mutable_spec()->set_flavor("small");
-  instance.mutable_spec()->set_pool("gold");
-  ASSERT_TRUE(
-      rig_.controller().instances().Create(std::move(instance), kTester, kStartsAll).has_value());
-  const auto wanted = agent->NextInstance();
-  ASSERT_TRUE(wanted.has_value());
-  EXPECT_TRUE(wanted->needs_lease());
-  agent->Report(FakeAgent::MakeReport(*wanted, v1::INSTANCE_RUNNING));
-  ASSERT_TRUE(rig_.AwaitPhase("web1", v1::INSTANCE_RUNNING));
+  const v1::DesiredInstance wanted = RunInstance(*agent, "web1");
+  EXPECT_TRUE(wanted.needs_lease());
   host_.SetPcr(7, 'x');
   rig_.controller().attestor().AttestNow("node1");
   Answer(*agent, host_);
@@ -278,13 +284,40 @@ TEST_F(AttestorTest, InstancesOfAnUntrustedHostAreStoppedAndStartNoMore) {
   ASSERT_TRUE(rig_.Await([](const View& view) {
     return view.Get<v1::Instance>("web1")->spec().power() == v1::POWER_STOPPED;
   }));
-  agent->Report(FakeAgent::MakeReport(*wanted, v1::INSTANCE_STOPPED));
+  agent->Report(FakeAgent::MakeReport(wanted, v1::INSTANCE_STOPPED));
   ASSERT_TRUE(rig_.AwaitPhase("web1", v1::INSTANCE_STOPPED));
   EXPECT_THAT(rig_.controller().view().Get<v1::Instance>("web1")->status().reason(),
               HasSubstr("stopped, because host node1 is UNTRUSTED"));
   const auto started = rig_.controller().instances().Start("web1", kTester, 0);
   ASSERT_FALSE(started.has_value());
   EXPECT_THAT(started.error().message(), HasSubstr("is not trusted"));
+}
+
+TEST_F(AttestorTest, InstanceThatIsToMoveIsEndedAndAskedForWhatItTakesAlong) {
+  ActivatePolicy(host_.PolicyDocument());
+  Stored(
+      rig_.controller().resources().Modify<v1::Pool>("gold", [](v1::Pool& pool) -> Result<Write> {
+        pool.mutable_spec()->set_on_untrusted(v1::ON_UNTRUSTED_MOVE);
+        return Write::kWrite;
+      }));
+  const auto agent = Join("node1", host_);
+  Answer(*agent, host_);
+  ASSERT_TRUE(AwaitHost("node1", v1::TRUST_TRUSTED, v1::HOST_UP));
+  const v1::DesiredInstance wanted = RunInstance(*agent, "web1");
+  host_.SetPcr(7, 'x');
+  rig_.controller().attestor().AttestNow("node1");
+  Answer(*agent, host_);
+  const auto stop = agent->NextInstance();
+  ASSERT_TRUE(stop.has_value());
+  EXPECT_EQ(stop->spec().power(), v1::POWER_STOPPED);
+  v1::InstanceReport ended = FakeAgent::MakeReport(wanted, v1::INSTANCE_STOPPED);
+  ended.mutable_status()->mutable_boot()->mutable_effective()->set_machine("q35");
+  agent->Report(ended);
+  const auto taken = agent->NextOf(v1::ControllerMessage::kTakeSnapshot);
+  ASSERT_TRUE(taken.has_value());
+  EXPECT_EQ(taken->take_snapshot().instance_uid(), wanted.uid());
+  // What it is wanted to do is not what its host must do.
+  EXPECT_EQ(rig_.controller().view().Get<v1::Instance>("web1")->spec().power(), v1::POWER_RUNNING);
 }
 
 TEST_F(AttestorTest, FirstStageAsksNoMoreHostsThanItsSize) {

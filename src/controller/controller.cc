@@ -103,6 +103,7 @@ Result<std::unique_ptr<Controller>> Controller::Start(const Options& options, co
                                                            .evidence = *self->evidence_,
                                                            .verdicts = *self->verdicts_,
                                                            .attestor = *self->attestor_,
+                                                           .snapshots = *self->snapshots_,
                                                            .metrics = self->metrics_,
                                                            .clock = parts.clock,
                                                        });

@@ -19,7 +19,7 @@
 #include "controller/peer_identity.h"
 #include "vallum/v1/agent.grpc.pb.h"
 
-// The inside of gateway.cc, gateway_session.cc and gateway_console.cc; nobody else includes it.
+// The inside of gateway*.cc; nobody else includes it.
 namespace vallum::controller {
 
 grpc::Status ToGrpcStatus(const Error& error);
@@ -107,7 +107,6 @@ class Gateway::Impl final : public v1::AgentGateway::CallbackService {
   void BeginEvidence(const std::string& host, EvidenceReactor* stream);
   void EndEvidence(const std::string& host, const EvidenceReactor* stream);
   void CancelEvidence(const std::string& host);
-
   void Register(const std::string& host, SessionReactor* session);
   void Unregister(const std::string& host, SessionReactor* session);
   // Runs `action` on the host's session while it cannot go away. False: not connected.

@@ -18,6 +18,7 @@
 #include "controller/operations.h"
 #include "controller/resource_store.h"
 #include "controller/scheduler.h"
+#include "controller/snapshots.h"
 #include "controller/view.h"
 
 namespace vallum::controller {
@@ -49,6 +50,7 @@ class Reconciler final : public AgentListener {
     EvidenceBook& evidence;
     BootVerdicts& verdicts;
     Attestor& attestor;
+    Snapshots& snapshots;
     Metrics& metrics;
     const Clock& clock;
   };

@@ -16,6 +16,9 @@
 // The inside of reconciler*.cc; nobody else includes it.
 namespace vallum::controller {
 
+// Whether instances have to leave a host with this trust now.
+bool MustLeave(const v1::PoolSpec& pool, const v1::HostTrust& trust, WallTime now);
+
 class Reconciler::Impl {
  public:
   Impl(const Options& options, const Parts& parts);
@@ -119,6 +122,20 @@ class Reconciler::Impl {
   // Has instances leave a host that lost its trust, as its pool says.
   using Hosts = std::vector<std::shared_ptr<const v1::Host>>;
   Result<void> SettleTrust(const Hosts& hosts);
+  // reconciler_move.cc
+  bool MovesFrom(const v1::Instance& instance, const v1::Host& host) const;
+  // Takes the next step of a move, if the instance is to leave its host by one. False: it is not.
+  Result<bool> MoveAway(const v1::Instance& instance);
+  Result<void> TakeForMove(const v1::Instance& instance, const std::string& name);
+  Result<void> PlaceAnew(const v1::Instance& instance, const v1::Snapshot& snapshot);
+  Result<void> SayStuck(const v1::Instance& instance, const v1::Host& host, const std::string& why);
+  // A host speaks of an instance that is not its own any more.
+  void NoteLeftBehind(const v1::Instance& instance, const std::string& host,
+                      const v1::InstanceReport& report);
+  void RemoveLeftBehind();
+  // By uid of an instance: the host that has a copy of it, and is to remove it.
+  std::map<std::string, std::string> moved_from_;
+
   Result<void> StopForTrust(const std::string& name, const v1::Host& host);
   void ReconcilePool(const std::string& pool);
   // What an agent reports of an instance that was stopped for its host's trust does not say why.

@@ -137,6 +137,8 @@ Result<void> Reconciler::Impl::ReconcileInstance(const std::string& name) {
   if (MustStop(*instance)) {
     return StopDiverged(name);  // which brings it here again
   }
+  ASSIGN_OR_RETURN(const bool leaves, MoveAway(*instance));
+  if (leaves) return CloseOperations(*instance);
   const auto seen = seen_.find(host);
   const bool greeted = seen != seen_.end() && seen->second.greeted;
   if (greeted && (!IsLost(*instance) || instance->metadata().has_delete_time())) {
@@ -193,6 +195,7 @@ Result<void> Reconciler::Impl::ApplyReport(const std::string& host,
   const auto known = FindByUid(report.uid());
   // An instance that was moved or deleted meanwhile, or that another controller made: the agent
   // keeps it, and nothing here changes.
+  if (known != nullptr && known->status().host() != host) NoteLeftBehind(*known, host, report);
   if (known == nullptr || known->status().host() != host) {
     return Ok();
   }

@@ -30,7 +30,8 @@ bool Runs(const v1::Instance& instance) {
   }
 }
 
-// Whether instances have to leave the host now.
+}  // namespace
+
 bool MustLeave(const v1::PoolSpec& pool, const v1::HostTrust& trust, WallTime now) {
   if (pool.on_untrusted() == v1::ON_UNTRUSTED_REPORT) return false;
   switch (trust.level()) {
@@ -46,8 +47,6 @@ bool MustLeave(const v1::PoolSpec& pool, const v1::HostTrust& trust, WallTime no
       return false;
   }
 }
-
-}  // namespace
 
 Reconciler::Impl::Standing Reconciler::Impl::StandingOf(const v1::Host& host) const {
   if (host.spec().maintenance()) return {.state = v1::HOST_MAINTENANCE, .reason = ""};
@@ -91,7 +90,8 @@ Result<void> Reconciler::Impl::SettleTrust(const Hosts& hosts) {
   std::map<std::string_view, const v1::Host*> left;
   for (const auto& host : hosts) {
     const auto pool = parts_.view.Get<v1::Pool>(host->spec().pool());
-    if (pool != nullptr && pool->spec().trusted_service() && seen_[host->metadata().name()].greeted &&
+    if (pool != nullptr && pool->spec().trusted_service() &&
+        seen_[host->metadata().name()].greeted &&
         MustLeave(pool->spec(), host->status().trust(), parts_.clock.Now())) {
       left.emplace(host->metadata().name(), host.get());
     }
@@ -100,7 +100,10 @@ Result<void> Reconciler::Impl::SettleTrust(const Hosts& hosts) {
   // Once for all hosts: there may be many instances.
   for (const auto& instance : parts_.view.All<v1::Instance>()) {
     const auto host = left.find(instance->status().host());
-    if (host != left.end() && Runs(*instance)) {
+    if (host == left.end()) continue;
+    if (MovesFrom(*instance, *host->second)) {
+      RETURN_IF_ERROR(ReconcileInstance(instance->metadata().name()));
+    } else if (Runs(*instance)) {
       RETURN_IF_ERROR(StopForTrust(instance->metadata().name(), *host->second));
     }
   }

@@ -62,15 +62,10 @@ Result<void> ValidateDescription(const std::string& text) {
 
 // How a trusted pool attests its hosts. Checked of other pools, too: one may be made ready first.
 Result<void> ValidateAttestation(const v1::PoolSpec& spec) {
-  if (spec.on_untrusted() == v1::ON_UNTRUSTED_MOVE) {
-    return InvalidInput("spec.onUntrusted=ON_UNTRUSTED_MOVE: instances cannot be moved yet")
-        .WithFix(
-            "use ON_UNTRUSTED_STOP, then clone them to a trusted host, or ON_UNTRUSTED_REPORT");
-  }
   if (!v1::OnUntrusted_IsValid(spec.on_untrusted())) {
     return InvalidInput("spec.onUntrusted: " + std::to_string(spec.on_untrusted()) +
                         " is no value of it")
-        .WithFix("use ON_UNTRUSTED_STOP or ON_UNTRUSTED_REPORT");
+        .WithFix("use ON_UNTRUSTED_STOP, ON_UNTRUSTED_MOVE or ON_UNTRUSTED_REPORT");
   }
   const std::pair<const char*, int32_t> times[] = {
       {"leaseSeconds", spec.lease_seconds()},

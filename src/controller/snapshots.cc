@@ -42,7 +42,7 @@ Error NotStopped(const v1::Instance& instance) {
       .WithFix("`vallum instance stop " + name + " --wait`, then take the snapshot");
 }
 
-Result<void> CheckStopped(const v1::Instance& instance) {
+Result<void> CheckStopped(const v1::Instance& instance, Snapshots::Purpose purpose) {
   const v1::InstanceStatus& status = instance.status();
   const std::string& name = instance.metadata().name();
   if (instance.metadata().has_delete_time()) {
@@ -53,7 +53,10 @@ Result<void> CheckStopped(const v1::Instance& instance) {
                     "\" is being taken")
         .WithFix("wait for it");
   }
-  if (instance.spec().power() != v1::POWER_STOPPED || status.phase() != v1::INSTANCE_STOPPED ||
+  const bool moves = purpose == Snapshots::Purpose::kMove;
+  const bool ended =
+      status.phase() == v1::INSTANCE_STOPPED || (moves && status.phase() == v1::INSTANCE_CRASHED);
+  if ((!moves && instance.spec().power() != v1::POWER_STOPPED) || !ended ||
       status.observed_generation() < instance.metadata().generation()) {
     return NotStopped(instance);
   }
@@ -176,13 +179,14 @@ void Snapshots::SettleAll() {
   }
 }
 
-Result<Snapshots::Accepted> Snapshots::Create(v1::Snapshot snapshot, const Principal& who) {
+Result<Snapshots::Accepted> Snapshots::Create(v1::Snapshot snapshot, const Principal& who,
+                                              Purpose purpose) {
   const std::string name = snapshot.metadata().name();
   RETURN_IF_ERROR(ValidateName("snapshot", name));
   for (int attempt = 0; attempt < kAttempts; ++attempt) {
     const std::string& of = snapshot.spec().instance();
     ASSIGN_OR_RETURN(const v1::Instance current, parts_.resources.Get<v1::Instance>(of));
-    RETURN_IF_ERROR(CheckStopped(current));
+    RETURN_IF_ERROR(CheckStopped(current, purpose));
     snapshot.mutable_metadata()->set_tenant(current.metadata().tenant());
     v1::SnapshotStatus& status = *snapshot.mutable_status();
     status.Clear();

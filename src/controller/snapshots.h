@@ -80,7 +80,10 @@ class Snapshots final : public SnapshotReceiver {
   //   snapshot: metadata.name, labels and spec.
   // Errors: kInvalidInput (name), kNotFound (instance), kConflict (name taken; the instance runs,
   // is on no host, is being deleted, or another snapshot of it is being taken), the store's.
-  Result<Accepted> Create(v1::Snapshot snapshot, const Principal& who);
+  //   purpose: an instance that is to be moved has ended and is still wanted to run.
+  enum class Purpose { kKeep, kMove };
+  Result<Accepted> Create(v1::Snapshot snapshot, const Principal& who,
+                          Purpose purpose = Purpose::kKeep);
   // Makes a snapshot out of what was imported: READY at once, on the content of an image.
   //   variables, tpm: empty: it has none.
   // Errors: as Create; kConflict (image not READY, or no qcow2), kExhausted (parts too large).

@@ -63,11 +63,12 @@ class TpmBindingsTest : public testing::Test {
 };
 
 TEST_F(TpmBindingsTest, EmulatedTpmStaysEmulatedWhenItsHostLeavesItsCertificateOut) {
-  Stored(rig_.controller().resources().Modify<v1::Host>("node1", [](v1::Host& host) -> Result<Write> {
-    host.mutable_status()->mutable_identity()->set_authority("lab");
-    host.mutable_status()->mutable_identity()->set_emulated(true);
-    return Write::kWrite;
-  }));
+  Stored(
+      rig_.controller().resources().Modify<v1::Host>("node1", [](v1::Host& host) -> Result<Write> {
+        host.mutable_status()->mutable_identity()->set_authority("lab");
+        host.mutable_status()->mutable_identity()->set_emulated(true);
+        return Write::kWrite;
+      }));
   EXPECT_TRUE(Bind());
   EXPECT_TRUE(Status().identity().emulated());
   EXPECT_EQ(Status().identity().authority(), "lab");
