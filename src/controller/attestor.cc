@@ -145,6 +145,8 @@ void Attestor::Impl::Want(const std::string& host, Urgency urgency) {
   const std::lock_guard lock(mutex_);
   const auto found = records_.find(host);
   if (found == records_.end() || !found->second.connected) return;
+  // Connecting again gives a silent host no place before its turn; an operator does.
+  if (urgency == Urgency::kNew && found->second.silences > 0) urgency = Urgency::kSilent;
   Schedule(host, found->second, urgency, parts_.clock.Monotonic());
   urgent_ = true;
   wake_.notify_one();
@@ -372,7 +374,8 @@ void Attestor::Impl::Review() {
     const int32_t version = policy == nullptr ? 0 : policy->status().active_version();
     if (!found->second.told) {
       greet.push_back(name);
-    } else if (trust.policy() != pool->spec().attestation_policy() ||
+    } else if (trust.level() == v1::TRUST_LEVEL_UNSPECIFIED ||
+               trust.policy() != pool->spec().attestation_policy() ||
                trust.policy_version() != version) {
       ask.push_back(name);
     }

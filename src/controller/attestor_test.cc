@@ -6,6 +6,7 @@
 #include <gtest/gtest.h>
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -293,31 +294,92 @@ TEST_F(AttestorTest, InstancesOfAnUntrustedHostAreStoppedAndStartNoMore) {
   EXPECT_THAT(started.error().message(), HasSubstr("is not trusted"));
 }
 
-TEST_F(AttestorTest, InstanceThatIsToMoveIsEndedAndAskedForWhatItTakesAlong) {
-  ActivatePolicy(host_.PolicyDocument());
-  Stored(
-      rig_.controller().resources().Modify<v1::Pool>("gold", [](v1::Pool& pool) -> Result<Write> {
-        pool.mutable_spec()->set_on_untrusted(v1::ON_UNTRUSTED_MOVE);
-        return Write::kWrite;
-      }));
+class MovingPoolTest : public AttestorTest {
+ protected:
+  MovingPoolTest() {
+    Stored(
+        rig_.controller().resources().Modify<v1::Pool>("gold", [](v1::Pool& pool) -> Result<Write> {
+          pool.mutable_spec()->set_on_untrusted(v1::ON_UNTRUSTED_MOVE);
+          return Write::kWrite;
+        }));
+    ActivatePolicy(host_.PolicyDocument());
+  }
+  // An instance that its host was told to end, and that has ended.
+  v1::DesiredInstance EndOn(FakeAgent& agent, const v1::DesiredInstance& running) {
+    host_.SetPcr(7, 'x');
+    rig_.controller().attestor().AttestNow("node1");
+    Answer(agent, host_);
+    const auto stop = agent.NextInstance();
+    EXPECT_TRUE(stop.has_value());
+    v1::InstanceReport ended = FakeAgent::MakeReport(running, v1::INSTANCE_STOPPED);
+    ended.mutable_status()->mutable_boot()->mutable_effective()->set_machine("q35");
+    agent.Report(ended);
+    return stop.value_or(v1::DesiredInstance());
+  }
+  SoftwareHost other_;
+};
+
+TEST_F(MovingPoolTest, InstanceIsEndedAndAskedForWhatItTakesAlong) {
   const auto agent = Join("node1", host_);
   Answer(*agent, host_);
   ASSERT_TRUE(AwaitHost("node1", v1::TRUST_TRUSTED, v1::HOST_UP));
-  const v1::DesiredInstance wanted = RunInstance(*agent, "web1");
-  host_.SetPcr(7, 'x');
-  rig_.controller().attestor().AttestNow("node1");
-  Answer(*agent, host_);
-  const auto stop = agent->NextInstance();
-  ASSERT_TRUE(stop.has_value());
-  EXPECT_EQ(stop->spec().power(), v1::POWER_STOPPED);
-  v1::InstanceReport ended = FakeAgent::MakeReport(wanted, v1::INSTANCE_STOPPED);
-  ended.mutable_status()->mutable_boot()->mutable_effective()->set_machine("q35");
-  agent->Report(ended);
+  const v1::DesiredInstance running = RunInstance(*agent, "web1");
+  const auto elsewhere = Join("node2", other_);
+  Answer(*elsewhere, other_);
+  ASSERT_TRUE(AwaitHost("node2", v1::TRUST_TRUSTED, v1::HOST_UP));
+  EXPECT_EQ(EndOn(*agent, running).spec().power(), v1::POWER_STOPPED);
   const auto taken = agent->NextOf(v1::ControllerMessage::kTakeSnapshot);
   ASSERT_TRUE(taken.has_value());
-  EXPECT_EQ(taken->take_snapshot().instance_uid(), wanted.uid());
+  EXPECT_EQ(taken->take_snapshot().instance_uid(), running.uid());
   // What it is wanted to do is not what its host must do.
   EXPECT_EQ(rig_.controller().view().Get<v1::Instance>("web1")->spec().power(), v1::POWER_RUNNING);
+}
+
+TEST_F(MovingPoolTest, WithoutAnotherTrustedHostItWaitsAndStartsWhereItIsOnceThatIsTrusted) {
+  const auto agent = Join("node1", host_);
+  Answer(*agent, host_);
+  ASSERT_TRUE(AwaitHost("node1", v1::TRUST_TRUSTED, v1::HOST_UP));
+  const v1::DesiredInstance running = RunInstance(*agent, "web1");
+  EndOn(*agent, running);
+  ASSERT_TRUE(rig_.Await([](const View& view) {
+    return view.Get<v1::Instance>("web1")->status().reason().find("no other host of pool gold") !=
+           std::string::npos;
+  }));
+  host_.SetPcr(7, '\0');
+  rig_.controller().attestor().AttestNow("node1");
+  Answer(*agent, host_);
+  ASSERT_TRUE(AwaitHost("node1", v1::TRUST_TRUSTED, v1::HOST_UP));
+  std::optional<v1::DesiredInstance> again = agent->NextInstance();
+  while (again.has_value() && again->generation() <= running.generation()) {
+    again = agent->NextInstance();
+  }
+  ASSERT_TRUE(again.has_value());
+  EXPECT_EQ(again->spec().power(), v1::POWER_RUNNING);
+}
+
+TEST_F(MovingPoolTest, DeletedInstanceIsThereUntilTheHostThatItLeftHasNoCopy) {
+  const auto agent = Join("node1", host_);
+  Answer(*agent, host_);
+  ASSERT_TRUE(AwaitHost("node1", v1::TRUST_TRUSTED, v1::HOST_UP));
+  const v1::DesiredInstance running = RunInstance(*agent, "web1");
+  // As a move leaves it while no other host has room.
+  Stored(rig_.controller().resources().Modify<v1::Instance>(
+      "web1", [](v1::Instance& instance) -> Result<Write> {
+        instance.mutable_metadata()->mutable_delete_time()->set_seconds(1);
+        instance.mutable_status()->clear_host();
+        instance.mutable_status()->add_left_on("node1");
+        return Write::kWrite;
+      }));
+  std::optional<v1::DesiredInstance> removed = agent->NextInstance();
+  while (removed.has_value() && !removed->remove()) removed = agent->NextInstance();
+  ASSERT_TRUE(removed.has_value());
+  EXPECT_NE(rig_.controller().view().Get<v1::Instance>("web1"), nullptr);
+  v1::InstanceReport gone;
+  gone.set_uid(running.uid());
+  gone.set_gone(true);
+  agent->Report(gone);
+  EXPECT_TRUE(
+      rig_.Await([](const View& view) { return view.Get<v1::Instance>("web1") == nullptr; }));
 }
 
 TEST_F(AttestorTest, FirstStageAsksNoMoreHostsThanItsSize) {

@@ -168,6 +168,10 @@ std::vector<placement::Neighbour> PlacementBook::ApartFrom(const v1::Instance& i
       add(other, other != nullptr && HasSay(*other, instance));
     }
   }
+  // Where a copy of it is that is not what it has become.
+  for (const std::string& host : instance.status().left_on()) {
+    out.push_back({.instance = "what it left of itself there", .host = host});
+  }
   std::ranges::sort(out, {}, [](const placement::Neighbour& neighbour) {
     return std::tie(neighbour.host, neighbour.instance);
   });

@@ -213,7 +213,6 @@ void Reconciler::Impl::CheckClock() {
     }
   }
   static_cast<void>(Failed(SettleTrust(parts_.view.All<v1::Host>())));
-  RemoveLeftBehind();
 }
 
 void Reconciler::Impl::KeepHouse() {

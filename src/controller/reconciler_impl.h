@@ -93,6 +93,7 @@ class Reconciler::Impl {
   Result<void> Refused(const v1::Instance& instance, const Error& error);
   Result<void> ApplyReport(const std::string& host, const v1::InstanceReport& report);
   Result<void> ApplyGone(const v1::Instance& instance, const v1::InstanceReport& report);
+  Result<void> Unhost(const v1::Instance& instance);
   void TellTransition(const v1::Instance& before, const v1::Instance& after);
   Result<void> CloseOperations(const v1::Instance& instance);
   Result<void> CloseOrphans(const std::string& name, const std::string& uid);
@@ -129,12 +130,12 @@ class Reconciler::Impl {
   Result<void> TakeForMove(const v1::Instance& instance, const std::string& name);
   Result<void> PlaceAnew(const v1::Instance& instance, const v1::Snapshot& snapshot);
   Result<void> SayStuck(const v1::Instance& instance, const v1::Host& host, const std::string& why);
-  // A host speaks of an instance that is not its own any more.
-  void NoteLeftBehind(const v1::Instance& instance, const std::string& host,
-                      const v1::InstanceReport& report);
-  void RemoveLeftBehind();
-  // By uid of an instance: the host that has a copy of it, and is to remove it.
-  std::map<std::string, std::string> moved_from_;
+  Result<void> NextOfMove(const v1::Instance& instance, const v1::Host& host);
+  bool HasElsewhere(const v1::Host& left) const;
+  Result<void> Revive(const v1::Instance& instance);
+  // A host that the instance was moved from has removed its copy, or is gone.
+  Result<void> NoteRemoved(const v1::Instance& instance, const std::string& host);
+  Result<void> RemoveLeftBehind(const v1::Instance& instance);
 
   Result<void> StopForTrust(const std::string& name, const v1::Host& host);
   void ReconcilePool(const std::string& pool);

@@ -25,6 +25,7 @@ v1::InstanceStatus Merge(const v1::Instance& current, const v1::InstanceStatus& 
   status.set_host(current.status().host());
   status.set_isolated(current.status().isolated());
   status.set_taking_snapshot(current.status().taking_snapshot());
+  *status.mutable_left_on() = current.status().left_on();
   *status.mutable_boot()->mutable_requested() = current.status().boot().requested();
   if (current.metadata().has_delete_time()) {
     status.set_phase(v1::INSTANCE_DELETING);
@@ -127,9 +128,12 @@ Result<void> Reconciler::Impl::ReconcileInstance(const std::string& name) {
   }
   const std::string& host = instance->status().host();
   if (instance->metadata().has_delete_time() &&
-      (host.empty() || parts_.view.Get<v1::Host>(host) == nullptr)) {
+      (host.empty() || parts_.view.Get<v1::Host>(host) == nullptr) &&
+      instance->status().left_on().empty()) {
     return scheduler_.Release(name);
   }
+  RETURN_IF_ERROR(RemoveLeftBehind(*instance));
+  if (instance->metadata().has_delete_time() && host.empty()) return Ok();
   if (host.empty()) {
     return Place(*instance);
   }
@@ -139,6 +143,7 @@ Result<void> Reconciler::Impl::ReconcileInstance(const std::string& name) {
   }
   ASSIGN_OR_RETURN(const bool leaves, MoveAway(*instance));
   if (leaves) return CloseOperations(*instance);
+  RETURN_IF_ERROR(Revive(*instance));
   const auto seen = seen_.find(host);
   const bool greeted = seen != seen_.end() && seen->second.greeted;
   if (greeted && (!IsLost(*instance) || instance->metadata().has_delete_time())) {
@@ -195,7 +200,9 @@ Result<void> Reconciler::Impl::ApplyReport(const std::string& host,
   const auto known = FindByUid(report.uid());
   // An instance that was moved or deleted meanwhile, or that another controller made: the agent
   // keeps it, and nothing here changes.
-  if (known != nullptr && known->status().host() != host) NoteLeftBehind(*known, host, report);
+  if (known != nullptr && known->status().host() != host) {
+    return report.gone() ? NoteRemoved(*known, host) : RemoveLeftBehind(*known);
+  }
   if (known == nullptr || known->status().host() != host) {
     return Ok();
   }
@@ -232,6 +239,7 @@ Result<void> Reconciler::Impl::ApplyGone(const v1::Instance& instance,
                                          const v1::InstanceReport& report) {
   const std::string& name = instance.metadata().name();
   if (instance.metadata().has_delete_time()) {
+    if (!instance.status().left_on().empty()) return Unhost(instance);
     RETURN_IF_ERROR(scheduler_.Release(name));
     Tell("instance.deleted", "info", Object(name), "its host has removed every trace of it",
          instance.metadata().tenant());
@@ -248,6 +256,17 @@ Result<void> Reconciler::Impl::ApplyGone(const v1::Instance& instance,
                                                            : report.status().reason());
         status.set_fix(report.status().fix());
         status.set_observed_generation(current.metadata().generation());
+        return Write::kWrite;
+      }));
+  return Ok();
+}
+
+// Deleted where it was, and there until no other host has a copy of it.
+Result<void> Reconciler::Impl::Unhost(const v1::Instance& instance) {
+  RETURN_IF_ERROR(parts_.resources.Modify<v1::Instance>(
+      instance.metadata().name(), [&](v1::Instance& current) -> Result<Write> {
+        if (current.metadata().uid() != instance.metadata().uid()) return Write::kKeep;
+        current.mutable_status()->clear_host();
         return Write::kWrite;
       }));
   return Ok();

@@ -102,9 +102,10 @@ Result<void> Reconciler::Impl::SettleTrust(const Hosts& hosts) {
     const auto host = left.find(instance->status().host());
     if (host == left.end()) continue;
     if (MovesFrom(*instance, *host->second)) {
-      RETURN_IF_ERROR(ReconcileInstance(instance->metadata().name()));
+      // One that fails keeps no other on a host that is not trusted.
+      static_cast<void>(Failed(ReconcileInstance(instance->metadata().name())));
     } else if (Runs(*instance)) {
-      RETURN_IF_ERROR(StopForTrust(instance->metadata().name(), *host->second));
+      static_cast<void>(Failed(StopForTrust(instance->metadata().name(), *host->second)));
     }
   }
   return Ok();

@@ -148,6 +148,37 @@ Result<Scheduler::Claim> Scheduler::FindClaim(const std::string& name) const {
   return claim;
 }
 
+Result<bool> Scheduler::Unplace(const std::string& name, const v1::Snapshot& origin,
+                                const std::function<bool(v1::Instance&)>& change) {
+  const std::lock_guard placing(placing_);
+  RETURN_IF_ERROR(view_.WaitUntilHeard(view_.revision()));
+  for (int attempt = 0; attempt < kAttempts; ++attempt) {
+    ASSIGN_OR_RETURN(const Claim claim, FindClaim(name));
+    v1::Instance changed = *claim.instance;
+    if (!change(changed)) return false;
+    ResourceStore::PrepareUpdate(*claim.instance, changed);
+    store::Txn txn;
+    // What it starts from must be there still, and whoever deletes it must see this use.
+    txn.compares = {Unchanged(Kind::kInstance, claim.instance->metadata()),
+                    Unchanged(Kind::kSnapshot, origin.metadata())};
+    txn.writes = {store::Write::Put(KeyOf(Kind::kInstance, name), EncodeResource(changed)),
+                  store::Write::Put(UseKey(Kind::kSnapshot, origin.metadata().name()),
+                                    changed.metadata().uid())};
+    if (claim.host != nullptr) {
+      v1::Host freed = *claim.host;
+      SetClaims(claim.claims, freed);
+      txn.compares.push_back(Unchanged(Kind::kHost, claim.host->metadata()));
+      txn.writes.push_back(
+          store::Write::Put(KeyOf(Kind::kHost, freed.metadata().name()), EncodeResource(freed)));
+    }
+    ASSIGN_OR_RETURN(const store::TxnResult done, resources_.raw().Commit(txn));
+    RETURN_IF_ERROR(view_.WaitUntilHeard(done.revision));
+    if (done.succeeded) return true;
+  }
+  return Conflict("instance \"" + name + "\" or its snapshot changes too often")
+      .WithFix("try again");
+}
+
 Result<void> Scheduler::Release(const std::string& name) {
   const std::lock_guard placing(placing_);
   RETURN_IF_ERROR(view_.WaitUntilHeard(view_.revision()));

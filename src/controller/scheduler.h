@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -32,6 +33,13 @@ class Scheduler {
   // Errors: kExhausted (no host fits; the message has the reasons), kNotFound (instance),
   // kInvalidInput (its spec), kConflict (lost too many races), and the store's.
   Result<v1::Instance> Place(const std::string& name);
+
+  // Takes an instance from its host, to be placed elsewhere with a snapshot.
+  //   change: makes of the instance what it becomes, without a host; false: it stays as it is.
+  // Returns whether it was changed. Errors: kNotFound, kConflict (it or the snapshot changes too
+  // often, or the snapshot is gone), the store's.
+  Result<bool> Unplace(const std::string& name, const v1::Snapshot& origin,
+                       const std::function<bool(v1::Instance&)>& change);
 
   // Deletes an instance and gives its claim back, in one Txn. Errors: kNotFound, and the store's.
   Result<void> Release(const std::string& name);

@@ -183,6 +183,11 @@ Result<Snapshots::Accepted> Snapshots::Create(v1::Snapshot snapshot, const Princ
                                               Purpose purpose) {
   const std::string name = snapshot.metadata().name();
   RETURN_IF_ERROR(ValidateName("snapshot", name));
+  if (purpose == Purpose::kKeep && name.starts_with(kMoveSnapshotPrefix)) {
+    return InvalidInput("snapshots named " + std::string(kMoveSnapshotPrefix) +
+                        "... are made when instances are moved")
+        .WithFix("choose another name");
+  }
   for (int attempt = 0; attempt < kAttempts; ++attempt) {
     const std::string& of = snapshot.spec().instance();
     ASSIGN_OR_RETURN(const v1::Instance current, parts_.resources.Get<v1::Instance>(of));
@@ -471,9 +476,12 @@ Result<void> Snapshots::FreeInstance(const std::string& instance, const std::str
 
 Result<void> Snapshots::DropTemporary(const v1::Snapshot& snapshot) {
   const std::string& name = snapshot.metadata().name();
-  const WallTime made = FromTimestamp(snapshot.metadata().create_time());
   const bool failed = snapshot.status().state() == v1::SNAPSHOT_FAILED;
-  if (!failed && parts_.clock.Now() < made + kTemporaryAge) return Ok();
+  // A failed one of a move says why until the move is tried again.
+  const bool moves = name.starts_with(kMoveSnapshotPrefix);
+  const WallTime made =
+      FromTimestamp(failed ? snapshot.metadata().create_time() : snapshot.status().taken_at());
+  if ((!failed || moves) && parts_.clock.Now() < made + kTemporaryAge) return Ok();
   for (const auto& instance : parts_.view.All<v1::Instance>()) {
     if (instance->spec().snapshot() == name) return Ok();
   }

@@ -28,6 +28,9 @@
 
 namespace vallum::controller {
 
+// Names of the snapshots with which the controller moves instances; nobody else gives one.
+inline constexpr std::string_view kMoveSnapshotPrefix = "move-";
+
 // Variables and vTPM state are kept in memory while they are sealed: larger ones are refused.
 inline constexpr size_t kMaxSnapshotPart = size_t{2} << 20U;
 
