@@ -125,7 +125,7 @@ Result<VariableStoreLayout> ReadLayout(ByteView image) {
 }
 
 Result<VariableState> StateOf(uint8_t raw, size_t offset) {
-  if (raw == 0xff || raw == kStateHeaderValid) {
+  if (raw == kStateErased || raw == kStateHeaderValid) {
     return VariableState::kUnfinished;
   }
   if ((raw & kBitDeleted) == 0) {
@@ -183,10 +183,16 @@ Result<VariableRecord> ReadRecord(ByteCursor& cursor, size_t base) {
   ASSIGN_OR_RETURN(variable.monotonic_count, cursor.ReadU64Le());
   ASSIGN_OR_RETURN(variable.time, ReadTime(cursor));
   ASSIGN_OR_RETURN(variable.public_key_index, cursor.ReadU32Le());
-  ASSIGN_OR_RETURN(const uint32_t name_size, cursor.ReadU32Le());
-  ASSIGN_OR_RETURN(const uint32_t data_size, cursor.ReadU32Le());
+  ASSIGN_OR_RETURN(uint32_t name_size, cursor.ReadU32Le());
+  ASSIGN_OR_RETURN(uint32_t data_size, cursor.ReadU32Le());
   ASSIGN_OR_RETURN(variable.vendor, Guid::Read(cursor));
   ASSIGN_OR_RETURN(record.state, StateOf(state, record.offset));
+  if (state == kStateErased) {
+    // The firmware ended while it wrote the header, whose state comes last: what is there of it may
+    // be any part. The firmware goes on right behind it (EDK II, NameSizeOfVariable).
+    name_size = 0;
+    data_size = 0;
+  }
   if (name_size > cursor.remaining() || data_size > cursor.remaining() - name_size) {
     return Corrupt(fmt::format("offset {}: a variable (name {} bytes, data {}) does not fit",
                                record.offset, name_size, data_size));
@@ -327,7 +333,10 @@ Result<VariableStore> VariableStore::Parse(ByteView image) {
     RETURN_IF_ERROR(cursor.Skip(std::min(padding, cursor.remaining())));
   }
   layout.free_offset = layout.store_offset + cursor.offset();
-  if (!Erased(cursor.Rest())) {
+  // One byte of the mark may be there, too, where the next record was begun: it is written again.
+  const ByteView rest = cursor.Rest();
+  const bool begun = !rest.empty() && rest[0] == std::byte{kRecordStart & 0xffU};
+  if (!Erased(begun ? rest.subspan(1) : rest)) {
     return Corrupt(fmt::format("offset {}: neither a variable nor erased", layout.free_offset));
   }
   ASSIGN_OR_RETURN(store.in_force_, RecordsInForce(store.records_));

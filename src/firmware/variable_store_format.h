@@ -32,6 +32,7 @@ inline constexpr size_t kRecordAlignment = 4;
 inline constexpr std::byte kErased{0xff};
 
 // Record states: a bit is cleared at each step, as flash allows.
+inline constexpr uint8_t kStateErased = 0xff;
 inline constexpr uint8_t kStateHeaderValid = 0x7f;
 inline constexpr uint8_t kStateAdded = 0x3f;
 inline constexpr uint8_t kBitDeleted = 0x02;       // clear: deleted

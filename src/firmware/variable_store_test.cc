@@ -86,6 +86,22 @@ TEST(VariableStore, RecordInTransitionCountsUntilItsReplacementIsComplete) {
   EXPECT_EQ(AsText(store->Variables().front()->data), "old!");
 }
 
+// As a firmware leaves it that is ended by force in the middle of a write.
+TEST(VariableStore, HeaderThatWasWrittenInPartIsPassedOver) {
+  const Bytes whole = MakeValidImage();
+  const size_t free = VariableStore::Parse(whole)->layout().free_offset;
+  for (size_t written = 1; written <= 60; ++written) {
+    Bytes image = whole;
+    const Bytes header = ToBytes(ByteView(whole).subspan(100, 60));  // of the first record
+    std::copy_n(header.begin(), written, image.begin() + static_cast<std::ptrdiff_t>(free));
+    image[free + 2] = std::byte{0xff};
+    const auto store = VariableStore::Parse(image);
+    ASSERT_TRUE(store.has_value()) << written << ": " << store.error().Describe();
+    EXPECT_EQ(store->Variables().size(), 2U) << written;
+    EXPECT_EQ(store->layout().free_offset, written == 1 ? free : free + 60) << written;
+  }
+}
+
 TEST(VariableStore, DeletedVariableIsNotThere) {
   const auto store =
       VariableStore::Parse(MakePair(VariableState::kDeleted, VariableState::kDeleted));
