@@ -128,9 +128,7 @@ Result<CertificateInfo> InspectPem(std::string_view pem) {
   return InspectDer(certificates.front());
 }
 
-Result<void> VerifyChain(std::string_view leaf_pem, std::string_view ca_pem, Purpose purpose,
-                         WallTime now) {
-  ASSIGN_OR_RETURN(const CertPtr leaf, FirstCertificate(leaf_pem));
+Result<void> VerifyAgainst(X509* leaf, std::string_view ca_pem, int purpose, WallTime now) {
   ASSIGN_OR_RETURN(const std::vector<Bytes> anchors, CertificatesFromPem(ca_pem));
   const StorePtr store(X509_STORE_new());
   const StoreContextPtr context(X509_STORE_CTX_new());
@@ -139,10 +137,8 @@ Result<void> VerifyChain(std::string_view leaf_pem, std::string_view ca_pem, Pur
     ASSIGN_OR_RETURN(const CertPtr anchor, ParseCertificate(der));
     if (X509_STORE_add_cert(store.get(), anchor.get()) != 1) return OpenSslError("add an anchor");
   }
-  if (X509_STORE_CTX_init(context.get(), store.get(), leaf.get(), nullptr) != 1 ||
-      X509_STORE_CTX_set_purpose(context.get(), purpose == Purpose::kServer
-                                                    ? X509_PURPOSE_SSL_SERVER
-                                                    : X509_PURPOSE_SSL_CLIENT) != 1) {
+  if (X509_STORE_CTX_init(context.get(), store.get(), leaf, nullptr) != 1 ||
+      X509_STORE_CTX_set_purpose(context.get(), purpose) != 1) {
     return OpenSslError("set up certificate verification");
   }
   X509_STORE_CTX_set_time(context.get(), 0, std::chrono::system_clock::to_time_t(now));
@@ -153,6 +149,14 @@ Result<void> VerifyChain(std::string_view leaf_pem, std::string_view ca_pem, Pur
                   X509_verify_cert_error_string(X509_STORE_CTX_get_error(context.get())));
   }
   return Ok();
+}
+
+Result<void> VerifyChain(std::string_view leaf_pem, std::string_view ca_pem, Purpose purpose,
+                         WallTime now) {
+  ASSIGN_OR_RETURN(const CertPtr leaf, FirstCertificate(leaf_pem));
+  return VerifyAgainst(
+      leaf.get(), ca_pem,
+      purpose == Purpose::kServer ? X509_PURPOSE_SSL_SERVER : X509_PURPOSE_SSL_CLIENT, now);
 }
 
 bool NeedsRenewal(const CertificateInfo& info, WallTime now) {

@@ -35,6 +35,9 @@ Error OpenSslError(std::string_view what);
 
 // Reads exactly one certificate. Errors: kInvalidInput.
 Result<CertPtr> ParseCertificate(ByteView der);
+// Whether the leaf was issued by one of the CAs, is valid now and of use for it.
+//   purpose: one of X509_PURPOSE_*. Errors: kDenied, kInvalidInput (ca_pem).
+Result<void> VerifyAgainst(X509* leaf, std::string_view ca_pem, int purpose, WallTime now);
 Result<Bytes> CertificateDer(const X509* certificate);
 Result<SecretBytes> KeyToPem(EVP_PKEY* key);
 // Errors: kInvalidInput.

@@ -15,8 +15,6 @@ namespace vallum::tls {
 namespace {
 
 using DigestPtr = std::unique_ptr<EVP_MD_CTX, Freer<EVP_MD_CTX_free>>;
-using StorePtr = std::unique_ptr<X509_STORE, Freer<X509_STORE_free>>;
-using StoreContextPtr = std::unique_ptr<X509_STORE_CTX, Freer<X509_STORE_CTX_free>>;
 using UsagePtr = std::unique_ptr<EXTENDED_KEY_USAGE, Freer<EXTENDED_KEY_USAGE_free>>;
 
 const unsigned char* Octets(ByteView bytes) {
@@ -71,26 +69,10 @@ Result<void> VerifySha256(ByteView certificate_der, ByteView message, ByteView s
 Result<void> VerifySigner(ByteView certificate_der, std::string_view ca_pem, std::string_view unit,
                           WallTime now) {
   ASSIGN_OR_RETURN(const CertPtr leaf, ParseCertificate(certificate_der));
-  ASSIGN_OR_RETURN(const std::vector<Bytes> anchors, CertificatesFromPem(ca_pem));
-  const StorePtr store(X509_STORE_new());
-  const StoreContextPtr context(X509_STORE_CTX_new());
-  if (store == nullptr || context == nullptr) return OpenSslError("allocate");
-  for (const Bytes& der : anchors) {
-    ASSIGN_OR_RETURN(const CertPtr anchor, ParseCertificate(der));
-    if (X509_STORE_add_cert(store.get(), anchor.get()) != 1) return OpenSslError("add an anchor");
-  }
-  if (X509_STORE_CTX_init(context.get(), store.get(), leaf.get(), nullptr) != 1 ||
-      X509_STORE_CTX_set_purpose(context.get(), X509_PURPOSE_ANY) != 1) {
-    return OpenSslError("set up certificate verification");
-  }
-  X509_STORE_CTX_set_time(context.get(), 0, std::chrono::system_clock::to_time_t(now));
-  const int verified = X509_verify_cert(context.get());
+  RETURN_IF_ERROR(VerifyAgainst(leaf.get(), ca_pem, X509_PURPOSE_ANY, now))
+      .context("the signer's certificate");
   const bool for_documents = IsForDocuments(leaf.get());
   ERR_clear_error();
-  if (verified != 1) {
-    return Denied(std::string("the signer's certificate does not verify: ") +
-                  X509_verify_cert_error_string(X509_STORE_CTX_get_error(context.get())));
-  }
   ASSIGN_OR_RETURN(const CertificateInfo info, InspectDer(certificate_der));
   if (!for_documents || info.organizational_unit != unit) {
     return Denied("the signer's certificate is of OU '" + Printable(info.organizational_unit, 60) +
