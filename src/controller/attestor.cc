@@ -9,6 +9,7 @@
 
 #include "base/ids.h"
 #include "controller/attestor_impl.h"
+#include "controller/host_standing.h"
 
 namespace vallum::controller {
 namespace {
@@ -48,11 +49,6 @@ attest::HostState StateOf(const v1::HostTrust& trust) {
 }
 
 }  // namespace
-
-attest::TpmKind TpmKindOf(const v1::HostIdentity& identity) {
-  if (identity.emulated()) return attest::TpmKind::kEmulated;
-  return identity.authority().empty() ? attest::TpmKind::kUnknown : attest::TpmKind::kHardware;
-}
 
 Attestor::Impl::Impl(const Options& options, const Parts& parts)
     : options_(options), parts_(parts), observing_(ObservingPolicy()) {}

@@ -154,6 +154,4 @@ class Attestor::Impl {
   std::vector<std::thread> judges_;
 };
 
-attest::TpmKind TpmKindOf(const v1::HostIdentity& identity);
-
 }  // namespace vallum::controller

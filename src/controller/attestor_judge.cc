@@ -9,6 +9,7 @@
 #include "base/ids.h"
 #include "base/text.h"
 #include "controller/attestor_impl.h"
+#include "controller/host_standing.h"
 #include "controller/problem.h"
 #include "controller/trust_message.h"
 #include "measure/evidence_nonce.h"

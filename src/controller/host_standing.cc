@@ -8,6 +8,11 @@
 
 namespace vallum::controller {
 
+attest::TpmKind TpmKindOf(const v1::HostIdentity& identity) {
+  if (identity.emulated()) return attest::TpmKind::kEmulated;
+  return identity.authority().empty() ? attest::TpmKind::kUnknown : attest::TpmKind::kHardware;
+}
+
 attest::HostVerdictKind VerdictKindOf(v1::TrustLevel level) {
   switch (static_cast<int>(level)) {
     case v1::TRUST_TRUSTED:
@@ -47,7 +52,7 @@ attest::HostStanding StandingOf(const v1::Host& host, WallTime now) {
   out.policy_version = static_cast<uint64_t>(trust.policy_version());
   // An administrator who approved a key by hand vouches for the key, not for what holds it.
   out.hardware_tpm =
-      !identity.ak_name().empty() && !identity.authority().empty() && !identity.emulated();
+      !identity.ak_name().empty() && TpmKindOf(identity) == attest::TpmKind::kHardware;
   out.files_judged = trust.ima_entries() > 0;
   for (const v1::TrustReason& each : trust.reasons()) {
     attest::Reason reason{

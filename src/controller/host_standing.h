@@ -5,11 +5,15 @@
 #include <string>
 
 #include "attest/ear.h"
+#include "attest/host_verification.h"
 #include "attest/oat_trust.h"
 #include "attest/reason.h"
 #include "controller/resource_kind.h"
 
 namespace vallum::controller {
+
+// What vouches for a host's TPM: kUnknown where nobody certified its key.
+attest::TpmKind TpmKindOf(const v1::HostIdentity& identity);
 
 // A host whose pool asks for no trust was not judged: it is UNKNOWN.
 attest::HostVerdictKind VerdictKindOf(v1::TrustLevel level);
