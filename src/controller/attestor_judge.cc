@@ -214,7 +214,6 @@ bool Attestor::Impl::IsOfThisBoot(const Job& job) {
 
 void Attestor::Impl::Remember(const Job& job, const v1::Pool& pool,
                               const attest::HostJudgement& judgement) {
-  if (judgement.next == attest::NextRequest::kAtOnce) Want(job.host, Urgency::kNew);
   const int32_t seconds = pool.spec().attest_interval_seconds();
   const auto interval = seconds > 0 ? std::chrono::seconds(seconds) : options_.interval;
   const std::lock_guard lock(mutex_);
@@ -225,7 +224,12 @@ void Attestor::Impl::Remember(const Job& job, const v1::Pool& pool,
   record.problem.clear();
   record.silences = 0;
   record.lease_wish_after = parts_.clock.Monotonic() + kLeaseWishPause;
-  Schedule(job.host, record, Urgency::kPeriodic, parts_.clock.Monotonic() + Spread(interval));
+  const MonotonicTime now = parts_.clock.Monotonic();
+  if (judgement.next == attest::NextRequest::kAtOnce) {
+    Schedule(job.host, record, Urgency::kNew, now);
+  } else {
+    Schedule(job.host, record, Urgency::kPeriodic, now + Spread(interval));
+  }
 }
 
 void Attestor::Impl::Unanswered(const std::string& host, const std::string& problem) {
