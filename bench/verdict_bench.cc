@@ -72,6 +72,7 @@ int main() {
       differences = controller::JudgeEvidence({.evidence = evidence,
                                                .baseline = baseline,
                                                .platform = {},
+                                               .secure_boot = true,
                                                .accept_signed_updates = true,
                                                .keys = keys,
                                                .artefacts = artefacts,

@@ -82,6 +82,14 @@ v1::BootBinary ToProto(const images::BootBinary& binary) {
   return out;
 }
 
+v1::BootBinary ToProto(const measure::FirmwareApplication& application) {
+  v1::BootBinary out;
+  out.set_path(Printable(application.name));
+  out.set_authenticode_sha256(ToHex(application.authenticode_sha256));
+  out.set_of_firmware(true);
+  return out;
+}
+
 Result<BootForecast> Forecast(const images::ConfinedInspector& inspector,
                               const ForecastSource& source) {
   ASSIGN_OR_RETURN(const images::DeclaredFormat format,
@@ -118,6 +126,9 @@ Result<BootForecast> Forecast(const images::ConfinedInspector& inspector,
   BootForecast forecast;
   for (const images::BootBinary& binary : inspection.boot_binaries) {
     *forecast.binaries.Add() = ToProto(binary);
+  }
+  for (const measure::FirmwareApplication& application : inspection.firmware_applications) {
+    *forecast.binaries.Add() = ToProto(application);
   }
   if (!inspection.reports.empty()) {
     forecast.preflight = std::move(inspection.reports.front());
@@ -217,6 +228,7 @@ BootForecast FromEvidence(const v1::BootEvidence& evidence) {
 std::vector<measure::BootBinary> ToMeasureBinaries(const BootBinaries& binaries) {
   std::vector<measure::BootBinary> result;
   for (const v1::BootBinary& binary : binaries) {
+    if (binary.of_firmware()) continue;  // nothing lets it start: it is measured, not verified
     measure::BootBinary out;
     out.path = binary.path();
     if (auto digest = FromHex(binary.authenticode_sha256()); digest && digest->size() == 32) {

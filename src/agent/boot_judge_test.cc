@@ -218,6 +218,19 @@ TEST(BootJudge, UnknownLoaderIsAStageThatIsNotAsExpected) {
   EXPECT_EQ(judged.verdict(), v1::BOOT_DIVERGED);
 }
 
+TEST(BootJudge, ProgramOfTheFirmwareIsNamedAsOne) {
+  Boot boot;
+  boot.Find("grub").digest = DigestOf("shell");
+  v1::BootBinary& shell = *boot.forecast_->binaries.Add();
+  shell.set_path("Shell");
+  shell.set_authenticode_sha256(ToHex(DigestOf("shell")));
+  shell.set_of_firmware(true);
+  const v1::BootMeasured judged = JudgeBoot(boot.Facts());
+  EXPECT_THAT(StageNames(judged), Contains("firmware's own program"));
+  EXPECT_THAT(judged.first_difference().measured_what(),
+              HasSubstr("Shell, a program of the firmware itself"));
+}
+
 TEST(BootJudge, OtherInitrdDivergesLate) {
   Boot boot;
   boot.Find("initrd").digest = DigestOf("evil");

@@ -68,6 +68,7 @@ std::string DescribeLink(const LinkReport& link) {
 }  // namespace
 
 std::string DescribeProgram(const v1::BootBinary& binary) {
+  if (binary.of_firmware()) return Printable(binary.path()) + ", a program of the firmware itself";
   return Printable(binary.path()) +
          (binary.signer().empty() ? ", unsigned" : ", signed by " + Printable(binary.signer()));
 }
@@ -133,6 +134,7 @@ std::string BootReading::RoleOf(const v1::BootBinary& binary) const {
       }
     }
   }
+  if (binary.of_firmware()) return "firmware's own program";
   return binary.vendor_cert().empty() ? "program" : "shim";
 }
 

@@ -120,17 +120,39 @@ std::optional<firmware::VariableStore> StoreOf(const v1::KeySetContent& keys) {
   return store.has_value() ? std::optional(*std::move(store)) : std::nullopt;
 }
 
+// Without Secure Boot nobody has verified a signature in this boot.
+bool AcceptsSignedUpdates(const JudgementInput& input) {
+  return input.secure_boot && input.accept_signed_updates;
+}
+
+// Of the firmware's own programs, when it starts nothing else unverified: without Secure Boot its
+// shell runs whatever script the disk has for it.
+std::set<Bytes> FirmwarePrograms(const JudgementInput& input) {
+  std::set<Bytes> digests;
+  if (!input.secure_boot) return digests;
+  for (const v1::BootBinary& binary : input.evidence.boot_binaries()) {
+    if (!binary.of_firmware()) continue;
+    if (auto digest = FromHex(binary.authenticode_sha256()); digest.has_value()) {
+      digests.insert(*std::move(digest));
+    }
+  }
+  return digests;
+}
+
 // The programs of the disk; `measured` are the digests of PCR 4. Whose signer is accepted is asked
 // of those alone that ran: the firmware has verified their signatures, so what is left to ask is
 // whether the instance's keys (or the shim that ran) admit the signer.
 std::vector<measure::DiskProgram> ProgramsOf(const JudgementInput& input,
                                              const std::set<Bytes>& measured) {
   const std::optional<firmware::VariableStore> store =
-      input.accept_signed_updates ? StoreOf(input.keys) : std::nullopt;
+      AcceptsSignedUpdates(input) ? StoreOf(input.keys) : std::nullopt;
   std::vector<measure::BootBinary> shims;
   std::vector<measure::BootBinary> binaries;
+  std::vector<std::string> signers;
   for (const v1::BootBinary& binary : input.evidence.boot_binaries()) {
+    if (binary.of_firmware()) continue;
     binaries.push_back(ToBinary(binary));
+    signers.push_back(Printable(binary.signer()));
     if (!binary.vendor_cert().empty() && measured.contains(binaries.back().authenticode_sha256)) {
       shims.push_back(binaries.back());
     }
@@ -150,11 +172,10 @@ std::vector<measure::DiskProgram> ProgramsOf(const JudgementInput& input,
   };
   std::vector<measure::DiskProgram> programs;
   for (size_t i = 0; i < binaries.size(); ++i) {
-    programs.push_back(
-        {.path = Printable(binaries[i].path),
-         .authenticode_sha256 = binaries[i].authenticode_sha256,
-         .signer = Printable(input.evidence.boot_binaries(static_cast<int>(i)).signer()),
-         .signer_accepted = accepted(binaries[i])});
+    programs.push_back({.path = Printable(binaries[i].path),
+                        .authenticode_sha256 = binaries[i].authenticode_sha256,
+                        .signer = signers[i],
+                        .signer_accepted = accepted(binaries[i])});
   }
   return programs;
 }
@@ -226,6 +247,7 @@ measure::BaselineJudgement JudgeEvidence(const JudgementInput& input) {
     const std::string hex = ToHex(digest);
     for (const v1::BootBinary& binary : input.evidence.boot_binaries()) {
       if (binary.authenticode_sha256() == hex) {
+        if (binary.of_firmware()) return Printable(binary.path()) + " of the instance's firmware";
         return Printable(binary.path()) + " of the instance's disk" +
                (binary.signer().empty() ? ", unsigned"
                                         : ", signed by " + Printable(binary.signer()));
@@ -240,9 +262,10 @@ measure::BaselineJudgement JudgeEvidence(const JudgementInput& input) {
                                 .accept_signed_updates = false,
                                 .pinned = input.baseline.pinned(),
                                 .extent = input.extent,
+                                .firmware_programs = FirmwarePrograms(input),
                                 .describe = describe};
   measure::BaselineJudgement judgement = measure::JudgeByBaseline(judged);
-  if (judgement.First() == nullptr || !input.accept_signed_updates || input.baseline.pinned()) {
+  if (judgement.First() == nullptr || !AcceptsSignedUpdates(input) || input.baseline.pinned()) {
     return judgement;
   }
   const std::vector<measure::DiskProgram> programs = ProgramsOf(input, images);

@@ -31,7 +31,8 @@ struct JudgementInput {
   const v1::BootEvidence& evidence;
   const v1::BaselineSpec& baseline;
   std::string platform;             // where the boot ran
-  bool accept_signed_updates;       // of the pool, with Secure Boot seen on
+  bool secure_boot;                 // seen on: firmware has verified what it started
+  bool accept_signed_updates;       // of the pool; means nothing without Secure Boot
   const v1::KeySetContent& keys;    // that decide whose signer is accepted
   const KnownArtefacts& artefacts;  // for words
   const std::string& tenant;        // of the instance: whose artefacts may be named

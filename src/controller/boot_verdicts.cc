@@ -167,6 +167,7 @@ std::string WhatDecides(const JudgementInput& input, int64_t baseline_revision) 
   add(EventsSha256(input.evidence));
   add(std::to_string(baseline_revision));
   add(input.platform);
+  add(input.secure_boot ? "Secure Boot" : "");
   add(input.accept_signed_updates ? "signed updates" : "");
   add(input.extent == measure::BootExtent::kWhole ? "whole" : "under way");
   add(input.keys.SerializeAsString());
@@ -262,9 +263,8 @@ JudgementInput BootVerdicts::InputOf(const v1::Instance& instance, const v1::Boo
   return {.evidence = record.spec().evidence(),
           .baseline = baseline.spec(),
           .platform = PlatformOf(instance, parts_.view),
-          // Without Secure Boot nobody has verified a signature in this boot.
-          .accept_signed_updates = PoolOf(instance, parts_.view).accept_signed_updates() &&
-                                   record.spec().agent().secure_boot() == v1::SECURE_BOOT_ON,
+          .secure_boot = record.spec().agent().secure_boot() == v1::SECURE_BOOT_ON,
+          .accept_signed_updates = PoolOf(instance, parts_.view).accept_signed_updates(),
           .keys = keys,
           .artefacts = parts_.artefacts,
           .tenant = instance.metadata().tenant(),

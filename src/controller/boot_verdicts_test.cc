@@ -682,6 +682,54 @@ TEST_F(BootVerdictsTest, RefusedOrUnfinishedBootOfItsOwnLoaderIsNoDivergence) {
   EXPECT_FALSE(Measured().has_first_difference());
 }
 
+// What a firmware that refused the disk's loader goes on with.
+v1::BootEvidence FallBackTo(const std::string& program, int tpm_resets) {
+  v1::BootEvidence evidence = BootTo(program, tpm_resets);
+  v1::BootBinary& shell = *evidence.add_boot_binaries();
+  shell.set_path("Shell");
+  shell.set_authenticode_sha256(ToHex(AsBytes(DigestOf("shell"))));
+  shell.set_of_firmware(true);
+  return evidence;
+}
+
+TEST_F(BootVerdictsTest, RefusedBootStaysRefusedWhenTheFirmwareFallsBackToItsOwnShell) {
+  Create();
+  Learn();
+  SetPool(v1::ON_DIVERGED_STOP);
+  Report(v1::BOOT_PENDING, 2);
+  EXPECT_TRUE(Await(v1::BOOT_PENDING));
+  Send(FallBackTo("shell", 2));
+  Report(v1::BOOT_REFUSED, 2);
+  EXPECT_TRUE(Await(v1::BOOT_REFUSED));
+  EXPECT_TRUE(rig_.Await([&](const View&) {
+    return verdicts().Record(*Show())->spec().evidence().events_size() == 2;
+  }));
+  EXPECT_EQ(verdicts().Judge(*Show()).measured.verdict(), v1::BOOT_REFUSED);
+  EXPECT_EQ(Show()->spec().power(), v1::POWER_RUNNING);
+}
+
+TEST_F(BootVerdictsTest, FallBackToAProgramThatIsNotTheFirmwaresDiverges) {
+  Create();
+  Learn();
+  Report(v1::BOOT_PENDING, 2);
+  EXPECT_TRUE(Await(v1::BOOT_PENDING));
+  Send(FallBackTo("evil", 2));
+  Report(v1::BOOT_REFUSED, 2);
+  EXPECT_TRUE(Await(v1::BOOT_DIVERGED));
+}
+
+TEST_F(BootVerdictsTest, ShellOfTheFirmwareDivergesWithoutSecureBoot) {
+  Create();
+  Learn();
+  v1::InstanceReport report = Word(v1::BOOT_PENDING, 2);
+  report.mutable_status()->mutable_boot()->mutable_measured()->set_secure_boot(v1::SECURE_BOOT_OFF);
+  agent_->Report(report);
+  EXPECT_TRUE(Await(v1::BOOT_PENDING));
+  Send(FallBackTo("shell", 2));
+  EXPECT_TRUE(Await(v1::BOOT_DIVERGED));
+  EXPECT_EQ(Measured().first_difference().measured_what(), "Shell of the instance's firmware");
+}
+
 TEST_F(BootVerdictsTest, RecordIsComparedAgainOnlyWhenSomethingThatDecidesHasChanged) {
   Create();
   Learn();

@@ -137,9 +137,18 @@ Result<ChainBinary> DescribeForPrediction(const std::string& path, const formats
   return out;
 }
 
-Result<std::vector<measure::Prediction>> PredictFromDisk(const formats::RandomAccessReader& disk,
-                                                         const formats::GptTable& table,
-                                                         const PredictionRequest& request) {
+Result<measure::FirmwareMeasurements> MeasurePlatform(const PredictionRequest& request) {
+  if (!request.platform.has_value()) return measure::FirmwareMeasurements();
+  Result<measure::FirmwareMeasurements> firmware =
+      measure::MeasureFirmware(request.platform->firmware, kBanks);
+  if (!firmware.has_value())
+    return std::move(firmware).error().Context("reading the firmware's code file");
+  return firmware;
+}
+
+Result<std::vector<measure::Prediction>> PredictFromDisk(
+    const formats::RandomAccessReader& disk, const formats::GptTable& table,
+    const PredictionRequest& request, const measure::FirmwareMeasurements& firmware) {
   ASSIGN_OR_RETURN(const auto store, firmware::VariableStore::Parse(request.variables));
   ASSIGN_OR_RETURN(const std::unique_ptr<Esp> esp, Esp::Open(disk, table));
   Reading reading;
@@ -150,10 +159,7 @@ Result<std::vector<measure::Prediction>> PredictFromDisk(const formats::RandomAc
       reading.input.gpt_entries,
       formats::ReadBytesAt(disk, uint64_t{2} * table.sector_size, kGptEntryBytes * kGptEntries));
   RETURN_IF_ERROR(ReadChain(*esp, reading));
-  measure::FirmwareMeasurements firmware;
   if (request.platform.has_value()) {
-    ASSIGN_OR_RETURN_CONTEXT(firmware, measure::MeasureFirmware(request.platform->firmware, kBanks),
-                             "reading the firmware's code file");
     reading.input.platform = {.firmware = &firmware, .machine = request.platform->machine};
   }
   std::vector<measure::Prediction> predictions;

@@ -9,6 +9,7 @@
 #include "base/result.h"
 #include "formats/gpt.h"
 #include "formats/reader.h"
+#include "measure/firmware_measurements.h"
 #include "measure/platform.h"
 #include "measure/prediction.h"
 
@@ -27,13 +28,17 @@ struct PredictionRequest {
   std::optional<PredictedPlatform> platform;
 };
 
+// Measures the firmware of a request; nothing without one.
+// Errors: as measure::MeasureFirmware.
+Result<measure::FirmwareMeasurements> MeasurePlatform(const PredictionRequest& request);
+
 // Predicts what a boot from this disk extends into the PCRs, in the banks SHA-256 and SHA-384:
 // reads what \EFI\BOOT\BOOTX64.EFI leads to and hands it to measure::PredictBoot.
-//   disk: untrusted; all of it. table: of that disk, parsed.
+//   disk: untrusted; all of it. table: of that disk, parsed. firmware: MeasurePlatform's.
 // Errors: kNotFound (no EFI system partition, no loader), kInvalidInput and kCorrupt (the loader or
 // the firmware or the variable store cannot be read; a chain that is not predicted, in words).
-Result<std::vector<measure::Prediction>> PredictFromDisk(const formats::RandomAccessReader& disk,
-                                                         const formats::GptTable& table,
-                                                         const PredictionRequest& request);
+Result<std::vector<measure::Prediction>> PredictFromDisk(
+    const formats::RandomAccessReader& disk, const formats::GptTable& table,
+    const PredictionRequest& request, const measure::FirmwareMeasurements& firmware);
 
 }  // namespace vallum::images

@@ -187,8 +187,14 @@ Result<void> InspectGpt(const RandomAccessReader& disk, uint32_t sector_size,
   out.reports = std::move(report.reports);
   for (std::string& fact : report.facts) out.facts.push_back(std::move(fact));
   if (!request.prediction.has_value()) return Ok();
-  Result<std::vector<measure::Prediction>> predicted =
-      PredictFromDisk(disk, table, *request.prediction);
+  Result<measure::FirmwareMeasurements> firmware = MeasurePlatform(*request.prediction);
+  Result<std::vector<measure::Prediction>> predicted = std::vector<measure::Prediction>();
+  if (firmware.has_value()) {
+    out.firmware_applications = firmware->applications;
+    predicted = PredictFromDisk(disk, table, *request.prediction, *firmware);
+  } else {
+    predicted = std::move(firmware).error();
+  }
   if (predicted.has_value()) {
     out.predictions = *std::move(predicted);
   } else {
@@ -281,6 +287,7 @@ Result<void> InspectOva(const RandomAccessReader& image, const InspectionRequest
     out.reports = std::move(inside.reports);
     out.predictions = std::move(inside.predictions);
     out.prediction_problem = std::move(inside.prediction_problem);
+    out.firmware_applications = std::move(inside.firmware_applications);
   }
   return Ok();
 }

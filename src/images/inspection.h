@@ -80,6 +80,8 @@ struct Inspection {
   // When it was asked for: one for each bank; empty when there is none, and why.
   std::vector<measure::Prediction> predictions;
   std::string prediction_problem;
+  // Of the firmware that a prediction was asked for: what it can start by itself.
+  std::vector<measure::FirmwareApplication> firmware_applications;
 };
 
 // Detects by content, compares with what was declared and checks the whole structure. Pure;

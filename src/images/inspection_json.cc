@@ -29,6 +29,7 @@ using Json = nlohmann::json;
 constexpr size_t kMaxFacts = 1024;
 constexpr size_t kMaxText = 4096;
 constexpr size_t kMaxBanks = 4;
+constexpr size_t kMaxApplications = 4096;  // as many as a firmware has files
 
 Json BinaryToJson(const BootBinary& b) {
   Json signatures = Json::array();
@@ -45,6 +46,11 @@ Json BinaryToJson(const BootBinary& b) {
           {"sbatLevelSection", ToBase64(b.sbat_level_section)},
           {"certificates", std::move(certificates)},
           {"sbat", b.sbat}};
+}
+
+Json ApplicationToJson(const measure::FirmwareApplication& application) {
+  return {{"name", application.name},
+          {"authenticodeSha256", ToHex(application.authenticode_sha256)}};
 }
 
 Json LinkToJson(const LinkReport& link) {
@@ -137,6 +143,15 @@ Result<BootBinary> BinaryFromJson(const Json& json) {
   ASSIGN_OR_RETURN(b.sbat, TextOf(json, "sbat", kMaxSbatBytes));
   ASSIGN_OR_RETURN(b.signatures, BytesListOf(json, "signatures", formats::kPeMaxCertificates));
   return b;
+}
+
+Result<measure::FirmwareApplication> ApplicationFromJson(const Json& json) {
+  if (!json.is_object()) return NoReport("firmwareApplications");
+  measure::FirmwareApplication out;
+  ASSIGN_OR_RETURN(out.name, TextOf(json, "name", kMaxText));
+  ASSIGN_OR_RETURN(const std::string digest, TextOf(json, "authenticodeSha256", 64));
+  ASSIGN_OR_RETURN(out.authenticode_sha256, FromHex(digest));
+  return out;
 }
 
 Result<std::vector<std::string>> LinesOf(const Json& json, const char* member) {
@@ -307,6 +322,15 @@ Result<Inspection> InspectionFromJson(const Json& json) {
     ASSIGN_OR_RETURN(measure::Prediction prediction, PredictionFromJson(item));
     out.predictions.push_back(std::move(prediction));
   }
+  const auto applications = json.find("firmwareApplications");
+  if (applications == json.end() || !applications->is_array() ||
+      applications->size() > kMaxApplications) {
+    return NoReport("firmwareApplications");
+  }
+  for (const Json& item : *applications) {
+    ASSIGN_OR_RETURN(measure::FirmwareApplication application, ApplicationFromJson(item));
+    out.firmware_applications.push_back(std::move(application));
+  }
   ASSIGN_OR_RETURN(const std::string problem, TextOf(json, "predictionProblem", kMaxText));
   out.prediction_problem = Printable(problem, kMaxText);
   return out;
@@ -319,6 +343,10 @@ Json InspectionToObject(const Inspection& inspection) {
   for (const measure::Prediction& p : inspection.predictions) {
     predictions.push_back(PredictionToJson(p));
   }
+  Json applications = Json::array();
+  for (const measure::FirmwareApplication& a : inspection.firmware_applications) {
+    applications.push_back(ApplicationToJson(a));
+  }
   Json reports = Json::array();
   for (const KeySetReport& r : inspection.reports) reports.push_back(ReportToJsonObject(r));
   return {{"format", DeclaredFormatName(inspection.format)},
@@ -330,6 +358,7 @@ Json InspectionToObject(const Inspection& inspection) {
           {"bootable", inspection.bootable},
           {"reports", std::move(reports)},
           {"predictions", std::move(predictions)},
+          {"firmwareApplications", std::move(applications)},
           {"predictionProblem", inspection.prediction_problem},
           {"facts", inspection.facts},
           {"bootBinaries", std::move(binaries)}};

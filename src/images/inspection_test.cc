@@ -367,9 +367,13 @@ TEST(InspectedImage, IsBoundToDigestAndSize) {
 }
 
 TEST(Report, SurvivesJson) {
-  const auto inspection = Inspect(MemoryReader(BootDisk()), DeclaredFormat::kGpt);
+  auto inspection = Inspect(MemoryReader(BootDisk()), DeclaredFormat::kGpt);
+  inspection->firmware_applications = {{"Shell", Bytes(32, std::byte{9})}};
   const auto back = ReportFromJson(ReportToJson(inspection));
   ASSERT_TRUE(back.has_value()) << back.error().Describe();
+  ASSERT_EQ(back->firmware_applications.size(), 1U);
+  EXPECT_EQ(back->firmware_applications[0].name, "Shell");
+  EXPECT_EQ(back->firmware_applications[0].authenticode_sha256, Bytes(32, std::byte{9}));
   EXPECT_EQ(back->facts, inspection->facts);
   ASSERT_EQ(back->boot_binaries.size(), 2U);
   EXPECT_EQ(back->boot_binaries[0].sbat, inspection->boot_binaries[0].sbat);

@@ -41,7 +41,9 @@ struct Place {
 };
 
 // The events of a PCR, without attempts that failed: of boot options, of leaving the firmware.
-std::vector<Place> PlacesOf(std::span<const BootEvent> events, PcrIndex pcr, BootExtent extent) {
+//   passed_over: digests of PCR 4 that are left out, too.
+std::vector<Place> PlacesOf(std::span<const BootEvent> events, PcrIndex pcr, BootExtent extent,
+                            const std::set<Bytes>& passed_over) {
   static const Bytes calling = ActionDigest(kBank, kActionCalling);
   static const Bytes returning = ActionDigest(kBank, kActionReturning);
   static const Bytes invoked = ActionDigest(kBank, kActionExitInvoked);
@@ -57,6 +59,9 @@ std::vector<Place> PlacesOf(std::span<const BootEvent> events, PcrIndex pcr, Boo
     }
     ++number;
     const Bytes& digest = events[i].digest;
+    if (pcr == kImages && passed_over.contains(digest)) {
+      continue;
+    }
     if (pcr == kImages && digest == calling && ends_with(returning)) {
       places.pop_back();
     } else if (pcr == kTable && digest == failed) {
@@ -83,8 +88,8 @@ class Alignment {
  public:
   Alignment(const BaselineInput& input, PcrIndex pcr)
       : input_(input),
-        old_(PlacesOf(input.baseline, pcr, BootExtent::kWhole)),
-        new_(PlacesOf(input.measured, pcr, input.extent)) {}
+        old_(PlacesOf(input.baseline, pcr, BootExtent::kWhole, PassedOver(input))),
+        new_(PlacesOf(input.measured, pcr, input.extent, PassedOver(input))) {}
 
   // The differing events; `matched` gets, for each event of the baseline that is in both, where it
   // is in the measured record.
@@ -112,6 +117,10 @@ class Alignment {
   }
 
  private:
+  static const std::set<Bytes>& PassedOver(const BaselineInput& input) {
+    static const std::set<Bytes> kNone;
+    return input.extent == BootExtent::kUnderWay ? input.firmware_programs : kNone;
+  }
   bool Same(size_t i, size_t j) const {
     return input_.baseline[old_[i].at].digest == input_.measured[new_[j].at].digest;
   }

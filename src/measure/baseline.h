@@ -50,6 +50,9 @@ struct BaselineInput {
   bool accept_signed_updates = false;
   bool pinned = false;  // nothing is accepted
   BootExtent extent = BootExtent::kWhole;
+  // Programs inside the firmware itself, which it starts when nothing else could be started: its
+  // shell, its menu. A boot under way is not judged by them.
+  std::set<Bytes> firmware_programs;
   // What a digest of that PCR is, by everything else that is known; empty text: not known.
   std::function<std::string(PcrIndex, const Bytes&)> describe;
 };
@@ -80,8 +83,9 @@ struct BaselineJudgement {
 // compared. Of a boot that is not over all events are taken.
 // Of a boot under way only that is a difference which nothing that follows can mend: within a PCR
 // the order is fixed, so what differs or came too much is one, and what has not come yet is none.
-// Not judged yet are a boot option that has just returned, and a file whose program may still turn
-// out to be an accepted update.
+// Not judged yet are a boot option that has just returned, a program of the firmware (whether the
+// boot goes on past it decides), and a file whose program may still turn out to be an accepted
+// update.
 // Bounded: what differs by more than 1,024 extends of a PCR is compared place by place.
 // Pure; thread-safe.
 BaselineJudgement JudgeByBaseline(const BaselineInput& input);

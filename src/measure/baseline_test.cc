@@ -340,6 +340,27 @@ TEST_F(BootUnderWayTest, ForeignLoaderIsADifferenceAsSoonAsItIsMeasured) {
   EXPECT_EQ(judged.differences[0].expected, Of("shim"));
 }
 
+TEST_F(BootUnderWayTest, ProgramOfTheFirmwareIsNoDifferenceBeforeTheBootGoesOnPastIt) {
+  measured_ = {Event(0, "firmware"), Action(4, "Calling EFI Application from Boot Option"),
+               Action(4, "Returning from EFI Application from Boot Option"),
+               Action(4, "Calling EFI Application from Boot Option"), Event(4, "firmware's shell")};
+  EXPECT_THAT(Judge().differences, SizeIs(1));
+  input_.firmware_programs = {Of("firmware's shell")};
+  EXPECT_THAT(Judge().differences, IsEmpty());
+  measured_.push_back(Event(4, "evil"));
+  ASSERT_THAT(Judge().differences, SizeIs(1));
+  EXPECT_EQ(Judge().differences[0].measured, Of("evil"));
+}
+
+TEST_F(BaselineTest, ProgramOfTheFirmwareThatABootWentThroughIsADifference) {
+  input_.firmware_programs = {Of("firmware's shell")};
+  const size_t calling = Find(measured_, "shim");
+  measured_.insert(measured_.begin() + static_cast<ptrdiff_t>(calling),
+                   Event(4, "firmware's shell"));
+  ASSERT_NE(Judge().First(), nullptr);
+  EXPECT_EQ(Judge().First()->measured, Of("firmware's shell"));
+}
+
 TEST_F(BootUnderWayTest, WhatCameTooMuchIsADifference) {
   CutAfter("grub");
   measured_.push_back(Event(4, "kernel"));

@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "firmware/firmware_volume.h"
+#include "formats/pe.h"
 
 namespace vallum::measure {
 namespace {
@@ -36,6 +37,18 @@ constexpr KnownBuild kKnownBuilds[] = {
      {0xefc0, 0xef60, 0xf04a, false}},
 };
 
+// EDK II DxeTpm2MeasureBootLib.c: drivers of a measured volume are measured with it, applications
+// by themselves, too. One that is no PE program cannot be started.
+void AddApplication(const firmware::FirmwareProgram& program, FirmwareMeasurements& out) {
+  if (program.file_type != firmware::kFirmwareFileApplication) return;
+  const auto image = formats::PeImage::Parse(program.image);
+  if (!image.has_value()) return;
+  Result<Bytes> digest = image->AuthenticodeDigest(HashAlgorithm::kSha256);
+  if (!digest.has_value()) return;
+  out.applications.push_back(
+      {program.name.empty() ? program.file.ToString() : program.name, *std::move(digest)});
+}
+
 }  // namespace
 
 Result<FirmwareMeasurements> MeasureFirmware(ByteView image, std::span<const HashAlgorithm> banks) {
@@ -52,6 +65,7 @@ Result<FirmwareMeasurements> MeasureFirmware(ByteView image, std::span<const Has
   FirmwareMeasurements out;
   for (const firmware::FirmwareProgram& program : parsed.programs()) {
     if (program.file == kBootMenuFile) out.menu_name = program.name;
+    AddApplication(program, out);
   }
   if (out.menu_name.empty()) {
     return InvalidInput("not a code file of OVMF: its boot manager's menu is missing")

@@ -28,14 +28,21 @@ struct PeiLayout {
   bool keeps_variables = false;  // built with SMM_REQUIRE: reads variables in PEI, sets SMRAM up
 };
 
-// What a firmware code file says of PCR 0 and 1. A value that follows from the file alone: callers
-// compute it once and keep it by the file's digest. Takes about 1 MiB.
+// A program inside the firmware that it can start by itself: its menu, its shell.
+struct FirmwareApplication {
+  std::string name;           // "UiApp", "Shell"; its file's GUID where it has no name
+  Bytes authenticode_sha256;  // what PCR 4 is extended with when it is started
+};
+
+// What a firmware code file says of PCR 0 and 1, and of itself in PCR 4. A value that follows from
+// the file alone: callers compute it once and keep it by the file's digest. Takes about 1 MiB.
 struct FirmwareMeasurements {
   Bytes pei_volume;                 // as unpacked, before it ran
   BankDigests dxe_volume;           // what firmware measures of it
   firmware::Guid dxe_name;          // the volume's name: where the firmware's own programs are
   std::string menu_name;            // of the boot manager's menu: "UiApp"
   std::optional<PeiLayout> layout;  // nothing: a build that is not known
+  std::vector<FirmwareApplication> applications;
 };
 
 // Reads an OVMF code file (OVMF_CODE*.fd) for predictions.

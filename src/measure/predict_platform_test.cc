@@ -12,6 +12,7 @@
 
 #include "firmware/firmware_volume.h"
 #include "firmware/variable_store_editor.h"
+#include "formats/pe.h"
 #include "measure/event_digest.h"
 #include "measure/firmware_measurements.h"
 #include "measure/predict.h"
@@ -115,6 +116,22 @@ TEST_F(PredictPlatform, Pcr0IsTheVersionBothVolumesAndTheSeparator) {
   EXPECT_EQ(events[0].digest, Digest(kBank, Bytes(2)));
   EXPECT_NE(events[1].digest, Digest(kBank, image->volumes()[1].content));  // it writes into itself
   EXPECT_EQ(events[2].digest, Digest(kBank, image->volumes()[2].content));
+}
+
+TEST_F(PredictPlatform, ApplicationsInTheFirmwareAreNamedWithWhatPcr4GetsForThem) {
+  const Bytes code = ReadCode(kSecure);
+  const auto image = firmware::FirmwareImage::Parse(code);
+  const auto shell =
+      std::ranges::find(image->programs(), "Shell", &firmware::FirmwareProgram::name);
+  ASSERT_NE(shell, image->programs().end());
+  const Bytes digest =
+      *formats::PeImage::Parse(shell->image)->AuthenticodeDigest(HashAlgorithm::kSha256);
+  std::vector<std::string> names;
+  for (const FirmwareApplication& each : Measure(code).applications) {
+    names.push_back(each.name);
+    EXPECT_EQ(each.name == "Shell", each.authenticode_sha256 == digest) << each.name;
+  }
+  EXPECT_THAT(names, testing::UnorderedElementsAre("UiApp", "Shell"));
 }
 
 TEST_F(PredictPlatform, EachOfDebiansBuildsIsKnownAndHasItsOwnPcr0) {

@@ -90,6 +90,14 @@ class OwnKeysTest(harness.EndToEndTest):
         measured = d.wait_verdict("later")
         self.assertEqual(measured["verdict"], "BOOT_REFUSED", measured)
         self.assertTrue(any(digest[:16] in reason and "dbx" in reason for reason in measured["reasons"]), measured)
+        # The firmware then tries its own shell, which changes nothing.
+        d.until(lambda: "firmware's own program" in [s["name"] for s in self.measured("later")["stages"]],
+                "the firmware tries its shell", harness.BOOT_TIMEOUT)
+        after = self.measured("later")
+        self.assertEqual(after["verdict"], "BOOT_REFUSED", after)
+
+    def measured(self, name):
+        return self.deployment.get("instance", name)["status"]["boot"]["measured"]
 
     def test_image_may_name_the_one_program_that_its_instances_start(self):
         d = self.deployment
