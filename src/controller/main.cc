@@ -31,6 +31,7 @@
 #include "store/sqlite_store.h"
 #include "tls/authority.h"
 #include "tls/file.h"
+#include "tls/session_tickets.h"
 
 namespace vallum::controller {
 namespace {
@@ -180,6 +181,7 @@ Result<void> Run(const Flags& flags, const sigset_t& signals) {
   const SystemClock clock;
   const std::filesystem::path dir = flags.state_dir;
   RETURN_IF_ERROR(MakeStateDir(dir));
+  RETURN_IF_ERROR(tls::SendNoSessionTickets());
   ASSIGN_OR_RETURN(const auto store, store::SqliteStore::Open({.path = dir / "store.db"}, clock));
   ASSIGN_OR_RETURN(const auto blobs, store::BlobStore::Open({.directory = dir / "blobs"}, clock));
   ASSIGN_OR_RETURN(const auto authority,

@@ -76,6 +76,16 @@ std::string SerialHex(const X509* certificate) {
                         static_cast<size_t>(ASN1_STRING_length(serial))));
 }
 
+Result<std::string> KeySha256(const X509* certificate) {
+  unsigned char* der = nullptr;
+  const int size = i2d_X509_PUBKEY(X509_get_X509_PUBKEY(certificate), &der);
+  if (size <= 0) return InvalidInput("the certificate's public key is not readable");
+  std::string hex =
+      Fingerprint(ByteView(reinterpret_cast<const std::byte*>(der), static_cast<size_t>(size)));
+  OPENSSL_free(der);
+  return hex;
+}
+
 Result<CertPtr> FirstCertificate(std::string_view pem) {
   ASSIGN_OR_RETURN(const std::vector<Bytes> certificates, CertificatesFromPem(pem));
   return ParseCertificate(certificates.front());
@@ -119,6 +129,7 @@ Result<CertificateInfo> InspectDer(ByteView der) {
   ReadAlternativeNames(certificate.get(), &info);
   info.is_ca = X509_check_ca(certificate.get()) == 1;
   info.fingerprint_sha256 = Fingerprint(der);
+  ASSIGN_OR_RETURN(info.key_sha256, KeySha256(certificate.get()));
   ERR_clear_error();
   return info;
 }

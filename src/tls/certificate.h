@@ -25,6 +25,7 @@ struct CertificateInfo {
   WallTime not_after;
   bool is_ca = false;
   std::string fingerprint_sha256;  // of the DER, lower-case hex
+  std::string key_sha256;          // of the DER SubjectPublicKeyInfo, lower-case hex
 };
 
 // A certificate with its private key; both PEM, ready for a TLS context.

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <gtest/gtest.h>
+#include <openssl/ssl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -11,6 +12,7 @@
 #include "tls/certificate.h"
 #include "tls/file.h"
 #include "tls/openssl.h"
+#include "tls/session_tickets.h"
 
 namespace vallum::tls {
 namespace {
@@ -222,6 +224,20 @@ TEST_F(AuthorityTest, RenewalIsDueInTheLastThird) {
       *InspectPem(*ca_->IssueAgent(MakeKeyAndCsr("node7")->csr_der, "node7"));
   EXPECT_FALSE(NeedsRenewal(info, clock_.now + kAgentValidity / 2));
   EXPECT_TRUE(NeedsRenewal(info, clock_.now + kAgentValidity * 3 / 4));
+}
+
+// In a process of its own: the setting is for all of it.
+TEST(SessionTickets, ServersThatAreSetUpLaterSendNoneAndKeepTheirLeastVersion) {
+  const auto tickets = [] {
+    const std::unique_ptr<SSL_CTX, decltype(&SSL_CTX_free)> server(SSL_CTX_new(TLS_method()),
+                                                                   SSL_CTX_free);
+    return SSL_CTX_get_min_proto_version(server.get()) != TLS1_VERSION
+               ? SSL_CTX_get_num_tickets(server.get())
+               : size_t{99};
+  };
+  EXPECT_EQ(tickets(), 2U);
+  EXPECT_EXIT(_exit(SendNoSessionTickets().has_value() && tickets() == 0 ? 0 : 1),
+              testing::ExitedWithCode(0), "");
 }
 
 TEST(Pem, RoundTripsThroughDer) {
