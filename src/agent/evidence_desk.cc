@@ -162,8 +162,9 @@ Result<tpm::HostTpm*> EvidenceDesk::OpenTpm(const std::stop_token& stop) {
       break;
     case tpm::KeyOrigin::kRemade:
       options_.warn(
-          "the attestation key of this host does not belong to its TPM any more (the TPM was "
-          "cleared or replaced): there is a new one, which is bound at the controller again");
+          "the attestation key of this host does not load under its TPM's endorsement key (the TPM "
+          "was cleared or replaced, or an earlier version of vallum-agent made the key under the "
+          "storage key): there is a new one, which is bound at the controller again");
       Bind();
       break;
   }

@@ -45,29 +45,34 @@ ByteView Content(const TPM2B_DIGEST& digest) {
 
 }  // namespace
 
-Result<EsysHandle> EsysTpm::EndorsementSession() {
+Result<EsysHandle> OpenEndorsementSession(EsysContext& esys) {
   constexpr const char* kDoing = "using the endorsement key";
   TPMT_SYM_DEF none{};
   none.algorithm = TPM2_ALG_NULL;
   ESYS_TR session = ESYS_TR_NONE;
-  RETURN_IF_ERROR(esys_->Call(kDoing, [&](ESYS_CONTEXT* context) {
+  RETURN_IF_ERROR(esys.Call(kDoing, [&](ESYS_CONTEXT* context) {
     return Esys_StartAuthSession(context, ESYS_TR_NONE, ESYS_TR_NONE, ESYS_TR_NONE, ESYS_TR_NONE,
                                  ESYS_TR_NONE, nullptr, TPM2_SE_POLICY, &none, TPM2_ALG_SHA256,
                                  &session);
   }));
-  EsysHandle owner(*esys_, session, EsysHandle::Kind::kTransient);
-  RETURN_IF_ERROR(esys_->Call(kDoing, [&](ESYS_CONTEXT* context) {
+  EsysHandle owner(esys, session, EsysHandle::Kind::kTransient);
+  auto met = esys.Call(kDoing, [&](ESYS_CONTEXT* context) {
     return Esys_PolicySecret(context, ESYS_TR_RH_ENDORSEMENT, session, ESYS_TR_PASSWORD,
                              ESYS_TR_NONE, ESYS_TR_NONE, nullptr, nullptr, nullptr, 0, nullptr,
                              nullptr);
-  }));
+  });
+  if (!met) {
+    return met.error().code() == ErrorCode::kDenied
+               ? std::move(met).error().WithFix(kEndorsementFix)
+               : std::move(met).error();
+  }
   return owner;
 }
 
 Result<SecretBytes> EsysTpm::ActivateCredential(ByteView id_object, ByteView secret) {
   ASSIGN_OR_RETURN(const TPM2B_ID_OBJECT blob, UnmarshalIdObject(id_object));
   ASSIGN_OR_RETURN(const TPM2B_ENCRYPTED_SECRET encrypted, UnmarshalEncryptedSecret(secret));
-  ASSIGN_OR_RETURN(const EsysHandle session, EndorsementSession());
+  ASSIGN_OR_RETURN(const EsysHandle session, OpenEndorsementSession(*esys_));
   TPM2B_DIGEST* raw = nullptr;
   const auto opened = esys_->Call("opening the controller's credential", [&](ESYS_CONTEXT* c) {
     return Esys_ActivateCredential(c, ak_.get(), ek_.get(), ESYS_TR_PASSWORD, session.get(),

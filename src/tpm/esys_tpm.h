@@ -9,6 +9,13 @@
 
 namespace vallum::tpm {
 
+inline constexpr const char* kEndorsementFix =
+    "empty the endorsement hierarchy's password: `tpm2_changeauth -c endorsement -p OLD`";
+
+// A session that has met the endorsement key's policy. One use of the key takes it up.
+// Errors: kDenied (the endorsement hierarchy has a password, or is off); kUnavailable.
+Result<EsysHandle> OpenEndorsementSession(EsysContext& esys);
+
 // A TPM behind tpm2-tss, with both keys loaded.
 class EsysTpm final : public HostTpm {
  public:
@@ -24,7 +31,6 @@ class EsysTpm final : public HostTpm {
                           const std::vector<measure::BankSelection>& selections) override;
 
  private:
-  Result<EsysHandle> EndorsementSession();
   // Errors: kInvalidInput, naming the bank.
   Result<void> CheckBanks(const std::vector<measure::BankSelection>& selections);
   Result<std::vector<Bytes>> ReadPcrs(const measure::BankSelection& selection);

@@ -45,9 +45,11 @@ struct KeyBlobs {
 
 // What became of the attestation key that was kept.
 enum class KeyOrigin {
-  kKept,    // it is the one
-  kFirst,   // there was none
-  kRemade,  // it does not belong to this TPM any more: the TPM was cleared or replaced
+  kKept,   // it is the one
+  kFirst,  // there was none
+  // It is no child of this TPM's endorsement key: the TPM was cleared or replaced, or an earlier
+  // version made it under the storage key.
+  kRemade,
 };
 
 // What attestation asks of the host's TPM. Used by one thread; calls block. After kUnavailable it
@@ -89,7 +91,8 @@ struct OpenedTpm {
 // Opens the TPM, finds or makes its endorsement key, and takes up the attestation key that was kept
 // or makes one.
 //   stop: ends waiting for the TPM.
-// Errors: kUnavailable; kDenied (a hierarchy has a password); kInvalidInput (`kept` is no key).
+// Errors: kUnavailable; kDenied (the endorsement hierarchy has a password); kInvalidInput (`kept`
+// is no key).
 Result<OpenedTpm> OpenHostTpm(const HostTpmOptions& options, const std::optional<KeyBlobs>& kept,
                               const std::stop_token& stop);
 

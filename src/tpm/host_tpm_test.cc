@@ -62,6 +62,25 @@ void ExpectGoodQuote(HostTpm& tpm, std::string_view pcrs) {
                                   << ": " << verdict.rejections.at(0).what;
 }
 
+TPMS_ATTEST QuotedState(HostTpm& tpm) {
+  const auto quote = tpm.MakeQuote(AsBytes(kNonce), Select("sha256:0"));
+  EXPECT_TRUE(quote) << quote.error().Describe();
+  return quote ? UnmarshalAttest(quote->quoted).value() : TPMS_ATTEST{};
+}
+
+TPMS_CAPABILITY_DATA GetCapability(const SwtpmRig& rig, TPM2_CAP capability, uint32_t first,
+                                   uint32_t count) {
+  auto esys = EsysContext::Open(rig.address(), std::chrono::seconds(20), {}).value();
+  TPMS_CAPABILITY_DATA* raw = nullptr;
+  TPMI_YES_NO more = TPM2_NO;
+  EXPECT_TRUE(esys->Call("asking", [&](ESYS_CONTEXT* context) {
+    return Esys_GetCapability(context, ESYS_TR_NONE, ESYS_TR_NONE, ESYS_TR_NONE, capability, first,
+                              count, &more, &raw);
+  }));
+  const EsysPtr<TPMS_CAPABILITY_DATA> data(raw);
+  return *data;
+}
+
 struct Credential {
   Bytes id_object;
   Bytes secret;
@@ -182,24 +201,107 @@ TEST(HostTpmTest, ObjectsThatAnEarlierProcessLeftAreRemoved) {
   ExpectGoodQuote(*next.tpm, "sha256:0");
 }
 
-TEST(HostTpmTest, KeyIsTheSameAfterAReset) {
-  SwtpmRig rig;
+TEST(HostTpmTest, SessionsAreFlushedAndTwoKeysStayLoaded) {
+  const SwtpmRig rig;
+  OpenedTpm first = Open(rig);
+  ASSERT_TRUE(first.tpm);
+  first.tpm.reset();
+  const OpenedTpm opened = Open(rig, first.key);
+  ASSERT_TRUE(opened.tpm);
+  const TpmIdentity& identity = opened.tpm->identity();
+  const Credential credential = MakeCredential(rig, identity, identity.ak_name, "the secret");
+  ASSERT_TRUE(opened.tpm->ActivateCredential(credential.id_object, credential.secret));
+  EXPECT_EQ(GetCapability(rig, TPM2_CAP_HANDLES, TPM2_LOADED_SESSION_FIRST, 8).data.handles.count,
+            0U);
+  EXPECT_EQ(GetCapability(rig, TPM2_CAP_HANDLES, TPM2_TRANSIENT_FIRST, 8).data.handles.count, 2U);
+}
+
+void ExpectKeyOfTheEndorsementHierarchy(SwtpmRig& rig) {
   KeyBlobs kept;
-  uint32_t resets = 0;
+  TPMS_ATTEST before{};
   {
     const OpenedTpm first = Open(rig);
     ASSERT_TRUE(first.tpm);
     kept = first.key;
-    resets = first.tpm->MakeQuote(AsBytes(kNonce), Select("sha256:0"))->reset_count;
+    before = QuotedState(*first.tpm);
+  }
+  const TPMS_CAPABILITY_DATA stated =
+      GetCapability(rig, TPM2_CAP_TPM_PROPERTIES, TPM2_PT_FIRMWARE_VERSION_1, 2);
+  EXPECT_EQ(before.firmwareVersion,
+            uint64_t{stated.data.tpmProperties.tpmProperty[0].value} << 32U |
+                stated.data.tpmProperties.tpmProperty[1].value);
+  {
+    const OpenedTpm another = Open(rig);
+    ASSERT_TRUE(another.tpm);
+    EXPECT_NE(another.key.public_area, kept.public_area);
+    const TPMS_ATTEST now = QuotedState(*another.tpm);
+    EXPECT_EQ(now.firmwareVersion, before.firmwareVersion);
+    EXPECT_EQ(now.clockInfo.resetCount, before.clockInfo.resetCount);
+    EXPECT_EQ(now.clockInfo.restartCount, before.clockInfo.restartCount);
   }
   rig.Restart();
-  const OpenedTpm second = Open(rig, kept);
-  ASSERT_TRUE(second.tpm);
-  EXPECT_EQ(second.origin, KeyOrigin::kKept);
-  EXPECT_GT(second.tpm->MakeQuote(AsBytes(kNonce), Select("sha256:0"))->reset_count, resets);
+  const OpenedTpm again = Open(rig, kept);
+  ASSERT_TRUE(again.tpm);
+  EXPECT_EQ(again.origin, KeyOrigin::kKept);
+  const TPMS_ATTEST after = QuotedState(*again.tpm);
+  EXPECT_EQ(after.clockInfo.resetCount, before.clockInfo.resetCount + 1);
+  EXPECT_EQ(after.firmwareVersion, before.firmwareVersion);
 }
 
-TEST(HostTpmTest, KeyOfAClearedTpmIsMadeAnew) {
+TEST(HostTpmTest, KeysUnderAnEccEndorsementKeyQuoteCountersAndFirmwareAsTheyAre) {
+  SwtpmRig rig;
+  ExpectKeyOfTheEndorsementHierarchy(rig);
+}
+
+// TPM 2.0 Library, part 3, 24.6, "TPM2_Clear": ehProof, from which a storage key of the endorsement
+// hierarchy has what protects its children, is changed, and the counters begin anew.
+TEST(HostTpmTest, KeyOfAClearedTpmIsMadeAnewUnderTheSameEndorsementKey) {
+  SwtpmRig rig;
+  rig.Restart();
+  KeyBlobs kept;
+  Bytes ek;
+  {
+    const OpenedTpm first = Open(rig);
+    ASSERT_TRUE(first.tpm);
+    kept = first.key;
+    ek = first.tpm->identity().ek_public;
+    EXPECT_GT(QuotedState(*first.tpm).clockInfo.resetCount, 0U);
+  }
+  rig.Tool({"tpm2_clear"});
+  const OpenedTpm second = Open(rig, kept);
+  ASSERT_TRUE(second.tpm);
+  EXPECT_EQ(second.origin, KeyOrigin::kRemade);
+  EXPECT_NE(second.key.public_area, kept.public_area);
+  EXPECT_EQ(second.tpm->identity().ek_public, ek);
+  EXPECT_EQ(QuotedState(*second.tpm).clockInfo.resetCount, 0U);
+  ExpectGoodQuote(*second.tpm, "sha256:0");
+}
+
+TEST(HostTpmTest, KeyUnderTheStorageKeyIsReplacedByOneUnderTheEndorsementKey) {
+  const SwtpmRig rig;
+  const auto file = [&rig](const char* name) { return (rig.directory() / name).string(); };
+  rig.Tool({"tpm2_createprimary", "-C", "o", "-G", "ecc", "-c", file("srk.ctx")});
+  rig.Tool({"tpm2_flushcontext", "-t"});
+  rig.Tool({"tpm2_create", "-C", file("srk.ctx"), "-G", "ecc256:ecdsa-sha256:null", "-a",
+            "restricted|sign|fixedtpm|fixedparent|sensitivedataorigin|userwithauth|noda", "-u",
+            file("ak.pub"), "-r", file("ak.priv")});
+  rig.Tool({"tpm2_flushcontext", "-t"});
+  const auto read = [&file](const char* name) {
+    std::ifstream in(file(name), std::ios::binary);
+    const std::string content((std::istreambuf_iterator<char>(in)), {});
+    return ToBytes(AsBytes(content));
+  };
+  const KeyBlobs old{read("ak.pub"), read("ak.priv")};
+  const OpenedTpm opened = Open(rig, old);
+  ASSERT_TRUE(opened.tpm);
+  EXPECT_EQ(opened.origin, KeyOrigin::kRemade);
+  EXPECT_NE(opened.key.public_area, old.public_area);
+  const TpmIdentity& identity = opened.tpm->identity();
+  const Credential credential = MakeCredential(rig, identity, identity.ak_name, "the secret");
+  EXPECT_TRUE(opened.tpm->ActivateCredential(credential.id_object, credential.secret));
+}
+
+TEST(HostTpmTest, PasswordOfTheEndorsementHierarchyIsAnErrorThatKeepsTheKey) {
   const SwtpmRig rig;
   KeyBlobs kept;
   {
@@ -207,12 +309,14 @@ TEST(HostTpmTest, KeyOfAClearedTpmIsMadeAnew) {
     ASSERT_TRUE(first.tpm);
     kept = first.key;
   }
-  rig.Tool({"tpm2_clear"});
-  const OpenedTpm second = Open(rig, kept);
-  ASSERT_TRUE(second.tpm);
-  EXPECT_EQ(second.origin, KeyOrigin::kRemade);
-  EXPECT_NE(second.key.public_area, kept.public_area);
-  ExpectGoodQuote(*second.tpm, "sha256:0");
+  rig.Tool({"tpm2_createek", "-G", "ecc", "-c", "0x81010016"});
+  rig.Tool({"tpm2_changeauth", "-c", "e", "secret"});
+  const auto refused = OpenHostTpm({.address = rig.address()}, kept, {});
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().code(), ErrorCode::kDenied);
+  EXPECT_NE(refused.error().fix().find("tpm2_changeauth"), std::string::npos);
+  rig.Tool({"tpm2_changeauth", "-c", "e", "-p", "secret"});
+  EXPECT_EQ(Open(rig, kept).origin, KeyOrigin::kKept);
 }
 
 TEST(HostTpmTest, KeyOfAReplacedTpmIsMadeAnewAndTheEndorsementKeyIsAnother) {
@@ -310,6 +414,12 @@ TEST(HostTpmTest, RsaEndorsementKeyIsTakenWhereItAloneHasACertificate) {
   const TpmIdentity& identity = opened.tpm->identity();
   const Credential credential = MakeCredential(rig, identity, identity.ak_name, "the secret");
   EXPECT_TRUE(opened.tpm->ActivateCredential(credential.id_object, credential.secret));
+}
+
+TEST(HostTpmTest, KeysUnderAnRsaEndorsementKeyQuoteCountersAndFirmwareAsTheyAre) {
+  SwtpmRig rig;
+  WriteIndex(rig, "0x01C00002", FakeCertificate('r'));
+  ExpectKeyOfTheEndorsementHierarchy(rig);
 }
 
 TEST(HostTpmTest, EccEndorsementKeyIsTakenWhereBothHaveCertificatesAndItsChainIsRead) {

@@ -14,13 +14,8 @@ namespace vallum::tpm {
 namespace {
 
 // TCG TPM v2.0 Provisioning Guidance, 7.8: where keys lie that stay in the TPM.
-constexpr TPM2_HANDLE kStorageKey = 0x81000001;
 constexpr TPM2_HANDLE kRsaEndorsementKey = 0x81010001;
 constexpr TPM2_HANDLE kEccEndorsementKey = 0x81010016;
-
-constexpr const char* kHierarchyFix =
-    "empty the hierarchy's password, or make the key persistent (EK RSA 0x81010001, EK ECC "
-    "0x81010016, SRK 0x81000001)";
 
 struct LoadedKey {
   EsysHandle handle;
@@ -39,21 +34,20 @@ Result<bool> HasP256(EsysContext& esys) {
   return curves.count > 0 && curves.eccCurves[0] == TPM2_ECC_NIST_P256;
 }
 
-Result<LoadedKey> MakePrimary(EsysContext& esys, ESYS_TR hierarchy, const TPM2B_PUBLIC& area,
-                              const char* doing) {
+Result<LoadedKey> MakeEndorsementKey(EsysContext& esys, const TPM2B_PUBLIC& area) {
   const TPM2B_SENSITIVE_CREATE sensitive{};
   const TPM2B_DATA outside{};
   const TPML_PCR_SELECTION pcrs{};
   ESYS_TR handle = ESYS_TR_NONE;
   TPM2B_PUBLIC* raw = nullptr;
-  auto made = esys.Call(doing, [&](ESYS_CONTEXT* context) {
-    return Esys_CreatePrimary(context, hierarchy, ESYS_TR_PASSWORD, ESYS_TR_NONE, ESYS_TR_NONE,
-                              &sensitive, &area, &outside, &pcrs, &handle, &raw, nullptr, nullptr,
-                              nullptr);
+  auto made = esys.Call("making the endorsement key", [&](ESYS_CONTEXT* context) {
+    return Esys_CreatePrimary(context, ESYS_TR_RH_ENDORSEMENT, ESYS_TR_PASSWORD, ESYS_TR_NONE,
+                              ESYS_TR_NONE, &sensitive, &area, &outside, &pcrs, &handle, &raw,
+                              nullptr, nullptr, nullptr);
   });
   if (!made) {
     return made.error().code() == ErrorCode::kDenied
-               ? std::move(made).error().WithFix(kHierarchyFix)
+               ? std::move(made).error().WithFix(kEndorsementFix)
                : std::move(made).error();
   }
   const EsysPtr<TPM2B_PUBLIC> content(raw);
@@ -87,7 +81,7 @@ Result<LoadedKey> OpenEndorsementKey(EsysContext& esys, KeyKind kind) {
   if (!found && found.error().code() == ErrorCode::kUnavailable) {
     return found;
   }
-  return MakePrimary(esys, ESYS_TR_RH_ENDORSEMENT, made_from, "making the endorsement key");
+  return MakeEndorsementKey(esys, made_from);
 }
 
 // Which endorsement key is the host's: one that its maker vouches for, ECC before RSA.
@@ -104,33 +98,13 @@ Result<LoadedKey> ChooseEndorsementKey(EsysContext& esys, bool has_p256, TpmIden
   return OpenEndorsementKey(esys, kinds.front());
 }
 
-// Parents under which the attestation key may lie, the one for a new key first.
-Result<std::vector<LoadedKey>> OpenParents(EsysContext& esys, KeyKind kind) {
-  std::vector<LoadedKey> parents;
-  auto primary = MakePrimary(esys, ESYS_TR_RH_OWNER, StorageTemplate(kind), "making a storage key");
-  if (!primary && primary.error().code() != ErrorCode::kDenied) {
-    return std::move(primary).error();
-  }
-  if (primary) {
-    parents.push_back(*std::move(primary));
-  }
-  auto persistent = OpenPersistent(esys, kStorageKey);
-  if (persistent) {
-    parents.push_back(*std::move(persistent));
-  } else if (persistent.error().code() == ErrorCode::kUnavailable) {
-    return std::move(persistent).error();
-  }
-  if (parents.empty()) {
-    return std::move(primary).error();
-  }
-  return parents;
-}
-
-Result<EsysHandle> LoadKey(EsysContext& esys, ESYS_TR parent, const TPM2B_PUBLIC& area,
+// Errors: as OpenEndorsementSession; kCorrupt (the key is no child of this endorsement key).
+Result<EsysHandle> LoadKey(EsysContext& esys, ESYS_TR ek, const TPM2B_PUBLIC& area,
                            const TPM2B_PRIVATE& secret) {
+  ASSIGN_OR_RETURN(const EsysHandle session, OpenEndorsementSession(esys));
   ESYS_TR handle = ESYS_TR_NONE;
   RETURN_IF_ERROR(esys.Call("loading the attestation key", [&](ESYS_CONTEXT* context) {
-    return Esys_Load(context, parent, ESYS_TR_PASSWORD, ESYS_TR_NONE, ESYS_TR_NONE, &secret, &area,
+    return Esys_Load(context, ek, session.get(), ESYS_TR_NONE, ESYS_TR_NONE, &secret, &area,
                      &handle);
   }));
   return EsysHandle(esys, handle, EsysHandle::Kind::kTransient);
@@ -168,46 +142,49 @@ struct AttestationKey {
   KeyOrigin origin = KeyOrigin::kFirst;
 };
 
-Result<AttestationKey> MakeAttestationKey(EsysContext& esys, ESYS_TR parent, KeyKind kind) {
+// TPM 2.0 Library, part 3, 18.1: resetCount, restartCount and firmwareVersion are obfuscated,
+// differently for each key, "when the signing key is not in the Endorsement or Platform
+// hierarchies". A child of the endorsement key quotes them as they are.
+Result<AttestationKey> MakeAttestationKey(EsysContext& esys, ESYS_TR ek, KeyKind kind) {
   const TPM2B_PUBLIC wanted = AttestationTemplate(kind);
   const TPM2B_SENSITIVE_CREATE sensitive{};
   const TPM2B_DATA outside{};
   const TPML_PCR_SELECTION pcrs{};
   TPM2B_PRIVATE* raw_private = nullptr;
   TPM2B_PUBLIC* raw_public = nullptr;
-  RETURN_IF_ERROR(esys.Call("making the attestation key", [&](ESYS_CONTEXT* context) {
-    return Esys_Create(context, parent, ESYS_TR_PASSWORD, ESYS_TR_NONE, ESYS_TR_NONE, &sensitive,
-                       &wanted, &outside, &pcrs, &raw_private, &raw_public, nullptr, nullptr,
-                       nullptr);
-  }));
+  {
+    ASSIGN_OR_RETURN(const EsysHandle session, OpenEndorsementSession(esys));
+    RETURN_IF_ERROR(esys.Call("making the attestation key", [&](ESYS_CONTEXT* context) {
+      return Esys_Create(context, ek, session.get(), ESYS_TR_NONE, ESYS_TR_NONE, &sensitive,
+                         &wanted, &outside, &pcrs, &raw_private, &raw_public, nullptr, nullptr,
+                         nullptr);
+    }));
+  }
   const EsysPtr<TPM2B_PRIVATE> secret(raw_private);
   const EsysPtr<TPM2B_PUBLIC> area(raw_public);
   AttestationKey key;
   ASSIGN_OR_RETURN(key.blobs.public_area, Marshal(*area));
   ASSIGN_OR_RETURN(key.blobs.private_area, Marshal(*secret));
-  ASSIGN_OR_RETURN(key.handle, LoadKey(esys, parent, *area, *secret));
+  ASSIGN_OR_RETURN(key.handle, LoadKey(esys, ek, *area, *secret));
   return key;
 }
 
-Result<AttestationKey> TakeUpAttestationKey(EsysContext& esys, KeyKind new_kind,
-                                            KeyKind parent_kind,
+Result<AttestationKey> TakeUpAttestationKey(EsysContext& esys, ESYS_TR ek, KeyKind new_kind,
                                             const std::optional<KeyBlobs>& kept) {
-  ASSIGN_OR_RETURN(const std::vector<LoadedKey> parents, OpenParents(esys, parent_kind));
   if (kept) {
     ASSIGN_OR_RETURN(const TPM2B_PUBLIC area, UnmarshalPublic(kept->public_area));
     ASSIGN_OR_RETURN(const TPM2B_PRIVATE secret, UnmarshalPrivate(kept->private_area));
-    for (const LoadedKey& parent : parents) {
-      auto loaded = LoadKey(esys, parent.handle.get(), area, secret);
-      if (loaded) {
-        return AttestationKey{*std::move(loaded), *kept, KeyOrigin::kKept};
-      }
-      if (loaded.error().code() == ErrorCode::kUnavailable) {
-        return std::move(loaded).error();
-      }
+    auto loaded = LoadKey(esys, ek, area, secret);
+    if (loaded) {
+      return AttestationKey{*std::move(loaded), *kept, KeyOrigin::kKept};
+    }
+    // Neither says anything of the key: it may be good another time.
+    if (loaded.error().code() == ErrorCode::kUnavailable ||
+        loaded.error().code() == ErrorCode::kDenied) {
+      return std::move(loaded).error();
     }
   }
-  ASSIGN_OR_RETURN(AttestationKey key,
-                   MakeAttestationKey(esys, parents.front().handle.get(), new_kind));
+  ASSIGN_OR_RETURN(AttestationKey key, MakeAttestationKey(esys, ek, new_kind));
   key.origin = kept ? KeyOrigin::kRemade : KeyOrigin::kFirst;
   return key;
 }
@@ -236,11 +213,9 @@ Result<OpenedTpm> OpenHostTpm(const HostTpmOptions& options, const std::optional
       first != options.kinds.end()) {
     kind = *first;
   }
-  ASSIGN_OR_RETURN(
-      AttestationKey ak,
-      TakeUpAttestationKey(*esys, kind, has_p256 ? KeyKind::kEccP256 : KeyKind::kRsa2048, kept));
   TpmIdentity identity;
   ASSIGN_OR_RETURN(LoadedKey ek, ChooseEndorsementKey(*esys, has_p256, identity));
+  ASSIGN_OR_RETURN(AttestationKey ak, TakeUpAttestationKey(*esys, ek.handle.get(), kind, kept));
   ASSIGN_OR_RETURN(identity.ek_public, Marshal(ek.area));
   ASSIGN_OR_RETURN(const TPM2B_PUBLIC ak_area, UnmarshalPublic(ak.blobs.public_area));
   ASSIGN_OR_RETURN(identity.ak_public, Marshal(ak_area.publicArea));

@@ -65,11 +65,6 @@ TPM2B_PUBLIC EndorsementTemplate(KeyKind kind) {
   return out;
 }
 
-TPM2B_PUBLIC StorageTemplate(KeyKind kind) {
-  return DecryptingKey(kind, kMadeHere | TPMA_OBJECT_USERWITHAUTH | TPMA_OBJECT_NODA |
-                                 TPMA_OBJECT_RESTRICTED | TPMA_OBJECT_DECRYPT);
-}
-
 TPM2B_PUBLIC AttestationTemplate(KeyKind kind) {
   TPM2B_PUBLIC out = DecryptingKey(kind, kMadeHere | TPMA_OBJECT_USERWITHAUTH | TPMA_OBJECT_NODA |
                                              TPMA_OBJECT_RESTRICTED | TPMA_OBJECT_SIGN_ENCRYPT);

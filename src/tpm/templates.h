@@ -11,11 +11,8 @@ namespace vallum::tpm {
 // The endorsement key. Source: TCG EK Credential Profile for TPM Family 2.0, B.3.3 (template L-1,
 // RSA 2048) and B.3.4 (L-2, ECC P-256).
 TPM2B_PUBLIC EndorsementTemplate(KeyKind kind);
-// The storage key under which the attestation key lies. Source: TCG TPM v2.0 Provisioning Guidance,
-// 7.5.1, "Storage Primary Key (SRK) Templates".
-TPM2B_PUBLIC StorageTemplate(KeyKind kind);
-// The attestation key: restricted, so that it signs only what the TPM itself made. Not subject to
-// dictionary-attack lockout: it has no password to find.
+// The attestation key, a child of the endorsement key: restricted, so that it signs only what the
+// TPM itself made. Not subject to dictionary-attack lockout: it has no password to find.
 TPM2B_PUBLIC AttestationTemplate(KeyKind kind);
 
 // Whether a public area, whose key is its own, was made from a template.
