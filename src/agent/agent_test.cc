@@ -506,6 +506,23 @@ TEST_F(AgentTest, ImageGoesWithTheLastInstanceThatNeedsIt) {
   EXPECT_EQ(images(), 0U);
 }
 
+TEST_F(AgentTest, GuestThatItsHostsRestartEndedDidNotEndByItself) {
+  gateway_.Want(Instance(kUid, v1::BOOT_TYPE_BIOS, v1::BOOT_MODE_LEGACY));
+  StartAgent();
+  ASSERT_TRUE(WaitForPhase(kUid, v1::INSTANCE_RUNNING));
+  KillAgent();
+  for (const pid_t pid : ProcessesNaming(dir_.path().string())) {
+    kill(pid, SIGKILL);
+  }
+  const InstancePaths paths = MakeInstancePaths(MakeConfig(State()), kUid);
+  ASSERT_TRUE(WriteStateFile(paths.boot, "boot-id", "the boot before"));
+  StartAgent();
+  const auto crashed = WaitForPhase(kUid, v1::INSTANCE_CRASHED);
+  ASSERT_TRUE(crashed);
+  EXPECT_NE(crashed->status().reason().find("the host was restarted"), std::string::npos);
+  EXPECT_FALSE(crashed->status().ended_by_itself());
+}
+
 Bytes KeyOf(const std::filesystem::path& state) {
   auto key = ReadWholeFile(state / "identity/agent.key", ByteCount::KiB(64));
   return key ? *std::move(key) : Bytes();

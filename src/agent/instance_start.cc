@@ -102,6 +102,8 @@ Result<void> InstanceWorker::TryAdopt(const v1::DesiredInstance& desired,
     exit.cause = vm::ExitCause::kCrashed;
     exit.process_status = "the host was restarted";
     exit.last_lines.clear();
+    Ended(exit, EndedBy::kHostRestart);
+    return Ok();
   }
   Ended(exit);
   return Ok();

@@ -224,13 +224,14 @@ void InstanceWorker::HandleEvent(const vm::InstanceEvent& event) {
   }
 }
 
-void InstanceWorker::Ended(const vm::ExitReport& exit) {
+void InstanceWorker::Ended(const vm::ExitReport& exit, EndedBy by) {
   Detach();
   const std::string words = Printable(exit.Describe(), kReasonLimit);
   const auto wanted = desired();
   Update(Durability::kStored, [&](v1::InstanceStatus& status) {
     status.set_last_exit(words);
-    status.set_ended_by_itself(wanted && WantedPower(*wanted) != v1::POWER_STOPPED);
+    status.set_ended_by_itself(by == EndedBy::kItself && wanted &&
+                               WantedPower(*wanted) != v1::POWER_STOPPED);
     status.clear_started_at();
     status.set_isolated(false);
     ClearReasonOf(status);

@@ -120,7 +120,8 @@ class InstanceWorker {
   void Detach();
   void KeepVtpm(const vm::VmSpec& spec);
   void Stop(const v1::DesiredInstance& desired, Step step, const std::stop_token& stop);
-  void Ended(const vm::ExitReport& exit);
+  enum class EndedBy { kItself, kHostRestart };
+  void Ended(const vm::ExitReport& exit, EndedBy by = EndedBy::kItself);
   void Remove(const v1::DesiredInstance& desired);
   void Settle(const v1::DesiredInstance& desired);
   void HandleEvent(const vm::InstanceEvent& event);
