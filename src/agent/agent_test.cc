@@ -2,6 +2,7 @@
 // The agent as a program, with real QEMU and swtpm, against a controller over real gRPC and TLS.
 #include "agent/agent.h"
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
 #include <poll.h>
 #include <signal.h>
@@ -10,8 +11,10 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cctype>
 #include <fstream>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "agent/fake_gateway.h"
@@ -81,6 +84,9 @@ class AgentTest : public testing::Test {
     agent_ = fork();
     ASSERT_GE(agent_, 0);
     if (agent_ == 0) {
+      if (!log_.empty()) {
+        dup2(open(log_.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600), STDERR_FILENO);
+      }
       std::vector<char*> argv;
       for (std::string& word : words) {
         argv.push_back(word.data());
@@ -134,6 +140,7 @@ class AgentTest : public testing::Test {
   FakeGateway gateway_;
   const std::string disk_;
   pid_t agent_ = -1;
+  std::filesystem::path log_;  // empty: this process's own
 };
 
 bool IsGone(const v1::InstanceReport& report) { return report.gone(); }
@@ -599,6 +606,19 @@ class AttestedAgentTest : public AgentTest {
     desired.mutable_spec()->set_pool("trusted");
     return desired;
   }
+  InstancePaths Paths() const { return MakeInstancePaths(MakeConfig(State()), kUid); }
+  // What the agent keeps, as it cannot tell anybody; nothing after a minute.
+  std::optional<v1::InstanceStatus> WaitForStored(v1::InstancePhase phase) const {
+    const auto end = std::chrono::steady_clock::now() + std::chrono::minutes(1);
+    while (std::chrono::steady_clock::now() < end) {
+      const StoredInstance stored = LoadInstance(Paths(), kUid);
+      if (stored.status && stored.status->phase() == phase) {
+        return stored.status;
+      }
+      std::this_thread::sleep_for(std::chrono::milliseconds(50));
+    }
+    return std::nullopt;
+  }
   tpm::SwtpmRig tpm_;
   int leases_ = 0;
 };
@@ -658,6 +678,49 @@ TEST_F(AttestedAgentTest, StartWithoutALeaseIsRefusedInWordsAndDoneWhenThereIsOn
   ASSERT_TRUE(gateway_.WaitForHellos(2));
   GiveLease(std::chrono::minutes(10));
   EXPECT_TRUE(WaitForPhase(kUid, v1::INSTANCE_RUNNING));
+}
+
+TEST_F(AttestedAgentTest, CloneWithoutALeaseIsRefusedBeforeAnythingIsTakenOver) {
+  auto clone = Trusted();
+  clone.mutable_spec()->set_snapshot("before-upgrade");
+  clone.mutable_snapshot()->set_variables_sha256(Digest());
+  clone.mutable_snapshot()->set_tpm_sha256(Digest());
+  gateway_.Want(clone);
+  StartAttested();
+  const auto failed = WaitForPhase(kUid, v1::INSTANCE_FAILED);
+  ASSERT_TRUE(failed);
+  EXPECT_NE(failed->status().reason().find("no live lease"), std::string::npos)
+      << failed->status().reason();
+  EXPECT_NE(failed->status().fix().find("TRUSTED"), std::string::npos);
+  EXPECT_TRUE(ProcessesNaming(dir_.path().string() + "/r/instances").empty());
+  EXPECT_TRUE(gateway_.transfer_offsets().empty());
+  EXPECT_FALSE(std::filesystem::exists(Paths().root_disk));
+  EXPECT_FALSE(std::filesystem::exists(Paths().tpm_dir));
+}
+
+// A controller that cannot be reached hands out no start. So the start is handed out while the
+// lease lives and cannot be finished: the network goes while the image is fetched, and the agent
+// tries again by itself until the lease is over.
+TEST_F(AttestedAgentTest, StartIsRefusedWhenTheLeaseEndsWhileTheNetworkIsCut) {
+  log_ = dir_.path() / "agent.log";
+  gateway_.HoldTransfers();
+  StartAttested();
+  ASSERT_TRUE(gateway_.WaitForHellos(1));
+  GiveLease(std::chrono::seconds(5));
+  gateway_.Want(Trusted());
+  ASSERT_TRUE(gateway_.CutOffInTransfer()) << "the lease was live";
+  const auto status = WaitForStored(v1::INSTANCE_FAILED);
+  ASSERT_TRUE(status);
+  EXPECT_NE(status->reason().find("no live lease: the lease ended at"), std::string::npos)
+      << status->reason();
+  EXPECT_NE(status->reason().find("the controller has not been reached since"), std::string::npos)
+      << status->reason();
+  EXPECT_TRUE(ProcessesNaming(dir_.path().string() + "/r/instances").empty());
+  const Bytes log = ReadWholeFile(log_, ByteCount::MiB(1)).value();
+  std::string said = std::string(AsText(log)) + status->reason() + status->fix();
+  std::ranges::transform(said, said.begin(),
+                         [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+  EXPECT_EQ(said.find("untrusted"), std::string::npos) << said;
 }
 
 TEST_F(AttestedAgentTest, LeaseHoldsOverARestartOfTheAgentAndItsEndStopsNoGuestButItsResume) {

@@ -223,6 +223,23 @@ void FakeGateway::BreakNextTransferAfter(size_t bytes) {
   break_after_ = bytes;
 }
 
+void FakeGateway::HoldTransfers() {
+  const std::lock_guard lock(mutex_);
+  holds_transfers_ = true;
+}
+
+bool FakeGateway::CutOffInTransfer() {
+  bool began = false;
+  {
+    std::unique_lock lock(mutex_);
+    began = changed_.wait_for(lock, kPatience, [&] { return !offsets_.empty(); });
+    cut_ = true;
+    changed_.notify_all();
+  }
+  server_->Shutdown(std::chrono::system_clock::now());
+  return began;
+}
+
 std::vector<int64_t> FakeGateway::transfer_offsets() {
   const std::lock_guard lock(mutex_);
   return offsets_;
@@ -414,8 +431,13 @@ grpc::Status FakeGateway::FetchBlob(grpc::ServerContext*, const v1::FetchBlobReq
   std::string content;
   size_t limit = 0;
   {
-    const std::lock_guard lock(mutex_);
+    std::unique_lock lock(mutex_);
     offsets_.push_back(request->offset());
+    changed_.notify_all();
+    if (holds_transfers_) {
+      changed_.wait(lock, [&] { return cut_; });
+      return {grpc::StatusCode::UNAVAILABLE, "cut off on purpose"};
+    }
     content = blobs_[request->sha256()];
     limit = std::exchange(break_after_, 0);
   }

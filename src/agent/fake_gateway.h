@@ -52,6 +52,11 @@ class FakeGateway final : public v1::AgentGateway::Service {
   void AddBlob(const std::string& sha256, std::string content);
   // The next transfer ends with an error after so many bytes.
   void BreakNextTransferAfter(size_t bytes);
+  // A transfer that begins from now on brings nothing and ends with CutOffInTransfer.
+  void HoldTransfers();
+  // Waits for a transfer; then nobody reaches this controller any more. False: there was none
+  // within a minute.
+  bool CutOffInTransfer();
   std::vector<int64_t> transfer_offsets();
   int enrolments();
   // Certificates issued from now on are so much older than the clock says, until set again.
@@ -134,6 +139,8 @@ class FakeGateway final : public v1::AgentGateway::Service {
   bool certifies_ = true;
   int vtpm_certificates_ = 0;
   size_t break_after_ = 0;
+  bool holds_transfers_ = false;
+  bool cut_ = false;
   int enrolments_ = 0;
   bool token_spent_ = false;
   int renewals_ = 0;
