@@ -334,6 +334,12 @@ TEST(EventDescription, NamesWhatEachEventSays) {
   EXPECT_EQ(Describe(EventType::kIpl, AsBytes("grub_cmd: ls")), "GRUB ran: ls");
   EXPECT_EQ(Describe(EventType::kIpl, Utf16(std::string_view(".linux\0", 7)), 11),
             "section of the unified kernel image: .linux");
+  EXPECT_EQ(Describe(EventType::kIpl, Utf16(std::string_view("root=/dev/vda1 ro\0", 18)), 12),
+            "kernel parameters: root=/dev/vda1 ro");
+  EXPECT_EQ(Describe(EventType::kIpl, Utf16(std::string_view("Credentials initrd\0", 19)), 12),
+            "files beside the unified kernel image: Credentials initrd");
+  EXPECT_EQ(Describe(EventType::kIpl, Utf16(std::string_view("System extension initrd\0", 24)), 13),
+            "extensions beside the unified kernel image: System extension initrd");
   EXPECT_EQ(Describe(EventType::kEventTag, Hex("ed223b8f"
                                                "02000000"
                                                "6162")),

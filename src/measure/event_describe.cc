@@ -217,9 +217,29 @@ std::string DescribeTag(ByteView data) {
   return name + ": " + Unexplained(tag->data);
 }
 
-std::string DescribeIpl(const LoggedEvent& event) {
+// What systemd-stub says of a measurement, as UTF-16: the section's name, the command line itself,
+// or what the initrd is that it made of files beside the image.
+// Source: systemd-stub(7), "TPM PCR Notes"; src/boot/efi/stub.c (pack_cpio).
+std::string DescribeStubText(uint32_t pcr, const std::string& text) {
   constexpr uint32_t kSectionsPcr = 11;
   constexpr uint32_t kParametersPcr = 12;
+  constexpr uint32_t kExtensionsPcr = 13;
+  static constexpr std::array<std::string_view, 4> kMadeInitrds = {
+      "Credentials initrd", "Global credentials initrd", "Configuration extension initrd",
+      "System extension initrd"};
+  const bool made = std::ranges::find(kMadeInitrds, text) != kMadeInitrds.end();
+  switch (pcr) {
+    case kSectionsPcr:
+      return "section of the unified kernel image: " + text;
+    case kParametersPcr:
+      return (made ? "files beside the unified kernel image: " : "kernel parameters: ") + text;
+    case kExtensionsPcr:
+      return "extensions beside the unified kernel image: " + text;
+  }
+  return text;
+}
+
+std::string DescribeIpl(const LoggedEvent& event) {
   const IplEvent ipl = ParseIplEvent(event.data);
   switch (ipl.kind) {
     case IplKind::kGrubCommand:
@@ -229,10 +249,7 @@ std::string DescribeIpl(const LoggedEvent& event) {
     case IplKind::kText:
       return ipl.text;
     case IplKind::kUtf16Text:
-      return (event.index == kSectionsPcr     ? "section of the unified kernel image: "
-              : event.index == kParametersPcr ? "kernel parameters: "
-                                              : "") +
-             ipl.text;
+      return DescribeStubText(event.index, ipl.text);
     case IplKind::kOther:
       break;
   }
