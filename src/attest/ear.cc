@@ -84,6 +84,7 @@ std::optional<Contradiction> ContradictionOf(const Reason& reason) {
     case ReasonId::kEventLogBank:
     case ReasonId::kEventLogReplay:
     case ReasonId::kEventData:
+    case ReasonId::kBootPhase:
     case ReasonId::kImageNotAccepted:
     case ReasonId::kFileNotAccepted:
     case ReasonId::kCommandNotAccepted:

@@ -9,7 +9,9 @@
 #include <vector>
 
 #include "attest/evidence_bundle.h"
+#include "attest/learn.h"
 #include "attest/quote_builder.h"
+#include "measure/bank_hasher.h"
 #include "measure/event_log_builder.h"
 #include "measure/event_log_replay.h"
 #include "measure/ima_log_builder.h"
@@ -101,6 +103,41 @@ ImaLogBuilder MakeList() {
   ImaLogBuilder log;
   log.AddFile("boot_aggregate", "boot").AddFile("/a", "a");
   return log;
+}
+
+// A host whose stub measured a section into PCR 11, and systemd these phases after it.
+Host WithPhases(const std::vector<std::string>& phases) {
+  measure::EventLogBuilder log({kBank});
+  log.AddText(11, measure::EventType::kIpl, "uki");
+  Host host;
+  host.event_log = log.bytes();
+  const auto parsed = measure::EventLog::Parse(log.bytes(), measure::EventLogKind::kTpm);
+  Bytes value = measure::ReplayEventLog(*parsed, kBank)->values[11];
+  measure::BankHasher hasher(kBank);
+  for (const std::string& phase : phases) hasher.Extend(value, Digest(kBank, AsBytes(phase)));
+  host.pcrs[kBank] = {{PcrIndex::Of<11>(), value}};
+  return host;
+}
+
+TEST(HostVerification, PolicyLearnedInOnePhaseOfTheBootIsMetInTheOthers) {
+  const Host host = WithPhases({"enter-initrd", "leave-initrd", "sysinit", "ready"});
+  const Bytes message = Quote(host);
+  const Bytes signature = Key().Sign(message);
+  const HostEvidence evidence{.quote = message,
+                              .signature = signature,
+                              .pcrs = host.pcrs,
+                              .event_log = host.event_log,
+                              .ima_log = {},
+                              .facts = {}};
+  const BoundTpm tpm{.key = QuoteKey::Create(Key().Parsed()).value(), .kind = TpmKind::kHardware};
+  const auto learned = LearnPolicy("p", tpm, evidence, Nonce());
+  ASSERT_TRUE(learned.has_value()) << learned.error().Describe();
+  EXPECT_EQ(PcrRuleName(learned->policy.pcrs.at(11)), "events") << learned->document;
+  const SharedPolicy policy = PreparePolicy(learned->policy, {});
+  EXPECT_EQ(Ids(Judge(host, *policy)), Expected{});
+  EXPECT_EQ(Ids(Judge(WithPhases({}), *policy)), Expected{});
+  EXPECT_EQ(Ids(Judge(WithPhases({"sysinit"}), *policy)), Expected{});
+  EXPECT_EQ(Ids(Judge(WithPhases({"other"}), *policy)), Expected{ReasonId::kEventLogReplay});
 }
 
 TEST(HostVerification, ListOfAcceptedFilesIsTrusted) {

@@ -104,6 +104,7 @@ std::string FailureType(const Reason& reason) {
     case ReasonId::kEventLogMalformed:
     case ReasonId::kEventLogBank:
     case ReasonId::kEventData:
+    case ReasonId::kBootPhase:
       return "measured_boot.parser.tpm2_eventlog";
     case ReasonId::kSeparatorAbsent:
     case ReasonId::kMeasuringFailed:

@@ -202,6 +202,8 @@ class Learner {
       }
       accept.push_back(std::move(each));
     }
+    // Nothing but systemd's phases.
+    if (!IsLogged(pcr)) rule.empty = EmptyPcr::kAccepted;
     rule.accept = AcceptedDigests(std::move(accept));
     Set(pcr, std::move(rule), RemarkOn(pcr));
   }
@@ -217,6 +219,9 @@ class Learner {
                "PCRs 4 and 9";
       case 9:
         return "files that GRUB read: a new kernel, initrd or grub.cfg needs its digest here";
+      case 11:
+        return "sections of the unified kernel image; the phases of the boot that systemd measures "
+               "after them are accepted anyway";
       case 14:
         return "shim's own keys (MokList) and settings";
     }

@@ -43,6 +43,7 @@ constexpr std::array<Row, kReasonCount> kRows = {{
     {ReasonId::kEventLogBank, "event-log-bank", "the event log lacks a quoted bank"},
     {ReasonId::kEventLogReplay, "event-log-replay", "the event log does not explain the PCR"},
     {ReasonId::kEventData, "event-data", "an event's digest is not that of what it says"},
+    {ReasonId::kBootPhase, "boot-phase", "systemd measured how far the boot came"},
     {ReasonId::kPcrWithoutRule, "pcr-without-rule", "a quoted PCR has no rule"},
     {ReasonId::kPcrNotQuoted, "pcr-not-quoted", "a PCR that has a rule was not quoted"},
     {ReasonId::kPcrValue, "pcr-value", "the PCR's value is not an accepted one"},

@@ -40,6 +40,7 @@ enum class ReasonId {
   kEventLogBank,
   kEventLogReplay,
   kEventData,
+  kBootPhase,  // a note only
   // Rules over PCRs.
   kPcrWithoutRule,
   kPcrNotQuoted,

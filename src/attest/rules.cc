@@ -6,6 +6,7 @@
 #include <optional>
 #include <utility>
 
+#include "attest/boot_phase.h"
 #include "attest/rules_command_line.h"
 #include "attest/rules_secure_boot.h"
 #include "base/text.h"
@@ -93,7 +94,10 @@ class EventsJudge {
     for (const size_t number : events_[pcr]) {
       digests.push_back(log_.DigestOf(log_.events()[number], bank_));
     }
-    const ReferenceMatch match = MatchReference(policy_.components, pcr, bank_, digests);
+    const ReferenceMatch match =
+        pcr == kBootPhasePcr
+            ? MatchReference(WithoutPhases(policy_.components, bank_), pcr, bank_, digests)
+            : MatchReference(policy_.components, pcr, bank_, digests);
     if (match.complete) return;
     Reason reason{.id = ReasonId::kReferenceNotMatched, .pcr = pcr};
     reason.expected = match.component.empty() ? "no more measurements"
@@ -300,15 +304,21 @@ Reason ReplayReason(const EventLog& log, HashAlgorithm bank, uint32_t pcr, const
   return reason;
 }
 
-// Adds what the log does not explain. Returns the PCRs that it does, or has no events of.
-uint32_t ProveBank(const AttestationPolicy& policy, const EventLog& log, HashAlgorithm bank,
-                   const std::map<PcrIndex, Bytes>& values, Reasons& reasons) {
+// What a log proves of one bank.
+struct BankProof {
+  uint32_t proven = 0;                // PCRs that it explains, or has no events of
+  std::optional<std::string> phases;  // ReachedPhases(); nothing: PCR 11 is not quoted
+};
+
+// Adds what the log does not explain.
+BankProof ProveBank(const AttestationPolicy& policy, const EventLog& log, HashAlgorithm bank,
+                    const std::map<PcrIndex, Bytes>& values, Reasons& reasons) {
   const auto replay = measure::ReplayEventLog(log, bank);
   if (!replay.has_value()) {
     reasons.Add({.id = ReasonId::kEventLogBank, .actual = replay.error().message()});
-    return 0;
+    return {};
   }
-  uint32_t proven = 0;
+  BankProof out;
   for (const auto& [index, value] : values) {
     const uint32_t pcr = index.value();
     const bool logged = replay->extends[pcr] > 0;
@@ -320,8 +330,9 @@ uint32_t ProveBank(const AttestationPolicy& policy, const EventLog& log, HashAlg
          std::holds_alternative<SecureBootRule>(rule->second) ||
          std::holds_alternative<ReferenceRule>(rule->second) ||
          (pcr < kFirmwarePcrs && std::holds_alternative<IgnoredRule>(rule->second)));
-    if (replay->values[pcr] == value) {
-      proven |= 1U << pcr;
+    if (pcr == kBootPhasePcr) out.phases = ReachedPhases(bank, replay->values[pcr], value);
+    if (replay->values[pcr] == value || (pcr == kBootPhasePcr && out.phases.has_value())) {
+      out.proven |= 1U << pcr;
     } else if (logged || of_events) {
       Reason reason = ReplayReason(log, bank, pcr, replay->values[pcr], value);
       if (policy.IsLateAndIgnored(pcr)) {
@@ -331,7 +342,28 @@ uint32_t ProveBank(const AttestationPolicy& policy, const EventLog& log, HashAlg
       }
     }
   }
-  return proven;
+  return out;
+}
+
+// systemd extends every bank at once: banks that tell of different phases are not its work.
+// Returns whether they agree.
+bool JudgePhases(const std::vector<BankProof>& proofs, Reasons& reasons) {
+  std::optional<std::string> phases;
+  for (const BankProof& proof : proofs) {
+    if (!proof.phases.has_value()) continue;
+    if (phases.has_value() && *phases != *proof.phases) {
+      reasons.Add({.id = ReasonId::kEventLogReplay,
+                   .pcr = kBootPhasePcr,
+                   .expected = "the same phases of the boot in each bank",
+                   .actual = "\"" + *phases + "\" and \"" + *proof.phases + "\""});
+      return false;
+    }
+    phases = proof.phases;
+  }
+  if (phases.has_value() && !phases->empty()) {
+    reasons.Note({.id = ReasonId::kBootPhase, .pcr = kBootPhasePcr, .actual = *phases});
+  }
+  return true;
 }
 
 bool SaysWhatWasHashed(const LoggedEvent& event) {
@@ -367,10 +399,17 @@ void CheckEventData(const AttestationPolicy& policy, const EventLog& log, uint32
 uint32_t ProveEventLog(const AttestationPolicy& policy, const PcrBanks& quoted, const EventLog& log,
                        Reasons& reasons) {
   uint32_t proven = ~0U;
+  std::vector<BankProof> proofs;
   for (const HashAlgorithm bank : policy.banks) {
     const auto values = quoted.find(bank);
-    proven &= values == quoted.end() ? 0 : ProveBank(policy, log, bank, values->second, reasons);
+    if (values == quoted.end()) {
+      proven = 0;
+      continue;
+    }
+    proofs.push_back(ProveBank(policy, log, bank, values->second, reasons));
+    proven &= proofs.back().proven;
   }
+  if (!JudgePhases(proofs, reasons)) proven &= ~(1U << kBootPhasePcr);
   for (const measure::LogBank& bank : log.banks()) {
     if (bank.hash.has_value() && quoted.contains(*bank.hash)) continue;
     reasons.Note({.id = ReasonId::kEventLogBank,

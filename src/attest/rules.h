@@ -24,7 +24,8 @@ struct ProvenPcrs {
 
 // Compares a log's replay with the quoted PCRs, in each bank of the policy that the log has, and
 // what events say with their digests. A PCR from 8 on that is ignored may differ: the running
-// system extends it, too. Returns the PCRs that the log explains, as a bit mask.
+// system extends it, too; PCR 11 by systemd's phases whatever its rule (ReachedPhases). Returns the
+// PCRs that the log explains, as a bit mask.
 uint32_t ProveEventLog(const AttestationPolicy& policy, const PcrBanks& quoted,
                        const measure::EventLog& log, Reasons& reasons);
 
