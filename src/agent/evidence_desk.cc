@@ -223,17 +223,24 @@ void EvidenceDesk::TryBinding(const std::stop_token& stop) {
   bind_at_ = std::chrono::steady_clock::now() + ReconnectDelay(failures_, 0);
 }
 
-Result<QuotedState> EvidenceDesk::MakeState(const std::vector<v1::RequestEvidence>& requests,
-                                            const std::stop_token& stop) {
+bool EvidenceDesk::BindsFirst(const std::vector<v1::RequestEvidence>& requests) {
+  const std::lock_guard lock(mutex_);
+  if (!bind_at_ || std::chrono::steady_clock::now() < *bind_at_) {
+    return false;
+  }
+  waiting_.insert(waiting_.begin(), requests.begin(), requests.end());
+  return true;
+}
+
+Result<QuotedState> EvidenceDesk::MakeState(tpm::HostTpm& tpm,
+                                            const std::vector<v1::RequestEvidence>& requests) {
   QuotedState state;
   ASSIGN_OR_RETURN(state.selections, measure::ParsePcrSelections(requests.front().pcrs()));
   for (const v1::RequestEvidence& request : requests) {
     state.nonces.push_back(ToBytes(AsBytes(request.nonce())));
   }
   ASSIGN_OR_RETURN(const Bytes qualifying, measure::EvidenceNonce(state.nonces));
-  ASSIGN_OR_RETURN_CONTEXT(tpm::HostTpm* const tpm, OpenTpm(stop),
-                           "this host can give no evidence");
-  auto quote = tpm->MakeQuote(qualifying, state.selections);
+  auto quote = tpm.MakeQuote(qualifying, state.selections);
   if (!quote) {
     if (quote.error().code() == ErrorCode::kUnavailable ||
         quote.error().code() == ErrorCode::kInternal) {
@@ -259,7 +266,14 @@ void EvidenceDesk::Answer(const std::vector<v1::RequestEvidence>& requests,
   if (good.empty()) {
     return;
   }
-  const Result<QuotedState> state = MakeState(good, stop);
+  const auto tpm = OpenTpm(stop);
+  // What a key signs that the controller does not know yet would count against this host.
+  if (tpm && BindsFirst(good)) {
+    return;
+  }
+  const Result<QuotedState> state =
+      tpm ? MakeState(**tpm, good)
+          : Result<QuotedState>(Error(tpm.error()).Context("this host can give no evidence"));
   for (const v1::RequestEvidence& request : good) {
     if (!stop.stop_requested()) {
       Send(request, state, stop);

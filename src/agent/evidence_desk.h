@@ -70,8 +70,10 @@ class EvidenceDesk {
   void TryBinding(const std::stop_token& stop);
   Result<v1::TpmBinding> BindOnce(const std::stop_token& stop);
   void Answer(const std::vector<v1::RequestEvidence>& requests, const std::stop_token& stop);
-  Result<QuotedState> MakeState(const std::vector<v1::RequestEvidence>& requests,
-                                const std::stop_token& stop);
+  // Whether the TPM is to be bound before these are answered; then they wait again.
+  bool BindsFirst(const std::vector<v1::RequestEvidence>& requests);
+  Result<QuotedState> MakeState(tpm::HostTpm& tpm,
+                                const std::vector<v1::RequestEvidence>& requests);
   void Send(const v1::RequestEvidence& request, const Result<QuotedState>& state,
             const std::stop_token& stop);
   void ForgetBinding();

@@ -277,6 +277,16 @@ TEST(HostTpmTest, KeyOfAClearedTpmIsMadeAnewUnderTheSameEndorsementKey) {
   ExpectGoodQuote(*second.tpm, "sha256:0");
 }
 
+TEST(HostTpmTest, TpmThatIsClearedWhileItIsOpenIsToBeOpenedAnew) {
+  const SwtpmRig rig;
+  const OpenedTpm opened = Open(rig);
+  ASSERT_TRUE(opened.tpm);
+  rig.Tool({"tpm2_clear"});
+  const auto quote = opened.tpm->MakeQuote(AsBytes(kNonce), Select("sha256:0"));
+  ASSERT_FALSE(quote);
+  EXPECT_EQ(quote.error().code(), ErrorCode::kUnavailable) << quote.error().Describe();
+}
+
 TEST(HostTpmTest, KeyUnderTheStorageKeyIsReplacedByOneUnderTheEndorsementKey) {
   const SwtpmRig rig;
   const auto file = [&rig](const char* name) { return (rig.directory() / name).string(); };
