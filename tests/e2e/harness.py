@@ -2,6 +2,7 @@
 """A whole deployment in a folder of its own: controller, agents, and the command line to use them."""
 
 import contextlib
+import datetime
 import json
 import os
 import pathlib
@@ -171,6 +172,24 @@ class Deployment:
             time.sleep(0.1)
         self.print_logs()
         raise AssertionError(f"not within {seconds} s: {what}")
+
+    def restart_controller(self, hosts, seconds=60):
+        """Kills and starts the controller; waits until each host has a verdict that is newer. Returns every state that
+        was seen of them meanwhile."""
+        self.controller.kill()
+        restart = datetime.datetime.now(datetime.UTC)
+        self.controller.start()
+        self.until(lambda: self.try_vallum("pool", "list")[0] == 0, "the controller answers")
+        seen = set()
+
+        def judged(name):
+            status = self.get("host", name)["status"]
+            seen.add((name, status["state"]))
+            return datetime.datetime.fromisoformat(status["trust"]["verifyTime"]) > restart
+
+        # Each of them is looked at each time, judged or not.
+        self.until(lambda: all([judged(name) for name in hosts]), f"{hosts} were judged anew", seconds)
+        return seen
 
     def import_guest(self, name="debian12", disk=GUEST, properties=()):
         options = [word for p in properties for word in ("--property", p)]

@@ -4,6 +4,7 @@
 
 import pathlib
 import signal
+import struct
 import subprocess
 import unittest
 
@@ -21,6 +22,18 @@ values = [ { sha256 = "%s" } ]
 """
 ZEROS = "00" * 32  # nothing was measured into it
 LEASE = 20
+QUOTE = 5  # in a bundle of evidence
+
+
+def parts_of(bundle):
+    """The parts of a bundle of evidence by number: packed or not, begin and end (docs/formats/evidence_bundle.md)."""
+    parts, at = {}, 12
+    while at < len(bundle):
+        number, packed, _, size = struct.unpack_from("<HHQQ", bundle, at)
+        at += struct.calcsize("<HHQQ")
+        parts[number] = (packed, at, at + size)
+        at += size
+    return parts
 
 
 class HostTpm:
@@ -114,12 +127,38 @@ class TrustedPoolTest(harness.EndToEndTest):
         self.until_level("TRUST_TRUSTED", "HOST_UP")
         d.until(lambda: d.get("instance", "web2")["status"]["phase"] == "INSTANCE_RUNNING", "web2 runs by itself", 90)
 
-    def test_4_restarted_controller_keeps_the_pool_up(self):
+    def test_4_restarted_controller_keeps_the_pool_up_until_its_hosts_are_judged_anew(self):
+        self.assertEqual(self.deployment.restart_controller(["host1"]), {("host1", "HOST_UP")})
+
+    def test_5_evidence_is_judged_offline_and_refused_once_a_byte_was_changed(self):
         d = self.deployment
-        d.controller.kill()
-        d.controller.start()
-        d.until(lambda: d.try_vallum("pool", "list")[0] == 0, "the controller answers")
-        self.assertEqual(self.host()["state"], "HOST_UP")
+        evidence, policy = d.dir / "host1.evidence", d.dir / "gold.toml"
+        d.vallum("host", "evidence", "host1", "--kind", "last", "--out", str(evidence))
+        policy.write_text(d.vallum("policy", "show", "gold", "--document"))
+        offline = dict(d.environment, VALLUM_CONFIG_DIR=str(d.dir / "nothing"))
+
+        def verify(*arguments):
+            done = subprocess.run([str(harness.BIN / "vallum"), "attest", "verify", str(evidence), *arguments],
+                                  env=offline, capture_output=True, text=True, check=False)
+            return done.returncode, done.stdout + done.stderr
+
+        code, said = verify("--policy", str(policy))
+        self.assertEqual(code, 0, said)
+        self.assertIn("verdict: trusted (policy gold version ", said)
+        # What nobody says how it should be is not trusted.
+        code, said = verify()
+        self.assertEqual(code, 10, said)
+        self.assertIn("verdict: unknown", said)
+
+        bundle = bytearray(evidence.read_bytes())
+        packed, _, end = parts_of(bundle)[QUOTE]
+        self.assertFalse(packed)
+        bundle[end - 1] ^= 1  # of the digest over the PCRs
+        evidence.write_bytes(bundle)
+        code, said = verify("--policy", str(policy))
+        self.assertEqual(code, 10, said)
+        self.assertIn("quote-signature", said)
+        self.assertIn("verdict: untrusted", said)
 
 
 if __name__ == "__main__":

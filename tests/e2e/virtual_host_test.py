@@ -4,16 +4,45 @@
 
 import base64
 import json
+import struct
+import subprocess
 import tempfile
 import time
 import unittest
 
 import harness
 from guest_disk import changing_disk_of, run
+from trusted_pool_test import ZEROS, HostTpm, parts_of
 from virtual_host import host_disk
 
 
+PCR_VALUES = 7  # in a bundle of evidence
 GATEWAY = "10.0.2.2"  # this machine, as guests on user networking see it
+
+
+POLICY_OF_BOTH = """name = "gold"
+version = 2
+
+[tpm]
+banks = ["sha256"]
+emulated = "allowed"
+
+[pcr.8]
+rule = "golden"
+values = [ { sha256 = "%s" }, { sha256 = "%s" } ]
+"""
+
+
+def quoted_pcrs(bundle):
+    """The SHA-256 values of PCRs in a bundle of evidence."""
+    packed, begin, end = parts_of(bundle)[PCR_VALUES]
+    content = bundle[begin:end]
+    if packed:
+        content = subprocess.run(["zstd", "-dc"], input=content, check=True, capture_output=True).stdout
+    algorithm, mask = struct.unpack_from("<HI", content)
+    assert algorithm == 0x000B, "its first bank is not SHA-256"
+    pcrs = [pcr for pcr in range(24) if mask >> pcr & 1]
+    return {pcr: content[6 + 32 * i: 38 + 32 * i] for i, pcr in enumerate(pcrs)}
 
 
 def dial(token, endpoint):
@@ -63,6 +92,22 @@ class VirtualHostTest(harness.EndToEndTest):
         run("sgdisk", "--clear", "--set-alignment=1", "--new=1:40:2047", disk)
         self.deployment.import_guest("inner", disk)
 
+    def add_second_host(self):
+        """A host of the pool beside the virtual one: an agent of this machine, with a TPM that measured nothing."""
+        d = self.deployment
+        (d.dir / "tpm-host2").mkdir()
+        tpm = HostTpm(d.dir / "tpm-host2")
+        self.addClassCleanup(tpm.process.wait)
+        self.addClassCleanup(tpm.process.kill)
+        d.until(tpm.path.exists, "swtpm listens")
+        d.add_agent("host2", options=("--tpm", f"swtpm:path={tpm.path}"), wait=False, pool="gold")
+        d.until(lambda: "pendingIdentity" in d.get("host", "host2")["status"], "the TPM of host2 waits", 60)
+        d.vallum("host", "approve", "host2", "--ek", d.get("host", "host2")["status"]["pendingIdentity"]["ekSha256"])
+
+    def place_of(self, name):
+        status = self.deployment.get("instance", name)["status"]
+        return status["host"], status["phase"]
+
     def reboot(self, old, new):
         """Starts the host again with another word in its kernel's command line."""
         d = self.deployment
@@ -83,17 +128,18 @@ class VirtualHostTest(harness.EndToEndTest):
         self.until_level("TRUST_TRUSTED", "HOST_UP")
         self.assertTrue(d.get("host", "vhost")["status"]["identity"]["emulated"])
 
-        # A controller that is started again has the pool as it was.
-        d.controller.kill()
-        d.controller.start()
-        d.until(lambda: d.try_vallum("pool", "list")[0] == 0, "the controller answers")
-        self.assertEqual(d.get("host", "vhost")["status"]["state"], "HOST_UP")
+        # A controller that is started again has the pool as it was, and judges it anew.
+        self.assertEqual(d.restart_controller(["vhost"], 2 * harness.BOOT_TIMEOUT), {("vhost", "HOST_UP")})
 
-    def test_2_rebooted_with_another_command_line_it_is_untrusted_by_event_and_returns_by_itself(self):
+    def test_2_rebooted_with_another_command_line_it_is_untrusted_by_event_its_instance_moves_and_it_returns(self):
         d = self.deployment
         self.import_inner_image()
         d.create("inner", "--pool", "gold", "--boot-type", "bios", image="inner", flavor="inner")
-        self.assertEqual(d.get("instance", "inner")["status"]["host"], "vhost")
+        before = d.get("instance", "inner")
+        self.assertEqual(before["status"]["host"], "vhost")
+        d.vallum("pool", "update", "gold", "--on-untrusted", "move")
+        d.vallum("host", "evidence", "vhost", "--out", str(d.dir / "vhost.evidence"))
+        good = quoted_pcrs((d.dir / "vhost.evidence").read_bytes())[8].hex()
 
         time.sleep(5)  # until it has kept its state
         self.reboot("quiet", "quiet init=/bin/sh")
@@ -102,13 +148,24 @@ class VirtualHostTest(harness.EndToEndTest):
         self.assertIn("init=/bin/sh", str(reasons))
         self.assertIn(reasons[0]["pcr"], (8, 9), reasons)
         self.assertGreater(reasons[0]["event"], 0, reasons)
-        # Its instance ended with the boot that was trusted.
+        # Its instance ended with the boot that was trusted, and waits for another host.
         self.assertEqual(d.get("instance", "inner")["status"]["phase"], "INSTANCE_CRASHED")
         self.assertIn("is not trusted", self.assert_refused(4, "instance", "start", "inner"))
+        d.until(lambda: "no other host" in d.get("instance", "inner")["status"].get("reason", ""), "inner says that it waits")
+
+        # One policy for both: the kernel's command line that was good, and a host of another kind.
+        (d.dir / "both.toml").write_text(POLICY_OF_BOTH % (good, ZEROS))
+        d.vallum("policy", "update", "gold", "--file", str(d.dir / "both.toml"))
+        d.vallum("policy", "activate", "gold")
+        self.add_second_host()
+        d.until(lambda: self.place_of("inner") == ("host2", "INSTANCE_RUNNING"), "inner runs on host2", harness.BOOT_TIMEOUT)
+        self.assertEqual(self.trust()["level"], "TRUST_UNTRUSTED")
+        self.assertEqual(d.get("instance", "inner")["metadata"]["uid"], before["metadata"]["uid"])
 
         self.reboot("quiet init=/bin/sh", "quiet")
         self.until_level("TRUST_TRUSTED", "HOST_UP")
-        d.vallum("instance", "start", "inner", "--wait")
+        d.until(lambda: not d.get("instance", "inner")["status"].get("leftOn"), "vhost has removed what inner left")
+        self.assertEqual(self.place_of("inner"), ("host2", "INSTANCE_RUNNING"))
 
 
 if __name__ == "__main__":
