@@ -152,8 +152,8 @@ TEST(BootPhase, ComponentsOfPhasesAreNoMeasurementsOfTheLog) {
     return "[[component]]\nname = \"" + name + "\"\n[[component.variant]]\n" + record(text);
   };
   const std::string policy = "name = \"p\"\nversion = 1\n[pcr.11]\nrule = \"reference\"\n";
-  const std::string phases = component("750-enter-initrd", "enter-initrd") +
-                             component("950-shutdown", "shutdown");
+  const std::string phases =
+      component("750-enter-initrd", "enter-initrd") + component("950-shutdown", "shutdown");
   const auto judge = [&](const std::string& components, const Words& words) {
     return JudgeBanks({{HashAlgorithm::kSha256, words}}, policy + components).ids;
   };

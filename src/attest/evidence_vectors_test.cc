@@ -4,7 +4,6 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <algorithm>
 #include <array>
 #include <chrono>
 #include <cstdlib>
@@ -106,11 +105,9 @@ constexpr std::array kKinds = {
     Kind{"quotes", "tpmt_signature", "quote_vectors_test.cc"},
 };
 constexpr std::string_view kSecl = "quotes/secl-intel20/";
-constexpr std::array<std::string_view, 6> kReadSecl = {"host_manifest.json", "trust_report.json",
-                                                       "PrivacyCA.pem",
-                                                       "flavor-signer.crt.pem",
-                                                       "cms-ca-cert.pem",
-                                                       "tag-cacerts.pem"};
+constexpr std::array<std::string_view, 6> kReadSecl = {
+    "host_manifest.json",    "trust_report.json", "PrivacyCA.pem",
+    "flavor-signer.crt.pem", "cms-ca-cert.pem",   "tag-cacerts.pem"};
 // Intel SecL's own form of a policy, with a signature over its canonical JSON: no part of Vallum
 // reads flavors. What of it decides here, the PCRs' values, the report repeats.
 constexpr std::array<std::string_view, 1> kUnreadSecl = {"signed_flavors.json"};
@@ -123,9 +120,9 @@ TEST_F(EvidenceVectors, EveryKindHasAReader) {
       continue;
     }
     const std::string kind = Text(entry["kind"]);
-    EXPECT_TRUE(std::ranges::any_of(kKinds, [&](const Kind& each) {
-      return each.folder == folder && each.kind == kind;
-    })) << file << ": nothing reads the kind " << kind;
+    EXPECT_TRUE(std::ranges::any_of(
+        kKinds, [&](const Kind& each) { return each.folder == folder && each.kind == kind; }))
+        << file << ": nothing reads the kind " << kind;
     if (kind != "secl_verifier_case") continue;
     const std::string name = file.substr(file.rfind('/') + 1);
     EXPECT_TRUE(std::ranges::find(kReadSecl, name) != kReadSecl.end() ||
@@ -149,13 +146,13 @@ struct WholeQuote {
       selection.push_back({.bank = bank, .pcrs = {}});
       for (const auto& [pcr, value] : values) selection.back().pcrs.push_back(pcr);
     }
-    return VerifyQuote(
-               key, {.message = message, .signature = signature, .format = format, .pcrs = pcrs},
-               {.nonce = nonce,
-                .pcrs = selection,
-                .signer = AnySigner{},
-                .previous = FirstQuote{},
-                .sha1 = Sha1Policy::kRefused})
+    return VerifyQuote(key,
+                       {.message = message, .signature = signature, .format = format, .pcrs = pcrs},
+                       {.nonce = nonce,
+                        .pcrs = selection,
+                        .signer = AnySigner{},
+                        .previous = FirstQuote{},
+                        .sha1 = Sha1Policy::kRefused})
         .Accepted();
   }
 };
@@ -207,7 +204,8 @@ TEST_F(EvidenceVectors, AzuresQuoteIsReadAndBelieved) {
   EXPECT_EQ(cursor.remaining(), 0U);
   ExpectFields(message, expect);
   WholeQuote quote{
-      .key = QuoteKey::CreateUnchecked(PublicKey::FromPem(AsText(ReadVector(expect["ak"]))).value()).value(),
+      .key = QuoteKey::CreateUnchecked(PublicKey::FromPem(AsText(ReadVector(expect["ak"]))).value())
+                 .value(),
       .message = message,
       .signature = signature,
       .format = SignatureFormat::kPlain,
@@ -226,13 +224,13 @@ TEST_F(EvidenceVectors, ConfidentialContainersEvidenceIsReadAndBelieved) {
   const Json& expect = entry["expect"];
   const Json evidence = ReadJson(Text(entry["file"]));
   const Json& parts = evidence["tpm_quote"];
-  WholeQuote quote{
-      .key = QuoteKey::CreateUnchecked(
-          PublicKey::FromSpki(FromBase64Text(evidence["ak_public"])).value()).value(),
-      .message = FromBase64Text(parts["message"]),
-      .signature = FromBase64Text(parts["signature"]),
-      .pcrs = {},
-      .nonce = FromHex(Text(expect["nonce_hex"])).value()};
+  WholeQuote quote{.key = QuoteKey::CreateUnchecked(
+                              PublicKey::FromSpki(FromBase64Text(evidence["ak_public"])).value())
+                              .value(),
+                   .message = FromBase64Text(parts["message"]),
+                   .signature = FromBase64Text(parts["signature"]),
+                   .pcrs = {},
+                   .nonce = FromHex(Text(expect["nonce_hex"])).value()};
   ExpectFields(quote.message, expect);
   uint32_t pcr = 0;
   for (const Json& value : parts["pcrs"]) {
@@ -390,9 +388,9 @@ TEST_F(EvidenceVectors, SeclsAttestationKeyIsNotBelievedByAnAuthorityThatDidNotC
   for (const std::string_view name :
        {"PrivacyCA.pem", "cms-ca-cert.pem", "tag-cacerts.pem", "flavor-signer.crt.pem"}) {
     const EkTrust trust(SeclCertificates(name).certificates, {});
-    EXPECT_FALSE(VerifyTpmCertificate(*aik, TpmKeyRole::kAttestation, trust, then,
-                                      Sha1Policy::kRefused)
-                     .Accepted())
+    EXPECT_FALSE(
+        VerifyTpmCertificate(*aik, TpmKeyRole::kAttestation, trust, then, Sha1Policy::kRefused)
+            .Accepted())
         << name;
   }
 }
@@ -402,8 +400,9 @@ TEST_F(EvidenceVectors, SeclsFlavorSignerIsCertifiedByItsOwnAuthorityAlone) {
   ASSERT_EQ(chain.size(), 2U);
   const TpmCertificate::Time then = chain[0].not_before() + std::chrono::hours(1);
   const auto verdict = [&](std::string_view root, TpmCertificate::Time now) {
-    return VerifyIssuerCertificate(chain[0], EkTrust(SeclCertificates(root).certificates, {chain[1]}),
-                                   now, Sha1Policy::kRefused);
+    return VerifyIssuerCertificate(chain[0],
+                                   EkTrust(SeclCertificates(root).certificates, {chain[1]}), now,
+                                   Sha1Policy::kRefused);
   };
   const auto believed = verdict("cms-ca-cert.pem", then);
   EXPECT_TRUE(believed.Accepted()) << believed.rejections[0].what;
