@@ -412,7 +412,10 @@ WantedEvidence EvidenceFor(const PreparedPolicy& policy, const HostState& state)
     out.known_reset_count = state.boot->reset_count;
   }
   if (policy.policy.ImaPcr() != nullptr) {
-    const bool known = state.ima.has_value() && state.ima->policy == policy.digest;
+    // Of the boot that the last believed quote was of.
+    const auto* clock = std::get_if<ClockState>(&state.clock);
+    const bool known = state.ima.has_value() && state.ima->policy == policy.digest &&
+                       clock != nullptr && state.ima->reset_count == clock->reset_count;
     out.ima_from = known ? state.ima->replay.entries : 0;
   }
   return out;

@@ -141,6 +141,8 @@ enum class EmulatedTpm { kRefused, kAllowed };
 enum class MismatchedData { kRefused, kNoted };
 
 inline constexpr uint64_t kDefaultMaxAgeSeconds = 86400;
+// A lease ends with it, and hosts are asked at half of it: a TPM takes seconds for an answer.
+inline constexpr uint64_t kLeastMaxAgeSeconds = 60;
 
 // The firmware's part of the PCRs below this one ends with a separator.
 inline constexpr uint32_t kFirmwarePcrs = 8;

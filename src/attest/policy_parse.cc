@@ -364,6 +364,11 @@ Result<AttestationPolicy> ParsePolicy(std::string_view text) {
   }
   if (root.Has("max-age-seconds")) {
     ASSIGN_OR_RETURN(policy.max_age_seconds, root.Number("max-age-seconds"));
+    if (policy.max_age_seconds < kLeastMaxAgeSeconds) {
+      return root.Wrong("max-age-seconds",
+                        "is less than " + std::to_string(kLeastMaxAgeSeconds) +
+                            ": hosts would lose their leases before they can answer again");
+    }
   }
   RETURN_IF_ERROR(ParseTpm(root, policy));
   if (root.Has("event-log")) {

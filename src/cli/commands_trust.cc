@@ -23,7 +23,7 @@ constexpr size_t kMaxPem = size_t{512} << 10U;  // the server takes bodies of 1 
 constexpr std::chrono::milliseconds kPollInterval{200};
 
 struct HostOptions {
-  std::string name, ek, out, kind = "whole", pool;
+  std::string name, ek, out, kind = "whole", sha256, pool;
   bool wait = false;
   bool allow_untrusted = false;
 };
@@ -144,13 +144,16 @@ Result<void> Attest(Tool* tool, const HostOptions& options) {
 }
 
 Result<void> Evidence(Tool* tool, const HostOptions& options) {
+  const std::string which = options.sha256.empty()
+                                ? "kind=" + http::PercentEncode(options.kind)
+                                : "sha256=" + http::PercentEncode(options.sha256);
   ASSIGN_OR_RETURN(http::Client* const client, tool->Connect());
-  ASSIGN_OR_RETURN(const http::Response response,
-                   client->Send({.method = http::Method::kGet,
-                                 .target = ResourcePath(KindOf("host"), options.name) +
-                                           "/evidence?kind=" + http::PercentEncode(options.kind),
-                                 .headers = {},
-                                 .body = {}}));
+  ASSIGN_OR_RETURN(
+      const http::Response response,
+      client->Send({.method = http::Method::kGet,
+                    .target = ResourcePath(KindOf("host"), options.name) + "/evidence?" + which,
+                    .headers = {},
+                    .body = {}}));
   if (response.status >= 400) return http::ErrorFromProblem(response.status, response.body);
   RETURN_IF_ERROR(tls::WriteFileAtomically(options.out, AsBytes(response.body), 0644));
   tool->out() << "wrote " << Printable(options.out, 400) << ": " << response.body.size()
@@ -303,9 +306,14 @@ void AddHostTrustCommands(CLI::App* group, Tool* tool) {
   CLI::App* evidence = group->add_subcommand("evidence", "Fetch the evidence that is kept of it");
   evidence->add_option("NAME", options->name, "The host's name")->required();
   evidence->add_option("--out", options->out, "The file to write")->required();
-  evidence->add_option("--kind", options->kind,
-                       "whole (default): with all logs; last: what was judged last; untrusted: "
-                       "what last made it untrusted");
+  CLI::Option* const newest =
+      evidence->add_option("--kind", options->kind,
+                           "whole (default): with all logs; last: what was judged last; untrusted: "
+                           "what last made it untrusted");
+  evidence
+      ->add_option("--sha256", options->sha256,
+                   "the one that an event names; some earlier ones of each kind are kept")
+      ->excludes(newest);
   evidence->callback([=] { tool->action = [=] { return Evidence(tool, *options); }; });
   evidence->footer(
       "Example:\n  vallum host evidence node7 --out node7.evidence\n"

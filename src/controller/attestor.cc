@@ -121,9 +121,13 @@ void Attestor::Impl::RepeatNotice(const v1::Host& host) {
 
 void Attestor::Impl::GiveUp(Record& record) {
   if (!record.pending.has_value()) return;
-  if (record.pending->silent) --silent_in_flight_;
+  LeavePlace(*record.pending);
   record.pending.reset();
   --in_flight_;
+}
+
+void Attestor::Impl::LeavePlace(const Pending& pending) {
+  --asked_[static_cast<size_t>(pending.urgency)];
 }
 
 void Attestor::Impl::OnGone(const std::string& host) {
@@ -131,6 +135,9 @@ void Attestor::Impl::OnGone(const std::string& host) {
   const auto found = records_.find(host);
   if (found == records_.end()) return;
   found->second.connected = false;
+  found->second.silent_since.reset();
+  // Going away is no answer: one that comes back has the place of a silent host.
+  if (found->second.pending.has_value()) ++found->second.silences;
   Unschedule(host, found->second);
   GiveUp(found->second);
 }
@@ -148,11 +155,26 @@ void Attestor::Impl::Want(const std::string& host, Urgency urgency) {
   wake_.notify_one();
 }
 
+void Attestor::Impl::WantAll(const std::string& host) {
+  {
+    const std::lock_guard lock(mutex_);
+    const auto found = records_.find(host);
+    if (found != records_.end()) found->second.whole_wanted = true;
+  }
+  Want(host, Urgency::kWaitedFor);
+}
+
+std::optional<MonotonicTime> Attestor::Impl::SilentSince(const std::string& host) {
+  const std::lock_guard lock(mutex_);
+  const auto found = records_.find(host);
+  return found == records_.end() ? std::nullopt : found->second.silent_since;
+}
+
 void Attestor::Impl::WantLease(const std::string& host) {
   const std::lock_guard lock(mutex_);
   const auto found = records_.find(host);
   if (found == records_.end() || !found->second.connected || found->second.silences > 0) return;
-  Schedule(host, found->second, Urgency::kWaitedFor,
+  Schedule(host, found->second, Urgency::kWished,
            std::max(parts_.clock.Monotonic(), found->second.lease_wish_after));
   urgent_ = true;
   wake_.notify_one();
@@ -240,15 +262,37 @@ std::vector<std::string> Attestor::Impl::TakeUnanswered(MonotonicTime now) {
   return hosts;
 }
 
+// Of the places of a stage: those that hosts can take by themselves are not all of them.
+size_t Attestor::Impl::Share(Urgency urgency, size_t stage) const {
+  switch (urgency) {
+    case Urgency::kWished:
+      return std::max<size_t>(stage / 2, 1);
+    case Urgency::kSilent:
+      return std::max<size_t>(stage / 4, 1);
+    default:
+      return stage;
+  }
+}
+
+bool Attestor::Impl::MayAskNow(MonotonicTime now) {
+  if (options_.requests_per_second <= 0) return true;
+  if (next_request_ > now) return false;
+  // What was not used is not saved up, but for what a tick takes.
+  const auto gap = std::chrono::duration_cast<std::chrono::nanoseconds>(
+      std::chrono::duration<double>(1 / options_.requests_per_second));
+  next_request_ = std::max(next_request_, now - options_.tick) + gap;
+  return true;
+}
+
 std::vector<std::string> Attestor::Impl::TakeDue(MonotonicTime now) {
   const size_t stage =
       answered_ < options_.first_stage_size ? options_.first_stage_size : options_.stage_size;
-  const size_t silent_stage = std::max<size_t>(stage / 4, 1);
   std::vector<std::string> hosts;
-  for (auto& queue : due_) {
-    const bool silent = &queue == &due_[static_cast<size_t>(Urgency::kSilent)];
+  for (size_t i = 0; i < kUrgencies; ++i) {
+    auto& queue = due_[i];
+    const size_t share = Share(static_cast<Urgency>(i), stage);
     for (auto next = queue.begin(); next != queue.end() && in_flight_ < stage;) {
-      if (silent && silent_in_flight_ >= silent_stage) break;
+      if (asked_[i] >= share) break;
       const auto& [when, host] = *next;
       if (when > now) break;
       Record& record = records_.at(host);
@@ -257,11 +301,12 @@ std::vector<std::string> Attestor::Impl::TakeDue(MonotonicTime now) {
         ++next;
         continue;
       }
+      if (!MayAskNow(now)) return hosts;
       // A place for the answer, so that the stage is not overrun; Ask fills it or gives it back.
       record.pending.emplace().deadline = now + options_.answer_timeout;
-      record.pending->silent = silent;
+      record.pending->urgency = static_cast<Urgency>(i);
       ++in_flight_;
-      if (silent) ++silent_in_flight_;
+      ++asked_[i];
       hosts.push_back(host);
       record.due.reset();
       next = queue.erase(next);
@@ -298,8 +343,7 @@ void Attestor::Impl::Ask(const std::string& host) {
     // Nobody to judge: it waits for what changes that.
     SetUnknown(host, request.error().message());
   } else {
-    Failed(request.error());
-    Unanswered(host, request.error().message());
+    RetryLater(host, request.error());
   }
 }
 
@@ -336,9 +380,15 @@ Result<v1::RequestEvidence> Attestor::Impl::Prepare(const v1::Host& host, const 
   pending.nonce = RandomBytes(kNonceBytes);
   pending.policy = policy.has_value() ? *policy : observing_;
   pending.unjudged = policy.has_value() ? "" : policy.error().message();
-  const attest::WantedEvidence wanted =
-      policy.has_value() ? attest::EvidenceFor(**policy, record.state)
-                         : attest::WantedEvidence{.known_reset_count = {}, .ima_from = 0};
+  attest::WantedEvidence wanted = attest::WantedEvidence{.known_reset_count = {}, .ima_from = 0};
+  if (policy.has_value()) {
+    attest::HostState known = record.state;
+    if (record.whole_wanted) {
+      known.boot.reset();
+      known.ima.reset();
+    }
+    wanted = attest::EvidenceFor(**policy, known);
+  }
   v1::RequestEvidence request;
   request.set_request_id(pending.request_id);
   request.set_nonce(pending.nonce.data(), pending.nonce.size());
@@ -391,14 +441,22 @@ void Attestor::Impl::Review() {
 void Attestor::Impl::Expire() {
   constexpr size_t kAtOnce = 500;
   const WallTime now = parts_.clock.Now();
-  const auto stale = [now](const v1::HostTrust& trust) -> std::optional<v1::TrustLevel> {
-    if (trust.level() != v1::TRUST_TRUSTED || FromTimestamp(trust.lease_expire_time()) > now) {
-      return std::nullopt;
+  const MonotonicTime monotonic = parts_.clock.Monotonic();
+  std::set<std::string> over;  // by the clock that nobody sets
+  {
+    const std::lock_guard lock(mutex_);
+    for (const auto& [host, record] : records_) {
+      if (record.lease_end.has_value() && *record.lease_end <= monotonic) over.insert(host);
     }
-    return v1::TRUST_STALE;
-  };
+  }
   size_t expired = 0;
   for (const auto& host : parts_.view.All<v1::Host>()) {
+    const bool ended = over.contains(host->metadata().name());
+    const auto stale = [now, ended](const v1::HostTrust& trust) -> std::optional<v1::TrustLevel> {
+      if (trust.level() != v1::TRUST_TRUSTED) return std::nullopt;
+      if (!ended && FromTimestamp(trust.lease_expire_time()) > now) return std::nullopt;
+      return v1::TRUST_STALE;
+    };
     const v1::HostTrust& trust = host->status().trust();
     if (!stale(trust).has_value()) continue;
     if (++expired > kAtOnce) return;
@@ -437,7 +495,10 @@ void Attestor::OnConnected(const std::string& host, const std::string& boot_id) 
   impl_->OnConnected(host, boot_id);
 }
 void Attestor::OnGone(const std::string& host) { impl_->OnGone(host); }
-void Attestor::AttestNow(const std::string& host) { impl_->Want(host, Impl::Urgency::kWaitedFor); }
+void Attestor::AttestNow(const std::string& host) { impl_->WantAll(host); }
+std::optional<MonotonicTime> Attestor::SilentSince(const std::string& host) {
+  return impl_->SilentSince(host);
+}
 bool Attestor::Attests(const std::string& host) { return impl_->Greet(host); }
 
 Result<v1::TpmChallenge> Attestor::BeginBinding(const std::string& host,

@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "base/clock.h"
@@ -33,6 +34,7 @@ class Attestor final : public TrustReceiver {
     // Requests under way at once: in the first stage after a start, and then.
     size_t first_stage_size = 10;
     size_t stage_size = 20;
+    double requests_per_second = 0;  // at most; 0: as many as the stages let
     std::chrono::seconds answer_timeout{60};
     std::chrono::seconds lease{600};     // of pools that say nothing
     std::chrono::seconds interval{240};  // likewise
@@ -64,8 +66,13 @@ class Attestor final : public TrustReceiver {
   // The agent has connected, on this boot of its kernel.
   void OnConnected(const std::string& host, const std::string& boot_id);
   void OnGone(const std::string& host);
-  // Asks for evidence as soon as it can. Does nothing for a host of a pool without trust.
+  // Asks for evidence as soon as it can, for all of it. Does nothing for a host of a pool without
+  // trust.
   void AttestNow(const std::string& host);
+
+  // Since when the host, connected, has left requests for evidence without an answer; nothing: it
+  // answered the last one, or was not asked yet.
+  std::optional<MonotonicTime> SilentSince(const std::string& host);
 
   // TrustReceiver
   bool Attests(const std::string& host) override;

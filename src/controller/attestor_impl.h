@@ -39,14 +39,19 @@ class Attestor::Impl {
 
   // Who is asked first.
   enum class Urgency : uint8_t {
-    kWaitedFor,  // an instance waits, or an operator
+    kWaitedFor,  // an operator waits, or one who starts an instance
+    kWished,     // its agent wants a lease: some at once, as agents wish what they like
     kNew,        // joined, rebooted, or judged by another policy
     kPeriodic,
     kSilent,  // gave no evidence when it was last asked: few at once, so that they hold up nobody
   };
+  static constexpr size_t kUrgencies = 5;
   void Want(const std::string& host, Urgency urgency);
+  // As an operator wants it: with the event log and IMA's whole list.
+  void WantAll(const std::string& host);
   // An agent wants a lease: not as often as it likes, and not before a silent host's turn.
   void WantLease(const std::string& host);
+  std::optional<MonotonicTime> SilentSince(const std::string& host);
 
  private:
   using Write = ResourceStore::Change;
@@ -58,7 +63,7 @@ class Attestor::Impl {
     // nothing. Empty: it is judged.
     std::string unjudged;
     MonotonicTime deadline;
-    bool silent = false;  // of a host that gave none before
+    Urgency urgency = Urgency::kNew;
   };
   using DueKey = std::tuple<MonotonicTime, std::string>;
   struct Record {
@@ -74,8 +79,16 @@ class Attestor::Impl {
     bool judging = false;
     // When to ask, and in which queue; nothing: not by itself.
     std::optional<std::pair<Urgency, MonotonicTime>> due;
-    std::string problem;    // why it gave no evidence when it was last asked
-    unsigned silences = 0;  // requests in a row that brought none
+    std::string problem;                        // why it gave no evidence when it was last asked
+    unsigned silences = 0;                      // requests in a row that brought none
+    std::optional<MonotonicTime> silent_since;  // the first of these ended without an answer
+    // Its PCRs were not those of the start that is known: the event log, which is asked for next,
+    // decides.
+    bool log_decides = false;
+    // What is kept of the host is not all there is: it is to send its log and list from their
+    // start.
+    bool whole_wanted = false;
+    std::optional<MonotonicTime> lease_end;  // whatever the clock on the wall says
     MonotonicTime lease_wish_after;
   };
   struct Job {
@@ -94,6 +107,9 @@ class Attestor::Impl {
   std::vector<std::string> TakeDue(MonotonicTime now);         // mutex_ is held
   std::vector<std::string> TakeUnanswered(MonotonicTime now);  // mutex_ is held
   void GiveUp(Record& record);                                 // mutex_ is held
+  void LeavePlace(const Pending& pending);                     // mutex_ is held
+  size_t Share(Urgency urgency, size_t stage) const;
+  bool MayAskNow(MonotonicTime now);  // by the rate; mutex_ is held
   void Ask(const std::string& host);
   // Errors: why it cannot be judged at all, in words for the operator.
   Result<v1::RequestEvidence> Prepare(const v1::Host& host, const v1::Pool& pool);
@@ -111,13 +127,15 @@ class Attestor::Impl {
   // The boot that its agent named when it connected. Also bounds what the store is given.
   bool IsOfThisBoot(const Job& job);
   void Unanswered(const std::string& host, const std::string& problem);
+  // What kept the controller from asking or judging says nothing of the host: soon again.
+  void RetryLater(const std::string& host, const Error& problem);
   // Says why nothing is known of a host of which nothing was found yet. What was found stays found:
-  // a lease that lives lives on, and UNTRUSTED is not taken back.
+  // a lease by the policy in force lives on, and UNTRUSTED is not taken back.
   void SetUnknown(const std::string& host, const std::string& problem);
   Result<void> Store(const v1::Host& host, const v1::Pool& pool, const Job& job,
                      const attest::HostState& before, const attest::HostJudgement& judgement);
   std::chrono::seconds LeaseOf(const v1::Pool& pool, const attest::PreparedPolicy& policy) const;
-  // The digest of the bundle that is kept; empty when it could not be.
+  // The digest of the bundle that is kept; empty when it could not be: it is asked for again.
   std::string Keep(const v1::Host& host, const Job& job, const attest::HostState& before,
                    const attest::Verdict& verdict);
   Result<attest::EvidenceBundle> KeptBundle(const std::string& host_uid, EvidenceKind kind) const;
@@ -125,6 +143,8 @@ class Attestor::Impl {
   //   from: what the host has; nothing: it stays so.
   using Step = std::function<std::optional<v1::TrustLevel>(const v1::HostTrust& from)>;
   Result<void> SetLevel(const std::string& host, const Step& step, const std::string& detail);
+  // Whether the level of a host that did not answer holds until its lease ends.
+  bool Holds(const std::string& host, const v1::HostTrust& trust);
   Result<v1::TrustNotice> NoticeOf(const v1::Host& host);
   void RepeatNotice(const v1::Host& host);
   void SendNotice(const std::string& host, v1::TrustNotice notice);
@@ -141,10 +161,11 @@ class Attestor::Impl {
   std::condition_variable wake_;
   std::condition_variable work_;
   std::map<std::string, Record> records_;
-  std::set<DueKey> due_[4];  // by Urgency
+  std::set<DueKey> due_[kUrgencies];  // by Urgency
   size_t in_flight_ = 0;
-  size_t silent_in_flight_ = 0;
-  size_t answered_ = 0;  // since the start: the first stage ends with its size
+  size_t asked_[kUrgencies] = {};  // by Urgency, and not answered yet
+  MonotonicTime next_request_;     // by the rate
+  size_t answered_ = 0;            // since the start: the first stage ends with its size
   std::deque<Job> jobs_;
   bool changed_ = false;  // a pool or a policy
   bool urgent_ = false;   // somebody is due now, or a place is free

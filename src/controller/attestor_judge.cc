@@ -22,7 +22,11 @@ constexpr int kMaxStoredReasons = 32;
 // After a first silence; twice as long after each other one.
 constexpr std::chrono::seconds kAskAgain{15};
 constexpr unsigned kMaxDoublings = 5;
+// Of the controller's own troubles, which are no host's silence.
+constexpr std::chrono::seconds kRetry{10};
 constexpr std::chrono::seconds kLeaseWishPause{5};
+// Of a host that is not trusted: an answer costs both sides, and says the same as the last one.
+constexpr std::chrono::seconds kLeaseWishPauseUntrusted{60};
 
 attest::PcrBanks BanksOf(const v1::EvidenceHeader& header) {
   attest::PcrBanks banks;
@@ -127,7 +131,7 @@ Result<void> Attestor::Impl::OnSubmitted(const std::string& host, SubmittedEvide
       found->second.pending->request_id != evidence.header.request_id()) {
     return NotFound("nobody waits for this evidence");
   }
-  if (found->second.pending->silent) --silent_in_flight_;
+  LeavePlace(*found->second.pending);
   jobs_.push_back({.host = host,
                    .pending = *std::exchange(found->second.pending, std::nullopt),
                    .evidence = std::move(evidence)});
@@ -192,8 +196,7 @@ void Attestor::Impl::Judge(Job job) {
   if (judgement.next == attest::NextRequest::kAtOnce) return;
   const Result<void> stored = Store(*host, *pool, job, before, judgement);
   if (!stored.has_value()) {
-    Failed(stored.error());
-    Unanswered(job.host, "its verdict could not be stored: " + stored.error().message());
+    RetryLater(job.host, Error(stored.error()).Context("storing the verdict on the host"));
   }
 }
 
@@ -223,13 +226,29 @@ void Attestor::Impl::Remember(const Job& job, const v1::Pool& pool,
   record.state = judgement.state;
   record.problem.clear();
   record.silences = 0;
-  record.lease_wish_after = parts_.clock.Monotonic() + kLeaseWishPause;
+  record.silent_since.reset();
+  record.whole_wanted = false;
+  record.log_decides = judgement.next == attest::NextRequest::kAtOnce;
   const MonotonicTime now = parts_.clock.Monotonic();
-  if (judgement.next == attest::NextRequest::kAtOnce) {
+  const bool trusted = judgement.verdict.kind == attest::HostVerdictKind::kTrusted;
+  record.lease_wish_after = now + (trusted ? kLeaseWishPause : kLeaseWishPauseUntrusted);
+  if (record.log_decides) {
     Schedule(job.host, record, Urgency::kNew, now);
   } else {
-    Schedule(job.host, record, Urgency::kPeriodic, now + Spread(interval));
+    // In time for a lease that is shorter than the pool's interval.
+    const auto half =
+        std::chrono::duration_cast<std::chrono::seconds>(LeaseOf(pool, *job.pending.policy) / 2);
+    Schedule(job.host, record, Urgency::kPeriodic, now + Spread(std::min(interval, half)));
   }
+}
+
+void Attestor::Impl::RetryLater(const std::string& host, const Error& problem) {
+  Failed(problem);
+  const std::lock_guard lock(mutex_);
+  const auto found = records_.find(host);
+  if (found == records_.end() || !found->second.connected) return;
+  found->second.problem = problem.message();
+  Schedule(host, found->second, Urgency::kNew, parts_.clock.Monotonic() + Spread(kRetry));
 }
 
 void Attestor::Impl::Unanswered(const std::string& host, const std::string& problem) {
@@ -240,21 +259,38 @@ void Attestor::Impl::Unanswered(const std::string& host, const std::string& prob
     Record& record = found->second;
     record.problem = problem;
     const unsigned doublings = std::min(record.silences++, kMaxDoublings);
+    const MonotonicTime now = parts_.clock.Monotonic();
     if (record.connected) {
-      Schedule(host, record, Urgency::kSilent,
-               parts_.clock.Monotonic() + kAskAgain * (1U << doublings));
+      if (!record.silent_since.has_value()) record.silent_since = now;
+      Schedule(host, record, Urgency::kSilent, now + kAskAgain * (1U << doublings));
     }
   }
   parts_.metrics.evidence_missing_total.fetch_add(1);
   SetUnknown(host, problem);
 }
 
+bool Attestor::Impl::Holds(const std::string& host, const v1::HostTrust& trust) {
+  const auto known = parts_.view.Get<v1::Host>(host);
+  const auto pool = known == nullptr ? nullptr : parts_.view.Get<v1::Pool>(known->spec().pool());
+  if (pool == nullptr) return true;
+  const auto policy = parts_.view.Get<v1::AttestationPolicy>(pool->spec().attestation_policy());
+  if (trust.policy() != pool->spec().attestation_policy() || policy == nullptr ||
+      trust.policy_version() != policy->status().active_version()) {
+    return false;
+  }
+  const std::lock_guard lock(mutex_);
+  const auto found = records_.find(host);
+  return found == records_.end() || !found->second.log_decides;
+}
+
 void Attestor::Impl::SetUnknown(const std::string& host, const std::string& problem) {
   const Result<void> done = SetLevel(
       host,
-      [](const v1::HostTrust& trust) -> std::optional<v1::TrustLevel> {
+      [&](const v1::HostTrust& trust) -> std::optional<v1::TrustLevel> {
         switch (trust.level()) {
           case v1::TRUST_TRUSTED:
+            if (Holds(host, trust)) return std::nullopt;
+            return v1::TRUST_STALE;
           case v1::TRUST_UNTRUSTED:
             return std::nullopt;
           case v1::TRUST_STALE:
@@ -303,7 +339,11 @@ Result<void> Attestor::Impl::Store(const v1::Host& host, const v1::Pool& pool, c
   }
   trust.set_evidence_sha256(Keep(host, job, before, judgement.verdict));
   if (trust.level() == v1::TRUST_TRUSTED && job.pending.unjudged.empty()) {
-    *trust.mutable_lease_expire_time() = ToTimestamp(now + LeaseOf(pool, *job.pending.policy));
+    const std::chrono::seconds lease = LeaseOf(pool, *job.pending.policy);
+    *trust.mutable_lease_expire_time() = ToTimestamp(now + lease);
+    const std::lock_guard lock(mutex_);
+    const auto found = records_.find(name);
+    if (found != records_.end()) found->second.lease_end = parts_.clock.Monotonic() + lease;
   }
   if (!job.pending.unjudged.empty()) {
     trust.set_level(v1::TRUST_UNKNOWN);
@@ -379,7 +419,12 @@ std::string Attestor::Impl::Keep(const v1::Host& host, const Job& job,
   // Policies are learned from it and tried on it: it must be what the host was, accepted or not.
   if (IsBelieved(verdict)) {
     kept = parts_.evidence.Put(uid, whole ? EvidenceKind::kWhole : EvidenceKind::kLast, *file);
-    if (!kept.has_value()) Failed(kept.error());
+    if (!kept.has_value()) {
+      Failed(kept.error());
+      const std::lock_guard lock(mutex_);
+      const auto found = records_.find(job.host);
+      if (found != records_.end()) found->second.whole_wanted = true;
+    }
   }
   return kept.value_or("");
 }
@@ -394,28 +439,31 @@ Result<void> Attestor::Impl::SetLevel(const std::string& host, const Step& step,
                                       const std::string& detail) {
   v1::HostTrust before;
   bool changed = false;
-  ASSIGN_OR_RETURN(const v1::Host stored,
-                   parts_.resources.Modify<v1::Host>(host, [&](v1::Host& current) -> Result<Write> {
-                     before = current.status().trust();
-                     const std::optional<v1::TrustLevel> next = step(before);
-                     const v1::TrustLevel level = next.value_or(before.level());
-                     changed =
-                         next.has_value() && (before.level() != level || before.detail() != detail);
-                     if (!changed) return Write::kKeep;
-                     if (level == v1::TRUST_LEVEL_UNSPECIFIED) {
-                       current.mutable_status()->clear_trust();
-                       return Write::kWrite;
-                     }
-                     v1::HostTrust& trust = *current.mutable_status()->mutable_trust();
-                     if (before.level() != level)
-                       *trust.mutable_change_time() = ToTimestamp(parts_.clock.Now());
-                     trust.set_level(level);
-                     trust.set_detail(detail);
-                     trust.clear_reasons();
-                     trust.clear_notes();
-                     trust.clear_lease_expire_time();
-                     return Write::kWrite;
-                   }));
+  ASSIGN_OR_RETURN(
+      const v1::Host stored,
+      parts_.resources.Modify<v1::Host>(host, [&](v1::Host& current) -> Result<Write> {
+        before = current.status().trust();
+        const std::optional<v1::TrustLevel> next = step(before);
+        const v1::TrustLevel level = next.value_or(before.level());
+        changed = next.has_value() && (before.level() != level || before.detail() != detail);
+        if (!changed) return Write::kKeep;
+        if (level == v1::TRUST_LEVEL_UNSPECIFIED) {
+          current.mutable_status()->clear_trust();
+          return Write::kWrite;
+        }
+        v1::HostTrust& trust = *current.mutable_status()->mutable_trust();
+        if (before.level() != level) *trust.mutable_change_time() = ToTimestamp(parts_.clock.Now());
+        trust.set_level(level);
+        trust.set_detail(detail);
+        trust.clear_reasons();
+        *trust.add_reasons() =
+            ToMessage({.id = level == v1::TRUST_STALE ? attest::ReasonId::kTooOld
+                                                      : attest::ReasonId::kNeverAttested,
+                       .actual = detail});
+        trust.clear_notes();
+        trust.clear_lease_expire_time();
+        return Write::kWrite;
+      }));
   if (!changed) return Ok();
   TellChange(host, before, stored.status().trust());
   ASSIGN_OR_RETURN(v1::TrustNotice notice, NoticeOf(stored));
@@ -472,11 +520,16 @@ void Attestor::Impl::TellChange(const std::string& host, const v1::HostTrust& be
       if (after.level() == v1::TRUST_UNKNOWN) kind = "host.trust-unknown";
       break;
   }
+  std::string message = after.detail();
+  if (!after.evidence_sha256().empty() && after.has_verify_time() &&
+      after.level() != v1::TRUST_STALE) {
+    message += " (evidence " + after.evidence_sha256() + ")";
+  }
   const Result<v1::Event> told = parts_.events.Append({.kind = kind,
                                                        .severity = severity,
                                                        .object = "hosts/" + host,
                                                        .user = {},
-                                                       .message = after.detail(),
+                                                       .message = message,
                                                        .tenant = {}});
   if (!told.has_value()) Failed(told.error());
 }

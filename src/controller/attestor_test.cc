@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 // A whole controller, and hosts whose quotes are made in software.
-#include "controller/attestor.h"
-
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -12,8 +10,7 @@
 #include <vector>
 
 #include "base/bytes.h"
-#include "controller/software_host.h"
-#include "controller/test_rig.h"
+#include "controller/attestor_rig.h"
 #include "tls/certificate.h"
 
 namespace vallum::controller {
@@ -21,103 +18,9 @@ namespace {
 
 using ::testing::HasSubstr;
 
-class AttestorTest : public testing::Test {
- protected:
-  using Write = ResourceStore::Change;
-
-  AttestorTest() {
-    v1::Pool pool;
-    pool.mutable_metadata()->set_name("gold");
-    pool.mutable_spec()->set_trusted_service(true);
-    pool.mutable_spec()->set_attestation_policy("gold");
-    Stored(rig_.controller().resources().Create(std::move(pool)));
-  }
-  template <typename T>
-  void Stored(const Result<T>& stored) {
-    ASSERT_TRUE(stored.has_value()) << stored.error().Describe();
-    ASSERT_TRUE(rig_.controller().view().WaitFor(stored->metadata().revision()).has_value());
-  }
-  void ActivatePolicy(const std::string& document) {
-    v1::AttestationPolicy policy;
-    policy.mutable_metadata()->set_name("gold");
-    policy.mutable_spec()->set_document(document);
-    AttestationPolicies& policies = rig_.controller().policies();
-    const bool known = rig_.controller().view().Get<v1::AttestationPolicy>("gold") != nullptr;
-    const Result<void> written =
-        known ? policies.Update(policy, 0, "tester") : policies.Create(policy, "tester");
-    ASSERT_TRUE(written.has_value()) << written.error().Describe();
-    const auto active = policies.Activate("gold", 0);
-    ASSERT_TRUE(active.has_value()) << active.error().Describe();
-  }
-  // Joined into the pool, with the software host's key as its TPM's.
-  std::unique_ptr<FakeAgent> Join(const std::string& name, const SoftwareHost& host) {
-    auto agent = rig_.NewAgent(name);
-    const grpc::Status enrolled = agent->Enroll(rig_.JoinSecret("join-" + name));
-    EXPECT_TRUE(enrolled.ok()) << enrolled.error_message();
-    Stored(rig_.controller().resources().Modify<v1::Host>(
-        name, [&](v1::Host& current) -> Result<Write> {
-          current.mutable_spec()->set_pool("gold");
-          *current.mutable_status()->mutable_identity() = host.Identity();
-          return Write::kWrite;
-        }));
-    EXPECT_TRUE(Connect(*agent, host));
-    return agent;
-  }
-  bool Connect(FakeAgent& agent, const SoftwareHost& host) {
-    v1::Hello hello = FakeAgent::MakeHello();
-    hello.set_boot_id(host.boot_id());
-    return agent.Connect(hello).has_value();
-  }
-  v1::RequestEvidence NextRequest(FakeAgent& agent) {
-    const auto message = agent.NextOf(v1::ControllerMessage::kRequestEvidence);
-    EXPECT_TRUE(message.has_value());
-    return message.has_value() ? message->request_evidence() : v1::RequestEvidence();
-  }
-  void Answer(FakeAgent& agent, SoftwareHost& host) {
-    const grpc::Status sent = agent.SubmitEvidence(host.Answer(NextRequest(agent)));
-    EXPECT_TRUE(sent.ok()) << sent.error_message();
-  }
-  bool AwaitHost(const std::string& name, v1::TrustLevel level, v1::HostState state) {
-    return rig_.Await([&](const View& view) {
-      const auto host = view.Get<v1::Host>(name);
-      return host != nullptr && host->status().trust().level() == level &&
-             host->status().state() == state;
-    });
-  }
-  // Makes an instance and has the agent say that it runs.
-  v1::DesiredInstance RunInstance(FakeAgent& agent, const std::string& name) {
-    rig_.MakeReadyImage("debian12");
-    v1::Instance instance;
-    instance.mutable_metadata()->set_name(name);
-    instance.mutable_spec()->set_image("debian12");
-    instance.mutable_spec()->set_flavor("small");
-    instance.mutable_spec()->set_pool("gold");
-    EXPECT_TRUE(
-        rig_.controller().instances().Create(std::move(instance), kTester, kStartsAll).has_value());
-    const auto wanted = agent.NextInstance();
-    EXPECT_TRUE(wanted.has_value());
-    if (!wanted.has_value()) return {};
-    agent.Report(FakeAgent::MakeReport(*wanted, v1::INSTANCE_RUNNING));
-    EXPECT_TRUE(rig_.AwaitPhase(name, v1::INSTANCE_RUNNING));
-    return *wanted;
-  }
-  v1::HostTrust Trust(const std::string& name) {
-    return rig_.controller().view().Get<v1::Host>(name)->status().trust();
-  }
-  std::string Reason(const std::string& name) {
-    const v1::HostTrust trust = Trust(name);
-    return trust.reasons().empty() ? "" : trust.reasons(0).id();
-  }
-
-  Rig rig_;
-  SoftwareHost host_;
-};
-
 TEST_F(AttestorTest, HostWhoseEvidenceIsAcceptedIsUpAndHasALease) {
   ActivatePolicy(host_.PolicyDocument());
-  const auto agent = Join("node1", host_);
-  Answer(*agent, host_);
-  ASSERT_TRUE(AwaitHost("node1", v1::TRUST_TRUSTED, v1::HOST_UP));
+  const auto agent = JoinTrusted("node1", host_);
   const auto notice = agent->NextOf(v1::ControllerMessage::kTrust);
   ASSERT_TRUE(notice.has_value());
   v1::LeaseClaims claims;
@@ -158,9 +61,7 @@ TEST_F(AttestorTest, UntrustedHostReturnsByItselfOnceItsEvidenceIsAccepted) {
 
 TEST_F(AttestorTest, RebootedHostIsNotUpBeforeItIsAttestedAgain) {
   ActivatePolicy(host_.PolicyDocument());
-  const auto agent = Join("node1", host_);
-  Answer(*agent, host_);
-  ASSERT_TRUE(AwaitHost("node1", v1::TRUST_TRUSTED, v1::HOST_UP));
+  const auto agent = JoinTrusted("node1", host_);
   agent->Disconnect();
   host_.Reboot("boot-2");
   ASSERT_TRUE(Connect(*agent, host_));
@@ -192,9 +93,7 @@ TEST_F(AttestorTest, QuoteByAnotherKeyIsRefused) {
 TEST_F(AttestorTest, ResetCountMayNotGoBackEvenOverARestartOfTheController) {
   ActivatePolicy(host_.PolicyDocument());
   host_.clock().reset_count = 5;
-  auto agent = Join("node1", host_);
-  Answer(*agent, host_);
-  ASSERT_TRUE(AwaitHost("node1", v1::TRUST_TRUSTED, v1::HOST_UP));
+  auto agent = JoinTrusted("node1", host_);
   const auto identity = std::move(agent);
   rig_.Stop();
   rig_.Start();
@@ -209,9 +108,7 @@ TEST_F(AttestorTest, ResetCountMayNotGoBackEvenOverARestartOfTheController) {
 
 TEST_F(AttestorTest, RestartedControllerKeepsTrustedHostsUp) {
   ActivatePolicy(host_.PolicyDocument());
-  auto agent = Join("node1", host_);
-  Answer(*agent, host_);
-  ASSERT_TRUE(AwaitHost("node1", v1::TRUST_TRUSTED, v1::HOST_UP));
+  auto agent = JoinTrusted("node1", host_);
   rig_.Stop();
   rig_.Start();
   EXPECT_TRUE(AwaitHost("node1", v1::TRUST_TRUSTED, v1::HOST_UP));
@@ -226,9 +123,7 @@ TEST_F(AttestorTest, RestartedControllerKeepsTrustedHostsUp) {
 
 TEST_F(AttestorTest, HostThatStopsAnsweringBecomesStaleAndIsNeverCalledUntrusted) {
   ActivatePolicy(host_.PolicyDocument());
-  const auto agent = Join("node1", host_);
-  Answer(*agent, host_);
-  ASSERT_TRUE(AwaitHost("node1", v1::TRUST_TRUSTED, v1::HOST_UP));
+  const auto agent = JoinTrusted("node1", host_);
   rig_.clock().Advance(std::chrono::seconds(601));
   ASSERT_TRUE(rig_.Await([&](const View& view) {
     return view.Get<v1::Host>("node1")->status().trust().level() == v1::TRUST_STALE;
@@ -238,9 +133,7 @@ TEST_F(AttestorTest, HostThatStopsAnsweringBecomesStaleAndIsNeverCalledUntrusted
 
 TEST_F(AttestorTest, ActivatedPolicyJudgesHostsAnew) {
   ActivatePolicy(host_.PolicyDocument());
-  const auto agent = Join("node1", host_);
-  Answer(*agent, host_);
-  ASSERT_TRUE(AwaitHost("node1", v1::TRUST_TRUSTED, v1::HOST_UP));
+  const auto agent = JoinTrusted("node1", host_);
   SoftwareHost other;
   other.SetPcr(0, 'n');
   ActivatePolicy(other.PolicyDocument());
@@ -273,9 +166,7 @@ TEST_F(AttestorTest, HostWithoutABoundTpmIsUnknown) {
 
 TEST_F(AttestorTest, InstancesOfAnUntrustedHostAreStoppedAndStartNoMore) {
   ActivatePolicy(host_.PolicyDocument());
-  const auto agent = Join("node1", host_);
-  Answer(*agent, host_);
-  ASSERT_TRUE(AwaitHost("node1", v1::TRUST_TRUSTED, v1::HOST_UP));
+  const auto agent = JoinTrusted("node1", host_);
   const v1::DesiredInstance wanted = RunInstance(*agent, "web1");
   EXPECT_TRUE(wanted.needs_lease());
   host_.SetPcr(7, 'x');
@@ -320,9 +211,7 @@ class MovingPoolTest : public AttestorTest {
 };
 
 TEST_F(MovingPoolTest, InstanceIsEndedAndAskedForWhatItTakesAlong) {
-  const auto agent = Join("node1", host_);
-  Answer(*agent, host_);
-  ASSERT_TRUE(AwaitHost("node1", v1::TRUST_TRUSTED, v1::HOST_UP));
+  const auto agent = JoinTrusted("node1", host_);
   const v1::DesiredInstance running = RunInstance(*agent, "web1");
   const auto elsewhere = Join("node2", other_);
   Answer(*elsewhere, other_);
@@ -336,9 +225,7 @@ TEST_F(MovingPoolTest, InstanceIsEndedAndAskedForWhatItTakesAlong) {
 }
 
 TEST_F(MovingPoolTest, WithoutAnotherTrustedHostItWaitsAndStartsWhereItIsOnceThatIsTrusted) {
-  const auto agent = Join("node1", host_);
-  Answer(*agent, host_);
-  ASSERT_TRUE(AwaitHost("node1", v1::TRUST_TRUSTED, v1::HOST_UP));
+  const auto agent = JoinTrusted("node1", host_);
   const v1::DesiredInstance running = RunInstance(*agent, "web1");
   EndOn(*agent, running);
   ASSERT_TRUE(rig_.Await([](const View& view) {
@@ -358,9 +245,7 @@ TEST_F(MovingPoolTest, WithoutAnotherTrustedHostItWaitsAndStartsWhereItIsOnceTha
 }
 
 TEST_F(MovingPoolTest, DeletedInstanceIsThereUntilTheHostThatItLeftHasNoCopy) {
-  const auto agent = Join("node1", host_);
-  Answer(*agent, host_);
-  ASSERT_TRUE(AwaitHost("node1", v1::TRUST_TRUSTED, v1::HOST_UP));
+  const auto agent = JoinTrusted("node1", host_);
   const v1::DesiredInstance running = RunInstance(*agent, "web1");
   // As a move leaves it while no other host has room.
   Stored(rig_.controller().resources().Modify<v1::Instance>(
@@ -459,9 +344,7 @@ TEST_F(AttestorTest, EvidenceThatWasAskedForInAnotherPoolIsNotJudged) {
 
 TEST_F(AttestorTest, LeaseEndsNoLaterThanItsPolicyLetsEvidenceBeWorth) {
   ActivatePolicy("max-age-seconds = 60\n" + host_.PolicyDocument());
-  const auto agent = Join("node1", host_);
-  Answer(*agent, host_);
-  ASSERT_TRUE(AwaitHost("node1", v1::TRUST_TRUSTED, v1::HOST_UP));
+  const auto agent = JoinTrusted("node1", host_);
   EXPECT_EQ(Trust("node1").lease_expire_time().seconds() - Trust("node1").verify_time().seconds(),
             60);
 }

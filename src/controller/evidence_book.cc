@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "controller/evidence_book.h"
 
+#include <algorithm>
+#include <functional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -13,6 +15,8 @@
 namespace vallum::controller {
 namespace {
 
+constexpr size_t kDigestText = 64;
+
 std::string_view KindName(EvidenceKind kind) {
   switch (kind) {
     case EvidenceKind::kWhole:
@@ -24,6 +28,9 @@ std::string_view KindName(EvidenceKind kind) {
   }
   return "?";
 }
+
+// How many of a kind: enough to follow what happened to a host, not all that ever was.
+size_t KeptOf(EvidenceKind kind) { return kind == EvidenceKind::kUntrusted ? 8 : 2; }
 
 // "<kind>-<sha256>", in the host's directory.
 std::string FileName(EvidenceKind kind, const std::string& digest) {
@@ -49,20 +56,39 @@ Result<std::string> EvidenceBook::Put(const std::string& host_uid, EvidenceKind 
   std::error_code made;
   std::filesystem::create_directory(directory_ / host_uid, made);
   if (made) return ErrnoError(made.value(), "create directory " + (directory_ / host_uid).string());
-  const auto before = Find(host_uid, kind);
   const std::filesystem::path path = directory_ / host_uid / FileName(kind, digest);
-  if (before.has_value() && *before == path) return digest;
+  std::vector<std::filesystem::path> kept = List(host_uid, FileName(kind, ""));
+  if (!kept.empty() && kept.front() == path) return digest;
   RETURN_IF_ERROR(tls::WriteFileAtomically(path, bundle, 0600));
-  if (before.has_value()) {
+  std::erase(kept, path);
+  // With the new one there are as many as are kept.
+  for (size_t i = KeptOf(kind) - 1; i < kept.size(); ++i) {
     std::error_code error;
-    std::filesystem::remove(*before, error);
+    std::filesystem::remove(kept[i], error);
   }
   return digest;
 }
 
 Result<Bytes> EvidenceBook::Get(const std::string& host_uid, EvidenceKind kind) {
   const std::lock_guard lock(mutex_);
-  ASSIGN_OR_RETURN(const std::filesystem::path path, Find(host_uid, kind));
+  const std::vector<std::filesystem::path> kept = List(host_uid, FileName(kind, ""));
+  if (!kept.empty()) return Read(kept.front());
+  return NotFound("no evidence of the host is kept")
+      .WithFix("`vallum host attest` has it sent; it takes a host of a trusted pool");
+}
+
+Result<Bytes> EvidenceBook::GetExactly(const std::string& host_uid, const std::string& sha256) {
+  const std::lock_guard lock(mutex_);
+  for (const std::filesystem::path& path : List(host_uid, "")) {
+    if (sha256.size() == kDigestText && path.filename().string().ends_with(sha256)) {
+      return Read(path);
+    }
+  }
+  return NotFound("no evidence of the host with that SHA-256 is kept")
+      .WithFix("events and `vallum host show` name what was kept; older evidence makes room");
+}
+
+Result<Bytes> EvidenceBook::Read(const std::filesystem::path& path) {
   ASSIGN_OR_RETURN(Bytes bundle, tls::ReadSmallFile(path, kMaxBundleBytes));
   if (!path.filename().string().ends_with(ToHex(Sha256(bundle)))) {
     return Corrupt(path.string() + " is not what was written there")
@@ -71,21 +97,26 @@ Result<Bytes> EvidenceBook::Get(const std::string& host_uid, EvidenceKind kind) 
   return bundle;
 }
 
-Result<std::filesystem::path> EvidenceBook::Find(const std::string& host_uid,
-                                                 EvidenceKind kind) const {
-  if (IsUid(host_uid)) {
-    std::error_code error;
-    for (const auto& entry : std::filesystem::directory_iterator(directory_ / host_uid, error)) {
-      const std::string name = entry.path().filename().string();
-      // What an interrupted write left has another length.
-      if (name.size() == FileName(kind, std::string(64, '0')).size() &&
-          name.starts_with(FileName(kind, ""))) {
-        return entry.path();
-      }
+std::vector<std::filesystem::path> EvidenceBook::List(const std::string& host_uid,
+                                                      const std::string& begin) const {
+  std::vector<std::pair<std::filesystem::file_time_type, std::filesystem::path>> found;
+  if (!IsUid(host_uid)) return {};
+  std::error_code error;
+  for (const auto& entry : std::filesystem::directory_iterator(directory_ / host_uid, error)) {
+    const std::string name = entry.path().filename().string();
+    // What an interrupted write left ends otherwise.
+    const size_t dash = name.find('-');
+    if (!name.starts_with(begin) || dash == std::string::npos ||
+        name.size() - dash - 1 != kDigestText) {
+      continue;
     }
+    std::error_code unknown;
+    found.emplace_back(entry.last_write_time(unknown), entry.path());
   }
-  return NotFound("no evidence of the host is kept")
-      .WithFix("`vallum host attest` has it sent; it takes a host of a trusted pool");
+  std::ranges::sort(found, std::greater<>());
+  std::vector<std::filesystem::path> paths;
+  for (auto& [time, path] : found) paths.push_back(std::move(path));
+  return paths;
 }
 
 Result<void> EvidenceBook::RemoveAllBut(const std::set<std::string>& host_uids) {

@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <cerrno>
 #include <chrono>
 #include <csignal>
@@ -15,6 +16,7 @@
 #include <ctime>
 #include <filesystem>
 #include <functional>
+#include <istream>
 #include <memory>
 #include <string>
 #include <vector>
@@ -50,8 +52,31 @@ constexpr std::chrono::seconds kStopGrace{3};
 constexpr std::chrono::hours kRenewInterval{24};
 constexpr size_t kMaxStageSize = 10'000;
 
+// Tables and underscores, as other systems write them, are the flags' dashes.
+class ConfigFile : public CLI::ConfigTOML {
+ public:
+  std::vector<CLI::ConfigItem> from_config(std::istream& input) const override {
+    std::vector<CLI::ConfigItem> items = CLI::ConfigTOML::from_config(input);
+    // The marks of where a table begins and ends.
+    std::erase_if(
+        items, [](const CLI::ConfigItem& each) { return each.name == "++" || each.name == "--"; });
+    for (CLI::ConfigItem& item : items) {
+      for (auto parent = item.parents.rbegin(); parent != item.parents.rend(); ++parent) {
+        item.name = *parent + "-" + item.name;
+      }
+      item.parents.clear();
+      std::ranges::replace(item.name, '_', '-');
+    }
+    return items;
+  }
+};
+
 void AddFlags(CLI::App& app, Flags& flags) {
-  app.set_config("--config", "", "TOML file with the same names as these flags");
+  app.config_formatter(std::make_shared<ConfigFile>());
+  app.allow_config_extras(CLI::config_extras_mode::error);
+  app.set_config("--config", "",
+                 "TOML file with the same names as these flags; attestation.stage_size is "
+                 "attestation-stage-size");
   app.add_option("--state-dir", flags.state_dir, "where everything is kept")->capture_default_str();
   app.add_option("--listen", flags.listen, "address:port of the REST API")->capture_default_str();
   app.add_option("--agent-listen", flags.agent_listen, "address:port that agents dial")
@@ -68,6 +93,10 @@ void AddFlags(CLI::App& app, Flags& flags) {
   app.add_option("--attestation-stage-size", flags.attestor.stage_size,
                  "hosts that are asked at once later on")
       ->check(CLI::Range(size_t{1}, kMaxStageSize))
+      ->capture_default_str();
+  app.add_option("--attestation-rate", flags.attestor.requests_per_second,
+                 "hosts that are asked in a second at most; 0: as many as the stages let")
+      ->check(CLI::Range(0.0, 10'000.0))
       ->capture_default_str();
 }
 

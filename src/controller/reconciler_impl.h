@@ -17,7 +17,10 @@
 namespace vallum::controller {
 
 // Whether instances have to leave a host with this trust now.
-bool MustLeave(const v1::PoolSpec& pool, const v1::HostTrust& trust, WallTime now);
+//   silent_for: how long it has left requests for evidence without an answer; nothing: it has not.
+//     A host that is STALE because nobody asked it is not to blame.
+bool MustLeave(const v1::PoolSpec& pool, const v1::HostTrust& trust, WallTime now,
+               std::optional<std::chrono::nanoseconds> silent_for);
 
 class Reconciler::Impl {
  public:
@@ -125,6 +128,7 @@ class Reconciler::Impl {
   Result<void> SettleTrust(const Hosts& hosts);
   // reconciler_move.cc
   bool MovesFrom(const v1::Instance& instance, const v1::Host& host) const;
+  bool IsLeft(const v1::PoolSpec& pool, const v1::Host& host) const;  // MustLeave, now
   // Takes the next step of a move, if the instance is to leave its host by one. False: it is not.
   Result<bool> MoveAway(const v1::Instance& instance);
   Result<void> TakeForMove(const v1::Instance& instance, const std::string& name);

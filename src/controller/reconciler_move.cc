@@ -44,8 +44,7 @@ bool Reconciler::Impl::MovesFrom(const v1::Instance& instance, const v1::Host& h
   return pool.trusted_service() && pool.on_untrusted() == v1::ON_UNTRUSTED_MOVE &&
          instance.spec().power() != v1::POWER_STOPPED && instance.spec().host().empty() &&
          !instance.metadata().has_delete_time() && !instance.status().ended_by_itself() &&
-         instance.status().phase() != v1::INSTANCE_FAILED &&
-         MustLeave(pool, host.status().trust(), parts_.clock.Now());
+         instance.status().phase() != v1::INSTANCE_FAILED && IsLeft(pool, host);
 }
 
 Result<bool> Reconciler::Impl::MoveAway(const v1::Instance& instance) {
@@ -104,6 +103,7 @@ bool Reconciler::Impl::HasElsewhere(const v1::Host& left) const {
            return host->metadata().name() != left.metadata().name() &&
                   host->spec().pool() == left.spec().pool() &&
                   host->status().state() == v1::HOST_UP && trust.level() == v1::TRUST_TRUSTED &&
+                  trust.policy() == policy->metadata().name() &&
                   trust.policy_version() == policy->status().active_version();
          });
 }

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // What the trust of a host means for it and for what runs there.
+#include <chrono>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -32,20 +34,28 @@ bool Runs(const v1::Instance& instance) {
 
 }  // namespace
 
-bool MustLeave(const v1::PoolSpec& pool, const v1::HostTrust& trust, WallTime now) {
+bool MustLeave(const v1::PoolSpec& pool, const v1::HostTrust& trust, WallTime now,
+               std::optional<std::chrono::nanoseconds> silent_for) {
+  const std::chrono::seconds stale(pool.stale_grace_seconds());
+  const std::chrono::seconds unknown(pool.unknown_grace_seconds());
   if (pool.on_untrusted() == v1::ON_UNTRUSTED_REPORT) return false;
   switch (trust.level()) {
     case v1::TRUST_UNTRUSTED:
       return true;
     case v1::TRUST_STALE:
+      return stale.count() > 0 && silent_for.has_value() && *silent_for >= stale;
     case v1::TRUST_UNKNOWN:
-      return pool.stale_grace_seconds() > 0 &&
-             FromTimestamp(trust.change_time()) +
-                     std::chrono::seconds(pool.stale_grace_seconds()) <=
-                 now;
+      return unknown.count() > 0 && FromTimestamp(trust.change_time()) + unknown <= now;
     default:
       return false;
   }
+}
+
+bool Reconciler::Impl::IsLeft(const v1::PoolSpec& pool, const v1::Host& host) const {
+  const auto since = parts_.attestor.SilentSince(host.metadata().name());
+  std::optional<std::chrono::nanoseconds> silent_for;
+  if (since.has_value()) silent_for = parts_.clock.Monotonic() - *since;
+  return MustLeave(pool, host.status().trust(), parts_.clock.Now(), silent_for);
 }
 
 Reconciler::Impl::Standing Reconciler::Impl::StandingOf(const v1::Host& host) const {
@@ -91,8 +101,7 @@ Result<void> Reconciler::Impl::SettleTrust(const Hosts& hosts) {
   for (const auto& host : hosts) {
     const auto pool = parts_.view.Get<v1::Pool>(host->spec().pool());
     if (pool != nullptr && pool->spec().trusted_service() &&
-        seen_[host->metadata().name()].greeted &&
-        MustLeave(pool->spec(), host->status().trust(), parts_.clock.Now())) {
+        seen_[host->metadata().name()].greeted && IsLeft(pool->spec(), *host)) {
       left.emplace(host->metadata().name(), host.get());
     }
   }

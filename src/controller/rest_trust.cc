@@ -82,9 +82,15 @@ Result<EvidenceKind> ParseEvidenceKind(const Request& request) {
 Result<Response> Evidence(RestContext& context, const Request& request,
                           const Principal& principal) {
   ASSIGN_OR_RETURN(const auto host, Target(context, request, principal, Verb::kRead));
+  const std::string& uid = host->metadata().uid();
+  EvidenceBook& book = context.controller.evidence();
+  const auto exactly = request.Query("sha256");
+  if (exactly && request.Query("kind")) {
+    return InvalidInput("kind and sha256 are both given").WithFix("give one of them");
+  }
   ASSIGN_OR_RETURN(const EvidenceKind kind, ParseEvidenceKind(request));
   ASSIGN_OR_RETURN(const Bytes bundle,
-                   context.controller.evidence().Get(host->metadata().uid(), kind));
+                   exactly ? book.GetExactly(uid, *exactly) : book.Get(uid, kind));
   Response response;
   response.headers.Set("Content-Type", "application/octet-stream");
   response.headers.Set("ETag", "\"" + ToHex(Sha256(bundle)) + "\"");

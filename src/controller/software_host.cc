@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "controller/software_host.h"
 
+#include <string_view>
 #include <utility>
 
 #include "attest/public_key.h"
 #include "base/digest.h"
+#include "measure/event_log_builder.h"
+#include "measure/event_type.h"
 #include "measure/pcr_selection.h"
 
 namespace vallum::controller {
@@ -36,6 +39,26 @@ void SoftwareHost::SetPcr(uint32_t pcr, char fill) {
 void SoftwareHost::Reboot(const std::string& boot_id) {
   boot_id_ = boot_id;
   ++clock_.reset_count;
+}
+
+void SoftwareHost::ExtendSecretly(uint32_t pcr, const std::string& content) {
+  Bytes& value = pcrs_[HashAlgorithm::kSha256].at(PcrIndex::Create(pcr).value());
+  Bytes extended = value;
+  const Sha256Digest digest = Sha256(AsBytes(content));
+  extended.insert(extended.end(), digest.begin(), digest.end());
+  value = ToBytes(Sha256(extended));
+}
+
+void SoftwareHost::StartLoader(const std::string& loader) {
+  constexpr uint32_t kImages = 4;
+  constexpr std::string_view kSeparator("\0\0\0\0", 4);
+  SetPcr(kImages, '\0');
+  measure::EventLogBuilder log({HashAlgorithm::kSha256});
+  log.Add(kImages, measure::EventType::kBootServicesApplication, Bytes(32), AsBytes(loader));
+  cut_log_ = log.bytes();
+  event_log_ = log.AddSeparator(kImages).bytes();
+  ExtendSecretly(kImages, loader);
+  ExtendSecretly(kImages, std::string(kSeparator));
 }
 
 v1::HostIdentity SoftwareHost::Identity() const {
@@ -79,7 +102,12 @@ std::vector<v1::EvidenceChunk> SoftwareHost::Answer(const v1::RequestEvidence& r
     }
   }
   header.set_boot_id(boot_id_);
-  return {chunk};
+  const bool known = request.known_reset_count() == clock_.reset_count && !request.event_log();
+  if (event_log_.empty() || known) return {chunk};
+  header.set_event_log_size(static_cast<int64_t>(event_log_.size()));
+  v1::EvidenceChunk log;
+  log.set_event_log(ToText(event_log_));
+  return {chunk, log};
 }
 
 std::string SoftwareHost::PcrHex(uint32_t pcr) const {
@@ -93,6 +121,11 @@ std::string SoftwareHost::PolicyDocument() const {
                 PcrHex(pcr) + "\" } ]\n";
   }
   return document;
+}
+
+std::string SoftwareHost::PolicyDocument(const std::string& loader) const {
+  return PolicyDocument() + "\n[pcr.4]\nrule = \"events\"\naccept = [ { sha256 = \"" +
+         ToHex(Sha256(AsBytes(loader))) + "\", what = \"the loader\" } ]\n";
 }
 
 }  // namespace vallum::controller

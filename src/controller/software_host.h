@@ -22,6 +22,11 @@ class SoftwareHost {
   // Every PCR that may be asked for: of SHA-256, 0 to 23, zeros at first.
   void SetPcr(uint32_t pcr, char fill);
   void Reboot(const std::string& boot_id);
+  // Starts a loader as firmware does: measured into PCR 4, with an event log from then on.
+  void StartLoader(const std::string& loader);
+  // What a host that lies does: measures without the log's knowledge, leaves the log's end out.
+  void ExtendSecretly(uint32_t pcr, const std::string& content);
+  void CutLog() { event_log_ = cut_log_; }
   const std::string& boot_id() const { return boot_id_; }
   attest::ClockState& clock() { return clock_; }
   const attest::SoftwareKey& key() const { return key_; }
@@ -33,6 +38,8 @@ class SoftwareHost {
 
   // Golden values for PCR 0 and 7, as the host has them now.
   std::string PolicyDocument() const;
+  // The same, and the loader by its digest in the event log.
+  std::string PolicyDocument(const std::string& loader) const;
 
  private:
   static attest::SoftwareKey MakeKey();
@@ -42,6 +49,8 @@ class SoftwareHost {
   attest::PcrBanks pcrs_;
   attest::ClockState clock_;
   std::string boot_id_ = "boot-1";
+  Bytes event_log_;
+  Bytes cut_log_;  // without its last event
 };
 
 }  // namespace vallum::controller

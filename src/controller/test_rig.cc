@@ -54,6 +54,8 @@ void Rig::Start() {
   }
   Controller::Options options;
   options.key_sets = key_sets_;
+  attestor_.tick = std::chrono::milliseconds(50);
+  options.attestor = attestor_;
   options.state_dir = dir();
   options.gateway.listen = "127.0.0.1:0";
   options.gateway.names = {.dns_names = {"localhost"}, .ip_addresses = {"127.0.0.1"}};

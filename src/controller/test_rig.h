@@ -19,16 +19,18 @@
 
 namespace vallum::controller {
 
-// Real time, plus what the test has added.
+// Real time, plus what the test has added; a test may also set the clock on the wall.
 class ShiftedClock final : public Clock {
  public:
-  WallTime Now() const override { return real_.Now() + shift_.load(); }
+  WallTime Now() const override { return real_.Now() + shift_.load() + wall_.load(); }
   MonotonicTime Monotonic() const override { return real_.Monotonic() + shift_.load(); }
   void Advance(std::chrono::seconds by) { shift_.store(shift_.load() + by); }
+  void SetWall(std::chrono::seconds by) { wall_.store(by); }
 
  private:
   SystemClock real_;
   std::atomic<std::chrono::seconds> shift_{std::chrono::seconds(0)};
+  std::atomic<std::chrono::seconds> wall_{std::chrono::seconds(0)};
 };
 
 // A directory of its own, removed at the end.
@@ -56,6 +58,8 @@ class Rig {
   // What the next Start() finds on its machine: at first "microsoft", with the rig's own CA in PK,
   // KEK and db.
   std::vector<firmware::KeySet>& key_sets() { return key_sets_; }
+  // Of the next Start().
+  Attestor::Options& attestor() { return attestor_; }
   ShiftedClock& clock() { return clock_; }
   const std::filesystem::path& dir() const { return dir_.path(); }
 
@@ -76,6 +80,7 @@ class Rig {
   ShiftedClock clock_;
   TempDir dir_;
   std::vector<firmware::KeySet> key_sets_;
+  Attestor::Options attestor_;
   std::unique_ptr<store::SqliteStore> store_;
   std::unique_ptr<store::BlobStore> blobs_;
   std::unique_ptr<tls::CertificateAuthority> authority_;

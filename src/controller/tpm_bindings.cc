@@ -62,6 +62,15 @@ bool SameBut(v1::HostIdentity known, const v1::HostIdentity& identity) {
   return google::protobuf::util::MessageDifferencer::Equals(known, identity);
 }
 
+// The TPM's time as quotes by the former key told it. A TPM whose owner cleared it has made another
+// key and begun its clock anew; no quote by the former key is believed any more.
+void ForgetTime(v1::HostTrust& trust) {
+  trust.clear_reset_count();
+  trust.clear_restart_count();
+  trust.clear_clock_ms();
+  trust.clear_tpm_firmware_version();
+}
+
 // Who vouched for an endorsement key, and what for.
 void CarryOver(const v1::HostIdentity& known, v1::HostIdentity& identity) {
   identity.set_accepted_by(known.accepted_by());
@@ -206,30 +215,34 @@ Result<v1::TpmBinding> TpmBindings::Finish(const std::string& host, const v1::Tp
   bool waited = false;
   bool known = false;
   const std::lock_guard binding_lock(binding_);
-  ASSIGN_OR_RETURN(const v1::Host stored,
-                   resources_.Modify<v1::Host>(host, [&](v1::Host& current) -> Result<Write> {
-                     v1::HostStatus& status = *current.mutable_status();
-                     const bool same = status.identity().ek_sha256() == identity.ek_sha256();
-                     const std::string objection = Objection(current, identity);
-                     // What is known of a key stays known, whatever its host leaves out now.
-                     if (same && identity.authority().empty()) {
-                       CarryOver(status.identity(), identity);
-                     }
-                     accepted = objection.empty() && !identity.accepted_by().empty();
-                     waited = status.pending_identity().ek_sha256() == identity.ek_sha256();
-                     if (accepted) {
-                       identity.clear_detail();
-                       known = SameBut(status.identity(), identity);
-                       if (known && !status.has_pending_identity()) return Write::kKeep;
-                       *status.mutable_identity() = identity;
-                       status.clear_pending_identity();
-                       return Write::kWrite;
-                     }
-                     identity.clear_accepted_by();
-                     if (!objection.empty()) identity.set_detail(objection);
-                     *status.mutable_pending_identity() = identity;
-                     return Write::kWrite;
-                   }));
+  ASSIGN_OR_RETURN(
+      const v1::Host stored,
+      resources_.Modify<v1::Host>(host, [&](v1::Host& current) -> Result<Write> {
+        v1::HostStatus& status = *current.mutable_status();
+        const bool same = status.identity().ek_sha256() == identity.ek_sha256();
+        const std::string objection = Objection(current, identity);
+        // What is known of a key stays known, whatever its host leaves out now.
+        if (same && identity.authority().empty()) {
+          CarryOver(status.identity(), identity);
+        }
+        accepted = objection.empty() && !identity.accepted_by().empty();
+        waited = status.pending_identity().ek_sha256() == identity.ek_sha256();
+        if (accepted) {
+          identity.clear_detail();
+          known = SameBut(status.identity(), identity);
+          if (known && !status.has_pending_identity()) return Write::kKeep;
+          if (status.has_trust() && status.identity().ak_name() != identity.ak_name()) {
+            ForgetTime(*status.mutable_trust());
+          }
+          *status.mutable_identity() = identity;
+          status.clear_pending_identity();
+          return Write::kWrite;
+        }
+        identity.clear_accepted_by();
+        if (!objection.empty()) identity.set_detail(objection);
+        *status.mutable_pending_identity() = identity;
+        return Write::kWrite;
+      }));
   RETURN_IF_ERROR(view_.WaitFor(stored.metadata().revision()));
   v1::TpmBinding binding;
   binding.set_accepted(accepted);
