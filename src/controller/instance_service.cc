@@ -70,7 +70,7 @@ Result<void> CopySizes(const v1::Flavor& flavor, const v1::Image& image, v1::Ins
 
 bool IsSecureHost(const v1::Host& host, const std::string& pool) {
   if (host.spec().pool() != pool) return false;
-  const placement::HostView view = ToHostView(host, nullptr);
+  const placement::HostView view = ToHostView(host, nullptr, nullptr, {});
   return view.state == placement::HostState::kUp && view.traits.Contains(placement::kTraitSmm) &&
          view.traits.Contains(placement::kTraitSecureBoot) &&
          view.traits.Contains(placement::kTraitTpm20);
@@ -624,7 +624,8 @@ Result<v1::ScheduleExplainReply> InstanceService::Explain(const v1::InstanceSpec
   RETURN_IF_ERROR(CheckNeighbours(instance.metadata().name(), instance.spec()));
   RETURN_IF_ERROR(CheckNear(view_, instance));
   RETURN_IF_ERROR(SettlePlacement(view_, *instance.mutable_spec()));
-  const PlacementBook book(view_.ForPlacement());
+  const PlacementBook book(view_.ForPlacement(), view_.All<v1::AttestationPolicy>(),
+                           resources_.clock().Now());
   ASSIGN_OR_RETURN(const placement::Request request, book.RequestOf(instance, policy));
   const placement::Decision decision = book.hosts().Explain(request);
   v1::ScheduleExplainReply reply;

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "controller/placement_input.h"
+#include "controller/resource_store.h"
 
 namespace vallum::controller {
 namespace {
@@ -31,7 +32,10 @@ bool SameForPlacement(const v1::Instance& a, const v1::Instance& b) {
 
 }  // namespace
 
-PlacementBook::PlacementBook(const View::Placement& snapshot) {
+PlacementBook::PlacementBook(const View::Placement& snapshot, const Policies& policies,
+                             WallTime now)
+    : now_(now) {
+  for (const auto& policy : policies) policy_table_[policy->metadata().name()] = policy;
   for (const auto& pool : snapshot.pools) pool_table_[pool->metadata().name()] = pool;
   for (const auto& instance : snapshot.instances) PutInstance(instance);
   for (const auto& host : snapshot.hosts) PutHost(host);
@@ -48,6 +52,18 @@ void PlacementBook::Apply(const Change& change) {
   } else if (change.kind == Kind::kPool) {
     if (gone) return RemovePool(change.name);
     PutPool(std::static_pointer_cast<const v1::Pool>(change.resource));
+  } else if (change.kind == Kind::kAttestationPolicy) {
+    if (gone) return RemovePolicy(change.name);
+    PutPolicy(std::static_pointer_cast<const v1::AttestationPolicy>(change.resource));
+  }
+}
+
+void PlacementBook::EndLeases(WallTime now) {
+  now_ = now;
+  while (!leases_.empty() && leases_.begin()->first <= now) {
+    const auto host = FindHost(leases_.begin()->second);
+    // What is indexed at this time is not trusted, and so has no lease here any more.
+    Index(*host);
   }
 }
 
@@ -66,11 +82,26 @@ PlacementBook::Claims PlacementBook::ClaimsOn(std::string_view host) const {
 
 void PlacementBook::Index(const v1::Host& host) {
   const auto pool = FindIn(pool_table_, host.spec().pool());
-  placement::HostView view = ToHostView(host, pool.get());
+  const auto policy =
+      pool == nullptr ? nullptr : FindIn(policy_table_, pool->spec().attestation_policy());
+  placement::HostView view = ToHostView(host, pool.get(), policy.get(), now_);
+  ForgetLease(view.name);
+  if (view.trusted) {
+    const WallTime end = FromTimestamp(host.status().trust().lease_expire_time());
+    leases_.emplace(end, view.name);
+    lease_of_.emplace(view.name, end);
+  }
   const Claims claims = ClaimsOn(view.name);
   view.allocated_vcpus = claims.vcpus;
   view.allocated_memory = ByteCount::Bytes(claims.memory);
   hosts_.Put(std::move(view));
+}
+
+void PlacementBook::ForgetLease(const std::string& host) {
+  const auto found = lease_of_.find(host);
+  if (found == lease_of_.end()) return;
+  leases_.erase({found->second, host});
+  lease_of_.erase(found);
 }
 
 void PlacementBook::PutHost(std::shared_ptr<const v1::Host> host) {
@@ -80,6 +111,7 @@ void PlacementBook::PutHost(std::shared_ptr<const v1::Host> host) {
 }
 
 void PlacementBook::RemoveHost(const std::string& name) {
+  ForgetLease(name);
   hosts_.Remove(name);
   host_table_.erase(name);
 }
@@ -93,8 +125,11 @@ void PlacementBook::IndexPool(const std::string& pool) {
 void PlacementBook::PutPool(std::shared_ptr<const v1::Pool> pool) {
   const std::string name = pool->metadata().name();
   const auto before = FindIn(pool_table_, name);
-  const double overcommit = before == nullptr ? 0 : before->spec().cpu_overcommit();
-  const bool differs = overcommit != pool->spec().cpu_overcommit();
+  const v1::PoolSpec& now = pool->spec();
+  const v1::PoolSpec then = before == nullptr ? v1::PoolSpec() : before->spec();
+  const bool differs = then.cpu_overcommit() != now.cpu_overcommit() ||
+                       then.trusted_service() != now.trusted_service() ||
+                       then.attestation_policy() != now.attestation_policy();
   pool_table_[name] = std::move(pool);
   if (differs) IndexPool(name);
 }
@@ -102,6 +137,28 @@ void PlacementBook::PutPool(std::shared_ptr<const v1::Pool> pool) {
 void PlacementBook::RemovePool(const std::string& name) {
   pool_table_.erase(name);
   IndexPool(name);
+}
+
+void PlacementBook::IndexPoolsOf(const std::string& policy) {
+  for (const auto& [name, pool] : pool_table_) {
+    if (pool->spec().trusted_service() && pool->spec().attestation_policy() == policy) {
+      IndexPool(name);
+    }
+  }
+}
+
+void PlacementBook::PutPolicy(std::shared_ptr<const v1::AttestationPolicy> policy) {
+  const std::string name = policy->metadata().name();
+  const auto before = FindIn(policy_table_, name);
+  const bool differs =
+      before == nullptr || before->status().active_version() != policy->status().active_version();
+  policy_table_[name] = std::move(policy);
+  if (differs) IndexPoolsOf(name);
+}
+
+void PlacementBook::RemovePolicy(const std::string& name) {
+  policy_table_.erase(name);
+  IndexPoolsOf(name);
 }
 
 void PlacementBook::Count(const v1::Instance& instance, int sign) {

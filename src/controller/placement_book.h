@@ -9,8 +9,10 @@
 #include <string>
 #include <string_view>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
+#include "base/clock.h"
 #include "base/result.h"
 #include "controller/boot_policy.h"
 #include "controller/view.h"
@@ -20,13 +22,18 @@ namespace vallum::controller {
 
 // Hosts, instances and pools as one revision has them, in placement's terms, kept current change
 // by change so that a decision looks at few of them. What is claimed on a host is counted from the
-// instances themselves, not taken from the host's own numbers. Not thread-safe.
+// instances themselves, not taken from the host's own numbers. Which hosts are trusted is as of the
+// time that it was told of last. Not thread-safe.
 class PlacementBook {
  public:
-  explicit PlacementBook(const View::Placement& snapshot);
+  using Policies = std::vector<std::shared_ptr<const v1::AttestationPolicy>>;
+  PlacementBook(const View::Placement& snapshot, const Policies& policies, WallTime now);
 
   // In the order of View; after the last change of a revision the book is as that revision.
   void Apply(const Change& change);
+
+  // Leases end without a change: to be called before a decision. Costs nothing while none has.
+  void EndLeases(WallTime now);
 
   // nullptr: there is none.
   std::shared_ptr<const v1::Instance> FindInstance(std::string_view name) const;
@@ -60,6 +67,10 @@ class PlacementBook {
   void RemoveHost(const std::string& name);
   void PutPool(std::shared_ptr<const v1::Pool> pool);
   void RemovePool(const std::string& name);
+  void PutPolicy(std::shared_ptr<const v1::AttestationPolicy> policy);
+  void RemovePolicy(const std::string& name);
+  void IndexPoolsOf(const std::string& policy);
+  void ForgetLease(const std::string& host);
   void PutInstance(std::shared_ptr<const v1::Instance> instance);
   void RemoveInstance(const std::string& name);
   void Count(const v1::Instance& instance, int sign);
@@ -73,6 +84,11 @@ class PlacementBook {
   Table<v1::Host> host_table_;
   Table<v1::Instance> instance_table_;
   Table<v1::Pool> pool_table_;
+  Table<v1::AttestationPolicy> policy_table_;
+  WallTime now_;
+  // Of the hosts that are trusted, in the order in which that ends.
+  std::set<std::pair<WallTime, std::string>> leases_;
+  std::unordered_map<std::string, WallTime, Hash, std::equal_to<>> lease_of_;
   std::unordered_map<std::string, Claims, Hash, std::equal_to<>> claims_;  // by host
   // Who says of an instance that it is to be apart from it.
   std::map<std::string, std::set<std::string>, std::less<>> apart_said_by_;

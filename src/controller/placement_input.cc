@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "controller/placement_settings.h"
+#include "controller/trust_gap.h"
 
 namespace vallum::controller {
 namespace {
@@ -37,14 +38,19 @@ placement::HostState State(const v1::Host& host) {
 
 }  // namespace
 
-placement::HostView ToHostView(const v1::Host& host, const v1::Pool* pool) {
+placement::HostView ToHostView(const v1::Host& host, const v1::Pool* pool,
+                               const v1::AttestationPolicy* policy, WallTime now) {
   const v1::HostCapabilities& capabilities = host.status().capabilities();
   placement::HostView view;
   view.name = host.metadata().name();
   view.pool = host.spec().pool();
   view.state = State(host);
   view.state_reason = host.status().reason();
-  view.trusted = host.status().trust().level() == v1::TRUST_TRUSTED;
+  if (pool != nullptr && pool->spec().trusted_service()) {
+    const auto gap = FindTrustGap(host, pool->spec(), policy, now);
+    view.trusted = !gap.has_value();
+    if (gap.has_value()) view.trust_reason = gap->words;
+  }
   for (const std::string& trait : capabilities.traits()) {
     view.traits.Insert(trait);
   }

@@ -43,7 +43,9 @@ Scheduler::Scheduler(ResourceStore& resources, View& view, Metrics& metrics)
     const View::Placement snapshot = view_.ForPlacement();
     {
       const std::lock_guard lock(mutex_);
-      book_ = std::make_unique<PlacementBook>(snapshot);
+      // Policies of a later revision do no harm: what led to them is heard below, in its order.
+      book_ = std::make_unique<PlacementBook>(snapshot, view_.All<v1::AttestationPolicy>(),
+                                              resources_.clock().Now());
       unfinished_.clear();
     }
     const auto subscribed =
@@ -66,6 +68,7 @@ void Scheduler::Hear(const Change& change) {
 
 Result<Scheduler::Claim> Scheduler::Decide(const std::string& name) const {
   const std::lock_guard lock(mutex_);
+  book_->EndLeases(resources_.clock().Now());
   Claim claim;
   claim.instance = book_->FindInstance(name);
   if (claim.instance == nullptr) return NoInstance(name);

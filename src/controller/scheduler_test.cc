@@ -6,6 +6,7 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <chrono>
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -59,6 +60,34 @@ v1::Instance MakeValidInstance(const std::string& name) {
   boot.set_type(v1::BOOT_TYPE_UEFI);
   boot.set_mode(v1::BOOT_MODE_SECURE);
   return instance;
+}
+
+// Real time, plus what the test has added.
+class AdvancedClock final : public Clock {
+ public:
+  WallTime Now() const override { return real_.Now() + added_; }
+  MonotonicTime Monotonic() const override { return real_.Monotonic() + added_; }
+  void Advance(std::chrono::seconds by) { added_ += by; }
+
+ private:
+  SystemClock real_;
+  std::chrono::seconds added_{0};
+};
+
+// By version 1 of policy "gold".
+void SetTrust(v1::HostStatus& status, WallTime lease_end) {
+  v1::HostTrust& trust = *status.mutable_trust();
+  trust.set_level(v1::TRUST_TRUSTED);
+  trust.set_policy("gold");
+  trust.set_policy_version(1);
+  *trust.mutable_lease_expire_time() = ToTimestamp(lease_end);
+}
+
+v1::AttestationPolicy Policy(int active_version) {
+  v1::AttestationPolicy policy;
+  policy.mutable_metadata()->set_name("gold");
+  policy.mutable_status()->set_active_version(active_version);
+  return policy;
 }
 
 // One controller's share of a store.
@@ -155,7 +184,7 @@ class History {
   History(uint32_t seed, Controller& controller) : random_(seed), controller_(controller) {}
 
   void Step() {
-    switch (UpTo(12)) {
+    switch (UpTo(13)) {
       case 0:
         return AddHost();
       case 1:
@@ -173,6 +202,8 @@ class History {
         return;
       case 8:
         return ReportInstance();
+      case 9:
+        return ChangePolicy();
       default:
         placed_ += controller_.scheduler->Place(Instance()).has_value() ? 1 : 0;
         return;
@@ -196,7 +227,9 @@ class History {
           v1::HostStatus& status = *host.mutable_status();
           host.mutable_spec()->set_maintenance(OneIn(6));
           status.set_state(OneIn(6) ? v1::HOST_DOWN : v1::HOST_UP);
-          status.mutable_trust()->set_level(OneIn(2) ? v1::TRUST_TRUSTED : v1::TRUST_UNTRUSTED);
+          SetTrust(status, controller_.resources.clock().Now() + std::chrono::hours(1));
+          if (OneIn(2)) status.mutable_trust()->set_level(v1::TRUST_UNTRUSTED);
+          if (OneIn(4)) status.mutable_trust()->clear_lease_expire_time();
           status.mutable_capabilities()->set_memory_bytes((4 + UpTo(12)) * kGiB);
           status.mutable_capabilities()->set_cpus(2 + UpTo(6));
           if (OneIn(4)) status.mutable_capabilities()->add_bridges("br" + std::to_string(UpTo(2)));
@@ -215,8 +248,19 @@ class History {
         controller_.resources.Modify<v1::Pool>("default", [&](v1::Pool& pool) -> Result<Change> {
           pool.mutable_spec()->set_cpu_overcommit(UpTo(4));
           pool.mutable_spec()->set_trusted_service(OneIn(3));
+          pool.mutable_spec()->set_attestation_policy(OneIn(4) ? "" : "gold");
           return Change::kWrite;
         }));
+  }
+  void ChangePolicy() {
+    if (OneIn(2)) static_cast<void>(controller_.resources.Create(Policy(1)));
+    static_cast<void>(controller_.resources.Modify<v1::AttestationPolicy>(
+        "gold", [&](v1::AttestationPolicy& policy) -> Result<Change> {
+          policy.mutable_status()->set_active_version(OneIn(3) ? 2 : 1);
+          return Change::kWrite;
+        }));
+    if (!OneIn(6)) return;
+    static_cast<void>(controller_.resources.Delete(Kind::kAttestationPolicy, "gold", 0));
   }
   void AddInstance() {
     v1::Instance instance = MakeValidInstance(Instance());
@@ -251,7 +295,8 @@ TEST_P(SchedulerOnStoreTest, BookAfterAnyHistoryIsAsOneMadeFromTheViewAnew) {
     last.mutable_metadata()->set_name("last" + std::to_string(seed));
     const store::Revision end = controller->resources.Create(last)->metadata().revision();
     ASSERT_TRUE(controller->view->WaitUntilHeard(end).has_value());
-    const PlacementBook made(controller->view->ForPlacement());
+    const PlacementBook made(controller->view->ForPlacement(),
+                             controller->view->All<v1::AttestationPolicy>(), clock_.Now());
     controller->scheduler->WithBook(
         [&](const PlacementBook& kept) { ExpectSame(kept, made, *controller->view); });
     // A controller that starts now begins with the same book.
@@ -342,7 +387,7 @@ class PlacingTest : public testing::Test {
   std::string HostOf(const Result<v1::Instance>& placed) {
     return placed.has_value() ? placed->status().host() : placed.error().message();
   }
-  SystemClock clock_;
+  AdvancedClock clock_;
   store::MemoryStore store_{clock_};
   Controller controller_;
 };
@@ -410,29 +455,102 @@ TEST_F(PlacingTest, TenantHasNoSayInWhereTheInstancesOfOthersAre) {
   EXPECT_THAT(HostOf(Place(near)), HasSubstr("web2, which is on no host yet"));
 }
 
-TEST_F(PlacingTest, HostThatLostItsTrustTakesNothingOfATrustedPool) {
-  v1::Pool pool;
-  pool.mutable_metadata()->set_name("gold");
-  pool.mutable_spec()->set_trusted_service(true);
-  Add(pool);
-  v1::Host host = MakeValidHost("node1");
-  host.mutable_spec()->set_pool("gold");
-  host.mutable_status()->mutable_trust()->set_level(v1::TRUST_TRUSTED);
-  Add(host);
-  v1::Instance first = MakeValidInstance("web1");
-  first.mutable_spec()->set_pool("gold");
-  ASSERT_EQ(HostOf(Place(first)), "node1");
-  ASSERT_TRUE(controller_.resources
-                  .Modify<v1::Host>("node1",
-                                    [](v1::Host& lost) -> Result<ResourceStore::Change> {
-                                      lost.mutable_status()->mutable_trust()->set_level(
-                                          v1::TRUST_STALE);
-                                      return ResourceStore::Change::kWrite;
-                                    })
-                  .has_value());
-  v1::Instance second = MakeValidInstance("web2");
-  second.mutable_spec()->set_pool("gold");
-  EXPECT_THAT(HostOf(Place(second)), HasSubstr("trust: not attested"));
+// A trusted pool with hosts that it trusts for an hour.
+class TrustedPlacingTest : public PlacingTest {
+ protected:
+  using Change = ResourceStore::Change;
+  TrustedPlacingTest() {
+    v1::Pool pool;
+    pool.mutable_metadata()->set_name("gold");
+    pool.mutable_spec()->set_trusted_service(true);
+    pool.mutable_spec()->set_attestation_policy("gold");
+    Add(pool);
+    Add(Policy(1));
+  }
+  void AddHost(const std::string& name, int64_t gib, std::chrono::seconds lease) {
+    v1::Host host = MakeValidHost(name, gib);
+    host.mutable_spec()->set_pool("gold");
+    SetTrust(*host.mutable_status(), clock_.Now() + lease);
+    Add(host);
+  }
+  template <typename T, typename F>
+  void Modify(const std::string& name, F change) {
+    const auto stored = controller_.resources.Modify<T>(name, [&](T& current) -> Result<Change> {
+      change(current);
+      return Change::kWrite;
+    });
+    ASSERT_TRUE(stored.has_value()) << stored.error().Describe();
+    ASSERT_TRUE(controller_.view->WaitUntilHeard(stored->metadata().revision()).has_value());
+  }
+  std::string PlaceOne() {
+    v1::Instance instance = MakeValidInstance("web" + std::to_string(++placed_));
+    instance.mutable_spec()->set_pool("gold");
+    return HostOf(Place(instance));
+  }
+
+ private:
+  int placed_ = 0;
+};
+
+TEST_F(TrustedPlacingTest, HostThatLostItsTrustTakesNothing) {
+  AddHost("node1", 16, std::chrono::hours(1));
+  ASSERT_EQ(PlaceOne(), "node1");
+  Modify<v1::Host>("node1", [](v1::Host& host) {
+    host.mutable_status()->mutable_trust()->set_level(v1::TRUST_STALE);
+    host.mutable_status()->mutable_trust()->set_detail("no answer");
+  });
+  EXPECT_THAT(PlaceOne(), HasSubstr("node1: trust: STALE: no answer: pool gold takes trusted"));
+}
+
+TEST_F(TrustedPlacingTest, LeaseThatEndsWithoutAChangeCountsAndTheNextHostIsTaken) {
+  AddHost("large", 64, std::chrono::minutes(10));
+  AddHost("small", 16, std::chrono::hours(1));
+  ASSERT_EQ(PlaceOne(), "large");
+  clock_.Advance(std::chrono::minutes(10));
+  EXPECT_EQ(PlaceOne(), "small");
+  clock_.Advance(std::chrono::hours(1));
+  EXPECT_THAT(PlaceOne(), HasSubstr("large: trust: its lease is over"));
+  Modify<v1::Host>("large", [&](v1::Host& host) {
+    SetTrust(*host.mutable_status(), clock_.Now() + std::chrono::minutes(1));
+  });
+  EXPECT_EQ(PlaceOne(), "large");
+}
+
+TEST_F(TrustedPlacingTest, VerdictByAnotherPolicyThanThePoolsCountsForNothing) {
+  AddHost("node1", 16, std::chrono::hours(1));
+  ASSERT_EQ(PlaceOne(), "node1");
+  Modify<v1::Pool>("gold",
+                   [](v1::Pool& pool) { pool.mutable_spec()->set_attestation_policy("other"); });
+  EXPECT_THAT(PlaceOne(), HasSubstr("by policy \"gold\", and that of its pool is \"other\""));
+  Modify<v1::Pool>("gold", [](v1::Pool& pool) { pool.mutable_spec()->clear_attestation_policy(); });
+  EXPECT_THAT(PlaceOne(), HasSubstr("its pool names no attestation policy"));
+  Modify<v1::Pool>("gold",
+                   [](v1::Pool& pool) { pool.mutable_spec()->set_attestation_policy("gold"); });
+  EXPECT_EQ(PlaceOne(), "node1");
+}
+
+TEST_F(TrustedPlacingTest, VerdictByAVersionThatIsNotActiveCountsForNothing) {
+  AddHost("node1", 16, std::chrono::hours(1));
+  const auto activate = [&](int version) {
+    Modify<v1::AttestationPolicy>("gold", [&](v1::AttestationPolicy& policy) {
+      policy.mutable_status()->set_active_version(version);
+    });
+  };
+  activate(2);
+  EXPECT_THAT(PlaceOne(), HasSubstr("version 1 of policy \"gold\", and version 2 is active"));
+  activate(0);
+  EXPECT_THAT(PlaceOne(), HasSubstr("no version of policy \"gold\" is active"));
+  activate(1);
+  EXPECT_EQ(PlaceOne(), "node1");
+}
+
+TEST_F(TrustedPlacingTest, PoolThatBecomesTrustedTakesNoHostWithoutAVerdict) {
+  Modify<v1::Pool>("gold", [](v1::Pool& pool) { pool.mutable_spec()->set_trusted_service(false); });
+  AddHost("node1", 16, std::chrono::hours(1));
+  Modify<v1::Host>("node1", [](v1::Host& host) { host.mutable_status()->clear_trust(); });
+  ASSERT_EQ(PlaceOne(), "node1");
+  Modify<v1::Pool>("gold", [](v1::Pool& pool) { pool.mutable_spec()->set_trusted_service(true); });
+  EXPECT_THAT(PlaceOne(), HasSubstr("not attested yet"));
 }
 
 TEST_F(PlacingTest, PropertiesOfTheInstanceChooseAmongHypervisorsAndTraits) {

@@ -153,7 +153,8 @@ void Explain(const HostView& host, const Request& request, HostVerdict& verdict)
       return;
     case Requirement::kTrust:
       verdict.requirement = "trust";
-      verdict.detail = "not attested: pool " + request.pool + " takes trusted hosts only";
+      verdict.detail = (host.trust_reason.empty() ? "not attested" : host.trust_reason) +
+                       ": pool " + request.pool + " takes trusted hosts only";
       return;
     case Requirement::kTrait: {
       const std::string trait =

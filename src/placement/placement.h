@@ -29,7 +29,8 @@ struct HostView {
   std::string pool;
   HostState state = HostState::kJoining;
   std::string state_reason;
-  bool trusted = false;  // a fresh attestation found it trusted
+  bool trusted = false;      // its pool trusts it now
+  std::string trust_reason;  // why it does not, in words
   TraitSet traits;
   std::vector<Probe> probes;
   std::string accelerator;         // "kvm", "tcg"; empty: none ran a guest
