@@ -113,6 +113,13 @@ grpc::Status ToGrpcStatus(const Error& error) {
   return {code, text};
 }
 
+grpc::Status ToRefusal(const Error& error) {
+  const grpc::Status status = ToGrpcStatus(error);
+  return error.code() == ErrorCode::kDenied
+             ? grpc::Status(grpc::StatusCode::PERMISSION_DENIED, status.error_message())
+             : status;
+}
+
 Result<void> Gateway::Impl::Start() {
   ASSIGN_OR_RETURN(const tls::Credentials credentials,
                    parts_.authority.IssueServer(options_.names));
@@ -323,21 +330,22 @@ bool Gateway::Impl::MayTellRefusal() {
   return told_refusal_in_.exchange(now) != now;
 }
 
-bool Gateway::Impl::MayFetch(const std::string& host, const std::string& sha256) const {
+Result<void> Gateway::Impl::MayFetch(const std::string& host, const std::string& sha256) const {
+  Result<void> refusal = Denied("no instance of this host starts from that image");
   for (const auto& instance : parts_.view.All<v1::Instance>()) {
     if (instance->status().host() != host) {
       continue;
     }
     const auto image = parts_.view.Get<v1::Image>(instance->spec().image());
-    if (image != nullptr && image->status().sha256() == sha256) {
-      return true;
-    }
     const auto snapshot = parts_.view.Get<v1::Snapshot>(instance->spec().snapshot());
-    if (snapshot != nullptr && snapshot->status().disk().sha256() == sha256) {
-      return true;
+    const bool of_image = image != nullptr && image->status().sha256() == sha256;
+    if (!of_image && (snapshot == nullptr || snapshot->status().disk().sha256() != sha256)) {
+      continue;
     }
+    refusal = CheckTrusted(host, *instance);
+    if (refusal.has_value()) return refusal;
   }
-  return false;
+  return refusal;
 }
 
 grpc::ServerWriteReactor<v1::BlobChunk>* Gateway::Impl::FetchBlob(
@@ -347,9 +355,8 @@ grpc::ServerWriteReactor<v1::BlobChunk>* Gateway::Impl::FetchBlob(
   if (!host.has_value()) {
     return new Refusal<Reactor>(live_, ToGrpcStatus(host.error()));
   }
-  if (!MayFetch(*host, request->sha256())) {
-    return new Refusal<Reactor>(live_, {grpc::StatusCode::PERMISSION_DENIED,
-                                        "no instance of this host starts from that image"});
+  if (const auto may = MayFetch(*host, request->sha256()); !may.has_value()) {
+    return new Refusal<Reactor>(live_, ToRefusal(may.error()));
   }
   Result<store::OpenBlob> blob = parts_.blobs.Open(request->sha256());
   if (!blob.has_value()) {

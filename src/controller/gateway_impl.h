@@ -4,7 +4,6 @@
 #include <grpcpp/grpcpp.h>
 
 #include <atomic>
-#include <condition_variable>
 #include <deque>
 #include <functional>
 #include <future>
@@ -16,49 +15,17 @@
 
 #include "base/digest.h"
 #include "controller/gateway.h"
+#include "controller/gateway_calls.h"
 #include "controller/peer_identity.h"
 #include "vallum/v1/agent.grpc.pb.h"
 
 // The inside of gateway*.cc; nobody else includes it.
 namespace vallum::controller {
 
-grpc::Status ToGrpcStatus(const Error& error);
-
 class ConsoleLink;
 class ConsoleReactor;
 class EvidenceReactor;
 class SessionReactor;
-// Counts calls under way: the gateway goes away after the last of them.
-class LiveCalls {
- public:
-  void Add();
-  void Remove();
-  void WaitForNone();
-
- private:
-  std::mutex mutex_;
-  std::condition_variable none_;
-  int live_ = 0;
-};
-
-// Ends a call at once.
-template <typename Reactor>
-class Refusal final : public Reactor {
- public:
-  Refusal(LiveCalls& live, grpc::Status status) : live_(live) {
-    live_.Add();
-    this->Finish(std::move(status));
-  }
-  void OnDone() override {
-    LiveCalls& live = live_;
-    delete this;
-    live.Remove();
-  }
-
- private:
-  LiveCalls& live_;
-};
-
 class Gateway::Impl final : public v1::AgentGateway::CallbackService {
  public:
   Impl(const Options& options, const Parts& parts) : options_(options), parts_(parts) {}
@@ -101,8 +68,14 @@ class Gateway::Impl final : public v1::AgentGateway::CallbackService {
   Result<std::string> IdentifyHost(const grpc::ServerContextBase& context) const;
   // Whether no refused join was told to the event log in this minute yet.
   bool MayTellRefusal();
-  // Whether an instance that is placed on the host starts from this content.
-  bool MayFetch(const std::string& host, const std::string& sha256) const;
+  // Errors: kDenied (no instance that is placed on the host starts from this content); those of
+  // CheckTrusted.
+  Result<void> MayFetch(const std::string& host, const std::string& sha256) const;
+  // What belongs to an instance of a trusted pool is for a host that this pool trusts now.
+  // Errors: kDenied; kUnavailable (evidence may end it: the agent tries again).
+  Result<void> CheckTrusted(const std::string& host, const v1::Instance& instance) const;
+  // The same for the instance of the host with this uid, if there is one.
+  Result<void> CheckTrusted(const std::string& host, std::string_view uid) const;
 
   void BeginEvidence(const std::string& host, EvidenceReactor* stream);
   void EndEvidence(const std::string& host, const EvidenceReactor* stream);
@@ -136,7 +109,7 @@ class Gateway::Impl final : public v1::AgentGateway::CallbackService {
     std::promise<Result<v1::InstanceQuote>> answer;
   };
   void FailQuotesOf(const std::string& host);  // mutex_ is held
-  Result<std::string> DoIssueVtpm(const grpc::ServerContextBase& context,
+  Result<std::string> DoIssueVtpm(const std::string& host,
                                   const v1::IssueVtpmCertificateRequest& request);
   Result<void> TakeQuote(const grpc::ServerContextBase& context, const v1::QuoteAnswer& answer);
   Result<std::future<Result<v1::InstanceQuote>>> AwaitQuote(const std::string& request_id,

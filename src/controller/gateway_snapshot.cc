@@ -84,10 +84,16 @@ grpc::ServerUnaryReactor* Gateway::Impl::FetchSnapshotPart(
     grpc::CallbackServerContext* context, const v1::FetchSnapshotPartRequest* request,
     v1::BlobChunk* reply) {
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
-  const Result<SecretBytes> part = [&]() -> Result<SecretBytes> {
-    ASSIGN_OR_RETURN(const std::string host, IdentifyHost(*context));
-    return parts_.snapshots.ReadPart(host, *request);
-  }();
+  const Result<std::string> host = IdentifyHost(*context);
+  if (!host.has_value()) {
+    reactor->Finish(ToGrpcStatus(host.error()));
+    return reactor;
+  }
+  if (const auto may = CheckTrusted(*host, request->instance_uid()); !may.has_value()) {
+    reactor->Finish(ToRefusal(may.error()));
+    return reactor;
+  }
+  const Result<SecretBytes> part = parts_.snapshots.ReadPart(*host, *request);
   if (!part.has_value()) {
     reactor->Finish(ToGrpcStatus(part.error()));
     return reactor;

@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // The part of the gateway about the trust of hosts: binding of their TPMs, and evidence.
 #include <string>
+#include <string_view>
 #include <utility>
 
 #include "base/text.h"
+#include "controller/boot_verdicts.h"
 #include "controller/gateway_impl.h"
+#include "controller/trust_gap.h"
 #include "controller/trust_receiver.h"
 
 namespace vallum::controller {
@@ -103,6 +106,39 @@ class EvidenceReactor final : public grpc::ServerReadReactor<v1::EvidenceChunk> 
   bool begun_ = false;
   bool whole_ = false;
 };
+
+Result<void> Gateway::Impl::CheckTrusted(const std::string& host,
+                                         const v1::Instance& instance) const {
+  const v1::PoolSpec pool = PoolOf(instance, parts_.view);
+  const auto known = parts_.view.Get<v1::Host>(host);
+  if (!pool.trusted_service() || known == nullptr) return Ok();
+  const std::string& name = instance.metadata().name();
+  const std::string in = instance.spec().pool().empty() ? "default" : instance.spec().pool();
+  if (known->spec().pool() != in) {
+    return Denied("instance " + name + " is of trusted pool " + in + ", and host " + host +
+                  " is in pool " + known->spec().pool())
+        .WithFix("`vallum host move " + host + " --pool " + in + "`, or delete the instance");
+  }
+  const auto policy = parts_.view.Get<v1::AttestationPolicy>(pool.attestation_policy());
+  const auto gap = FindTrustGap(*known, pool, policy.get(), parts_.clock.Now());
+  if (!gap.has_value()) return Ok();
+  const std::string words =
+      "instance " + name + " is of trusted pool " + in + ", and host " + host + " is " +
+      (known->status().trust().level() == v1::TRUST_TRUSTED ? "not trusted now: " : "") +
+      gap->words;
+  const std::string fix = "`vallum host show " + host + " --explain` says more";
+  return gap->ends == TrustGap::Ends::kByHand ? Denied(words).WithFix(fix)
+                                              : Unavailable(words).WithFix(fix);
+}
+
+Result<void> Gateway::Impl::CheckTrusted(const std::string& host, std::string_view uid) const {
+  for (const auto& instance : parts_.view.All<v1::Instance>()) {
+    if (instance->metadata().uid() == uid && instance->status().host() == host) {
+      return CheckTrusted(host, *instance);
+    }
+  }
+  return Ok();
+}
 
 // A host has one stream of evidence: what it holds in memory is bounded by that.
 void Gateway::Impl::BeginEvidence(const std::string& host, EvidenceReactor* stream) {

@@ -25,7 +25,16 @@ grpc::ServerUnaryReactor* Gateway::Impl::IssueVtpmCertificate(
     grpc::CallbackServerContext* context, const v1::IssueVtpmCertificateRequest* request,
     v1::IssueVtpmCertificateReply* reply) {
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
-  auto certificate = DoIssueVtpm(*context, *request);
+  const Result<std::string> host = IdentifyHost(*context);
+  if (!host.has_value()) {
+    reactor->Finish(ToGrpcStatus(host.error()));
+    return reactor;
+  }
+  if (const auto may = CheckTrusted(*host, request->instance_uid()); !may.has_value()) {
+    reactor->Finish(ToRefusal(may.error()));
+    return reactor;
+  }
+  auto certificate = DoIssueVtpm(*host, *request);
   if (certificate.has_value()) {
     reply->set_certificate_pem(*std::move(certificate));
   }
@@ -33,9 +42,8 @@ grpc::ServerUnaryReactor* Gateway::Impl::IssueVtpmCertificate(
   return reactor;
 }
 
-Result<std::string> Gateway::Impl::DoIssueVtpm(const grpc::ServerContextBase& context,
+Result<std::string> Gateway::Impl::DoIssueVtpm(const std::string& host,
                                                const v1::IssueVtpmCertificateRequest& request) {
-  ASSIGN_OR_RETURN(const std::string host, IdentifyHost(context));
   for (const auto& instance : parts_.view.All<v1::Instance>()) {
     if (instance->metadata().uid() != request.instance_uid() || instance->status().host() != host) {
       continue;
