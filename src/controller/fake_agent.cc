@@ -118,6 +118,20 @@ void FakeAgent::SendEvidence(const v1::BootEvidenceReport& report) {
   stream_->Write(message);
 }
 
+void FakeAgent::SendCapabilities(const v1::HostCapabilities& capabilities) {
+  v1::AgentMessage message;
+  *message.mutable_capabilities() = capabilities;
+  stream_->Write(message);
+}
+
+grpc::Status FakeAgent::AwaitEnd() {
+  while (Next().has_value()) {
+  }
+  grpc::Status status = stream_->Finish();
+  stream_.reset();
+  return status;
+}
+
 void FakeAgent::Beat() {
   v1::AgentMessage message;
   message.mutable_heartbeat()->set_disk_free_bytes(int64_t{1} << 40);

@@ -39,6 +39,9 @@ class FakeAgent {
   std::optional<v1::DesiredInstance> NextInstance();
   void Report(const v1::InstanceReport& report);
   void SendEvidence(const v1::BootEvidenceReport& report);
+  void SendCapabilities(const v1::HostCapabilities& capabilities);
+  // What the controller ends the session with; what it says until then is dropped.
+  grpc::Status AwaitEnd();
   void Beat();
   grpc::Status FetchBlob(const std::string& sha256, int64_t offset, std::string& out);
 

@@ -198,7 +198,7 @@ grpc::ServerUnaryReactor* Gateway::Impl::Enroll(grpc::CallbackServerContext* con
   parts_.metrics.enrolments_refused_total.fetch_add(1);
   // Anybody can be refused as often as they like: the log gets one line a minute, the metric
   // counts.
-  if (MayTellRefusal())
+  if (pace_.Take("join"))
     Tell(parts_.events, {.kind = "host.join-refused",
                          .severity = "warning",
                          .object = "hosts/" + Printable(request->host_name(), 63),
@@ -323,11 +323,6 @@ grpc::ServerBidiReactor<v1::AgentMessage, v1::ControllerMessage>* Gateway::Impl:
   auto* reactor = new SessionReactor(*this, *context, *std::move(host));
   reactor->Begin();
   return reactor;
-}
-
-bool Gateway::Impl::MayTellRefusal() {
-  const int64_t now = parts_.clock.Monotonic().time_since_epoch() / std::chrono::minutes(1) + 1;
-  return told_refusal_in_.exchange(now) != now;
 }
 
 Result<void> Gateway::Impl::MayFetch(const std::string& host, const std::string& sha256) const {

@@ -3,7 +3,6 @@
 
 #include <grpcpp/grpcpp.h>
 
-#include <atomic>
 #include <deque>
 #include <functional>
 #include <future>
@@ -16,6 +15,7 @@
 #include "base/digest.h"
 #include "controller/gateway.h"
 #include "controller/gateway_calls.h"
+#include "controller/minute_pace.h"
 #include "controller/peer_identity.h"
 #include "vallum/v1/agent.grpc.pb.h"
 
@@ -28,7 +28,8 @@ class EvidenceReactor;
 class SessionReactor;
 class Gateway::Impl final : public v1::AgentGateway::CallbackService {
  public:
-  Impl(const Options& options, const Parts& parts) : options_(options), parts_(parts) {}
+  Impl(const Options& options, const Parts& parts)
+      : options_(options), parts_(parts), pace_(parts.clock) {}
   Result<void> Start();
   void Stop();
 
@@ -66,8 +67,6 @@ class Gateway::Impl final : public v1::AgentGateway::CallbackService {
   // Whom the connection belongs to: the host's name, if its certificate names an agent, the host
   // exists and joined with that key. Errors: kDenied.
   Result<std::string> IdentifyHost(const grpc::ServerContextBase& context) const;
-  // Whether no refused join was told to the event log in this minute yet.
-  bool MayTellRefusal();
   // Errors: kDenied (no instance that is placed on the host starts from this content); those of
   // CheckTrusted.
   Result<void> MayFetch(const std::string& host, const std::string& sha256) const;
@@ -93,6 +92,7 @@ class Gateway::Impl final : public v1::AgentGateway::CallbackService {
 
   const Options& options() const { return options_; }
   const Parts& parts() const { return parts_; }
+  MinutePace& pace() { return pace_; }
   LiveCalls& live() { return live_; }
   int port() const { return port_; }
 
@@ -120,8 +120,8 @@ class Gateway::Impl final : public v1::AgentGateway::CallbackService {
   Result<v1::EnrollReply> Join(std::string_view secret, const Joining& joining);
 
   Options options_;
-  std::atomic<int64_t> told_refusal_in_{0};  // minute of the last refused join that was told
   Parts parts_;
+  MinutePace pace_;  // of events that anybody, or any host, can cause
   int port_ = 0;
   LiveCalls live_;
   mutable PeerIdentities identities_;
@@ -152,7 +152,10 @@ class SessionReactor final
  private:
   // An agent that does not read is dropped.
   static constexpr size_t kMaxWaiting = 10'000;
-  void Handle();
+  // Errors: kInvalidInput (it says more than the store is given).
+  Result<void> Handle();
+  // Ends the session.
+  void Refuse(const Error& why);
   void FinishIfIdle();  // with mutex_ held
 
   Gateway::Impl& gateway_;

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "controller/gateway_impl.h"
+#include "controller/report_limits.h"
 
 namespace vallum::controller {
 
@@ -46,17 +47,38 @@ void SessionReactor::OnReadDone(bool ok) {
     FinishIfIdle();
     return;
   }
-  Handle();
+  if (const auto handled = Handle(); !handled.has_value()) {
+    Refuse(handled.error());
+    return;
+  }
   StartRead(&incoming_);
 }
 
-void SessionReactor::Handle() {
+// An agent dials again at once: the log gets one line a minute of each host.
+void SessionReactor::Refuse(const Error& why) {
+  if (gateway_.pace().Take("message " + host_)) {
+    // The session ends, told or not.
+    static_cast<void>(gateway_.parts().events.Append({.kind = "host.message-refused",
+                                                      .severity = "warning",
+                                                      .object = "hosts/" + host_,
+                                                      .user = {},
+                                                      .message = why.message(),
+                                                      .tenant = {}}));
+  }
+  const std::lock_guard lock(mutex_);
+  status_ = ToGrpcStatus(why);
+  read_ended_ = true;
+  FinishIfIdle();
+}
+
+Result<void> SessionReactor::Handle() {
   AgentListener& listener = gateway_.parts().listener;
   switch (incoming_.message_case()) {
     case v1::AgentMessage::kHello: {
       if (greeted_) {
         break;
       }
+      RETURN_IF_ERROR(CheckHello(incoming_.hello()));
       greeted_ = true;
       v1::ControllerMessage welcome;
       welcome.mutable_welcome()->set_heartbeat_seconds(
@@ -75,6 +97,7 @@ void SessionReactor::Handle() {
       listener.OnHeartbeat(host_, incoming_.heartbeat());
       break;
     case v1::AgentMessage::kCapabilities:
+      RETURN_IF_ERROR(CheckCapabilities(incoming_.capabilities()));
       listener.OnCapabilities(host_, std::move(*incoming_.mutable_capabilities()));
       break;
     case v1::AgentMessage::kEvidence:
@@ -86,6 +109,7 @@ void SessionReactor::Handle() {
     case v1::AgentMessage::MESSAGE_NOT_SET:
       break;  // a newer agent's message: it tells an older controller nothing
   }
+  return Ok();
 }
 
 void SessionReactor::Send(v1::ControllerMessage message) {

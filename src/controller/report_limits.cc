@@ -61,7 +61,32 @@ v1::InstanceStatus WithoutTexts(const v1::InstanceStatus& status, size_t bytes) 
   return out;
 }
 
+Result<void> CheckText(const char* what, const std::string& text) {
+  if (text.size() <= kMaxHelloText) return Ok();
+  return InvalidInput(std::string("Hello: ") + what + " has " + std::to_string(text.size()) +
+                      " bytes, more than the " + std::to_string(kMaxHelloText) + " that are taken")
+      .WithFix("run the agent that this controller's version comes with");
+}
+
 }  // namespace
+
+Result<void> CheckCapabilities(const v1::HostCapabilities& capabilities) {
+  const size_t bytes = capabilities.ByteSizeLong();
+  if (bytes <= kMaxCapabilities) return Ok();
+  return InvalidInput("the host's capabilities have " + std::to_string(bytes) +
+                      " bytes, more than " + "the " + std::to_string(kMaxCapabilities) +
+                      " that are taken")
+      .WithFix("see which of its firmware, bridges or probes are that many or that long");
+}
+
+Result<void> CheckHello(const v1::Hello& hello) {
+  RETURN_IF_ERROR(CheckText("boot_id", hello.boot_id()));
+  RETURN_IF_ERROR(CheckText("agent_version", hello.agent_version()));
+  for (const v1::InstanceReport& report : hello.instances()) {
+    RETURN_IF_ERROR(CheckText("an instance's uid", report.uid()));
+  }
+  return CheckCapabilities(hello.capabilities());
+}
 
 v1::InstanceStatus BoundedStatus(v1::InstanceStatus status) {
   const size_t bytes = status.ByteSizeLong();

@@ -3,6 +3,8 @@
 
 #include <cstddef>
 
+#include "base/result.h"
+#include "vallum/v1/agent.pb.h"
 #include "vallum/v1/resources.pb.h"
 
 namespace vallum::controller {
@@ -15,5 +17,14 @@ inline constexpr size_t kMaxReportedStatus = size_t{128} << 10U;
 // not cut its host off: first the lists of the boot's verdict are shortened, then all of the texts
 // are left out; verdict, phase and numbers stay. What was left out is said. Pure.
 v1::InstanceStatus BoundedStatus(v1::InstanceStatus status);
+
+// Of what a host says of itself, which is kept in its record: a record that grows past what the
+// store takes could not be changed any more, not even to say that the host is not trusted.
+inline constexpr size_t kMaxCapabilities = size_t{64} << 10U;
+inline constexpr size_t kMaxHelloText = 64;  // boot id, version, an instance's uid
+
+// Errors: kInvalidInput (more than that, with what and how much). Pure.
+Result<void> CheckCapabilities(const v1::HostCapabilities& capabilities);
+Result<void> CheckHello(const v1::Hello& hello);
 
 }  // namespace vallum::controller
