@@ -109,6 +109,10 @@ class Gateway::Impl final : public v1::AgentGateway::CallbackService {
     std::promise<Result<v1::InstanceQuote>> answer;
   };
   void FailQuotesOf(const std::string& host);  // mutex_ is held
+  // Whether the log is to be told of an instance's endorsement key, and it was another before.
+  enum class KeyNews { kNone, kFirst, kAnother };
+  KeyNews NewsOf(const std::string& uid, const std::string& key);
+  void NoteTold(const std::string& uid, const std::string& key);
   Result<std::string> DoIssueVtpm(const std::string& host,
                                   const v1::IssueVtpmCertificateRequest& request);
   Result<void> TakeQuote(const grpc::ServerContextBase& context, const v1::QuoteAnswer& answer);
@@ -130,6 +134,8 @@ class Gateway::Impl final : public v1::AgentGateway::CallbackService {
   std::map<std::string, EvidenceReactor*> evidence_;             // by host
   std::map<std::string, std::shared_ptr<ConsoleLink>> opening_;  // by session id
   std::map<std::string, PendingQuote> quotes_;                   // by request id
+  // By instance's uid: the endorsement key that the log told of last.
+  std::map<std::string, std::string> told_keys_;
   std::unique_ptr<grpc::Server> server_;
 };
 

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <chrono>
 #include <memory>
 #include <string>
 
@@ -75,6 +76,49 @@ TEST_F(GatewayLimitsTest, CapabilitiesThatAreMoreThanIsKeptOfAHostEndTheSession)
   EXPECT_TRUE(Writable("node1"));
   const auto host = rig_.controller().resources().Get<v1::Host>("node1");
   EXPECT_EQ(host->status().capabilities().bridges_size(), 0);
+}
+
+TEST_F(GatewayLimitsTest, HostThatAsksForVtpmCertificatesWithoutEndDoesNotFillTheLog) {
+  rig_.MakeReadyImage("debian12");
+  const auto agent = rig_.ConnectedAgent("node1");
+  rig_.Create("web1");
+  const auto desired = agent->NextInstance();
+  ASSERT_TRUE(desired.has_value());
+  const std::string key = FakeAgent::MakeEndorsementKey();
+  std::string pem;
+  for (int i = 0; i < 10; ++i) {
+    EXPECT_TRUE(agent->IssueVtpm(desired->uid(), key, pem).ok());
+    EXPECT_NE(pem, "");
+  }
+  EXPECT_EQ(Events("instance.vtpm-certified"), 1);
+  int certified = 0;
+  grpc::Status last;
+  for (int i = 0; i < 5; ++i) {
+    last = agent->IssueVtpm(desired->uid(), FakeAgent::MakeEndorsementKey(), pem);
+    certified += last.ok() ? 1 : 0;
+  }
+  EXPECT_EQ(last.error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
+  EXPECT_THAT(last.error_message(), HasSubstr("another endorsement key of instance web1"));
+  // One a minute; a minute may end in between.
+  EXPECT_GE(certified, 1);
+  EXPECT_LE(certified, 2);
+  EXPECT_EQ(Events("instance.vtpm-certified"), 1 + certified);
+  rig_.clock().Advance(std::chrono::minutes(1));
+  EXPECT_TRUE(agent->IssueVtpm(desired->uid(), FakeAgent::MakeEndorsementKey(), pem).ok());
+}
+
+TEST_F(GatewayLimitsTest, FirstKeysOfManyInstancesAreCertifiedAtOnce) {
+  rig_.MakeReadyImage("debian12");
+  const auto agent = rig_.ConnectedAgent("node1");
+  std::string pem;
+  for (int i = 0; i < 5; ++i) {
+    rig_.Create("web" + std::to_string(i));
+    const auto desired = agent->NextInstance();
+    ASSERT_TRUE(desired.has_value());
+    const auto issued = agent->IssueVtpm(desired->uid(), FakeAgent::MakeEndorsementKey(), pem);
+    EXPECT_TRUE(issued.ok()) << issued.error_message();
+  }
+  EXPECT_EQ(Events("instance.vtpm-certified"), 5);
 }
 
 }  // namespace

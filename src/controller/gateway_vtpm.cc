@@ -3,7 +3,9 @@
 #include <future>
 #include <memory>
 #include <mutex>
+#include <set>
 #include <string>
+#include <string_view>
 #include <utility>
 
 #include "base/digest.h"
@@ -18,6 +20,8 @@ namespace {
 
 // Each holds a thread of the REST server's pool, of which there are four.
 constexpr size_t kMaxQuotes = 2;
+// Of instances that are gone: how many endorsement keys are remembered beside those of the others.
+constexpr size_t kKeysKept = 64;
 
 }  // namespace
 
@@ -42,39 +46,68 @@ grpc::ServerUnaryReactor* Gateway::Impl::IssueVtpmCertificate(
   return reactor;
 }
 
+Gateway::Impl::KeyNews Gateway::Impl::NewsOf(const std::string& uid, const std::string& key) {
+  const std::lock_guard lock(mutex_);
+  const auto told = told_keys_.find(uid);
+  if (told == told_keys_.end()) return KeyNews::kFirst;
+  return told->second == key ? KeyNews::kNone : KeyNews::kAnother;
+}
+
+void Gateway::Impl::NoteTold(const std::string& uid, const std::string& key) {
+  const auto instances = parts_.view.All<v1::Instance>();
+  const std::lock_guard lock(mutex_);
+  told_keys_[uid] = key;
+  if (told_keys_.size() <= 2 * instances.size() + kKeysKept) return;
+  std::set<std::string_view> here;
+  for (const auto& instance : instances) here.insert(instance->metadata().uid());
+  std::erase_if(told_keys_, [&](const auto& told) { return !here.contains(told.first); });
+}
+
 Result<std::string> Gateway::Impl::DoIssueVtpm(const std::string& host,
                                                const v1::IssueVtpmCertificateRequest& request) {
   for (const auto& instance : parts_.view.All<v1::Instance>()) {
-    if (instance->metadata().uid() != request.instance_uid() || instance->status().host() != host) {
-      continue;
-    }
+    const std::string& uid = instance->metadata().uid();
+    if (uid != request.instance_uid() || instance->status().host() != host) continue;
     const std::string& name = instance->metadata().name();
+    const std::string key = ToHex(Sha256(AsBytes(request.ek_public_der())));
+    // A host shows each instance's key once as a rule: one that shows others without end must not
+    // push everything else out of the log.
+    const KeyNews news = NewsOf(uid, key);
+    const bool paced = news == KeyNews::kAnother && !pace_.Take("vtpm " + host);
     if (HasImportedTpm(parts_.view, instance->spec())) {
       // A certificate says that these keys are this instance's and nobody else's.
       const std::string words =
           "the state of the vTPM was imported: who else has its keys is not known, and none of "
           "them is certified";
-      RETURN_IF_ERROR(parts_.events.Append({.kind = "instance.vtpm-not-certified",
-                                            .severity = "warning",
-                                            .object = "instances/" + name,
-                                            .user = "hosts/" + host,
-                                            .message = words,
-                                            .tenant = instance->metadata().tenant()}));
+      if (news != KeyNews::kNone && !paced) {
+        RETURN_IF_ERROR(parts_.events.Append({.kind = "instance.vtpm-not-certified",
+                                              .severity = "warning",
+                                              .object = "instances/" + name,
+                                              .user = "hosts/" + host,
+                                              .message = words,
+                                              .tenant = instance->metadata().tenant()}));
+        NoteTold(uid, key);
+      }
       return Conflict(words).WithFix(
           "import with --tpm new to have a vTPM that can be vouched for");
     }
-    ASSIGN_OR_RETURN(
-        std::string certificate,
-        parts_.authority.IssueVtpm(AsBytes(request.ek_public_der()), name, request.instance_uid()));
+    if (paced) {
+      return Exhausted("another endorsement key of instance " + name + " than before: host " +
+                       host + " may show one such key a minute")
+          .WithFix("try again in a minute");
+    }
+    ASSIGN_OR_RETURN(std::string certificate,
+                     parts_.authority.IssueVtpm(AsBytes(request.ek_public_der()), name, uid));
+    if (news == KeyNews::kNone) return certificate;
     // One that cannot be told of is not issued: the log says which keys the CA has vouched for.
     RETURN_IF_ERROR(
         parts_.events.Append({.kind = "instance.vtpm-certified",
                               .severity = "info",
                               .object = "instances/" + name,
                               .user = "hosts/" + host,
-                              .message = "the CA certified the endorsement key with SHA-256 " +
-                                         ToHex(Sha256(AsBytes(request.ek_public_der()))),
+                              .message = "the CA certified the endorsement key with SHA-256 " + key,
                               .tenant = instance->metadata().tenant()}));
+    NoteTold(uid, key);
     return certificate;
   }
   return Denied("instance " + Printable(request.instance_uid(), 64) + " is not on host \"" + host +
