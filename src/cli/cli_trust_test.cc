@@ -4,10 +4,15 @@
 #include <gtest/gtest.h>
 
 #include <string>
+#include <utility>
 
 #include "base/bytes.h"
+#include "base/digest.h"
+#include "base/units.h"
 #include "cli/cli_rig.h"
 #include "cli/commands.h"
+#include "formats/ovf_writer.h"
+#include "formats/tar_writer.h"
 #include "tls/file.h"
 
 namespace vallum::cli {
@@ -261,6 +266,47 @@ TEST_F(CliTrustTest, PoolOptionsOfTrustBecomeItsSpec) {
                                   "leaseSeconds":900,"attestIntervalSeconds":300,
                                   "staleGraceSeconds":0,"trustedService":true})"));
   EXPECT_EQ(Vallum({"pool", "update", "gold", "--on-untrusted", "panic"}), 2);
+}
+
+// An OVA of a trusted machine, with nothing on its disk.
+std::string TrustedOva() {
+  const std::string disk(1024, '\0');
+  formats::OvfExport machine;
+  machine.name = "web1";
+  machine.trusted_service = true;
+  machine.memory = ByteCount::MiB(512).bytes();
+  machine.disk = {.id = {}, .href = "web1-disk.qcow2", .size = disk.size(), .compression = {}};
+  machine.disk_capacity = disk.size();
+  const std::string ovf = formats::WriteOvf(machine).value();
+  const std::string manifest = "SHA256(web1.ovf)= " + ToHex(Sha256(AsBytes(ovf))) +
+                               "\nSHA256(web1-disk.qcow2)= " + ToHex(Sha256(AsBytes(disk))) + "\n";
+  std::string archive;
+  for (const auto& [name, content] : {std::pair("web1.ovf", ovf), std::pair("web1.mf", manifest),
+                                      std::pair("web1-disk.qcow2", disk)}) {
+    archive += AsText(formats::MakeTarHeader(name, content.size()).value());
+    archive += content;
+    archive.append(formats::TarPadding(content.size()), '\0');
+  }
+  archive.append(formats::kTarEnd, '\0');
+  return archive;
+}
+
+TEST_F(CliTrustTest, OvaOfATrustedMachineIsNotImportedIntoAPoolThatIsNotTrusted) {
+  Write("web1.ova", TrustedOva(), 0644);
+  http::Router router;
+  router.Add(Method::kGet, "/v1/pools/{name}", Canned(200, {{"metadata", {{"name", "plain"}}}}));
+  Serve(std::move(router));
+  EXPECT_EQ(Vallum({"instance", "import", Path("web1.ova"), "web9", "--pool", "plain"}), 4);
+  EXPECT_THAT(err_.str(), HasSubstr("of a trusted machine (TrustedService), and pool plain is not "
+                                    "trusted"));
+  EXPECT_THAT(err_.str(), HasSubstr("--allow-untrusted"));
+  // Nothing was sent.
+  EXPECT_EQ(last_.path, "/v1/pools/plain");
+  // Whoever answers for it gets further: there are no images at this server.
+  EXPECT_NE(Vallum({"instance", "import", Path("web1.ova"), "web9", "--pool", "plain",
+                    "--allow-untrusted"}),
+            0);
+  EXPECT_THAT(err_.str(), Not(HasSubstr("of a trusted machine")));
 }
 
 TEST_F(CliTrustTest, AllowUntrustedIsSaidToTheServer) {

@@ -278,6 +278,9 @@ Result<InstanceService::Accepted> InstanceService::Create(v1::Instance instance,
   const auto pool = view_.Get<v1::Pool>(spec.pool());
   if (pool == nullptr) return NoSuch(Kind::kPool, spec.pool());
   ASSIGN_OR_RETURN(const TrustCrossing crossing, CheckTrust(spec, *pool));
+  // What is made of it later, a clone or an import, is of an instance that was promised attested
+  // hosts, whether or not anybody said so.
+  if (pool->spec().trusted_service()) spec.set_trusted_service(true);
   const auto image = OriginOf(view_, spec);
   if (image == nullptr || image->status().state() != v1::IMAGE_READY) {
     return Conflict("image \"" + spec.image() + "\" is not ready")

@@ -32,7 +32,8 @@ class InstanceService {
     v1::Instance instance;
     v1::Operation operation;
   };
-  // Resolves image, flavor, pool and boot policy; copies the flavor's sizes into spec.
+  // Resolves image, flavor, pool and boot policy; copies the flavor's sizes into spec. In a pool
+  // that is a trusted service the instance becomes a trusted one.
   //   instance: metadata.name, labels and tenant, and spec.
   //   preflight: warns of an image that will not start.
   // Errors: kInvalidInput (with both settings for boot conflicts), kNotFound (image, snapshot,

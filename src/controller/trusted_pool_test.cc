@@ -209,5 +209,43 @@ TEST_F(SecretsTest, OfPoolsWithoutTrustGoToAnyHostThatHasTheInstance) {
   EXPECT_TRUE(agent_->FetchPart(web1_.uid(), "variables", got).ok());
 }
 
+// ---- what is made of it ----
+
+TEST_F(TrustedPoolTest, InstanceOfATrustedPoolIsTrustedWhetherOrNotAnybodySaidSo) {
+  Place("web1");
+  EXPECT_TRUE(SpecOf("web1").trusted_service());
+  ASSERT_TRUE(Create(OfSnapshot("web2", "default")).has_value());
+  EXPECT_FALSE(SpecOf("web2").trusted_service());
+}
+
+TEST_F(TrustedPoolTest, CloneIntoAPoolThatIsNotTrustedIsRefusedUnlessSomebodyAnswersForIt) {
+  Place("web1");
+  End("web1");
+  v1::Snapshot wanted;
+  wanted.mutable_metadata()->set_name("clone");
+  wanted.mutable_spec()->set_instance("web1");
+  const auto taken = controller().snapshots().Create(std::move(wanted), kTester);
+  ASSERT_TRUE(taken.has_value()) << taken.error().Describe();
+  // What `vallum instance export` writes into the OVA.
+  EXPECT_TRUE(taken->snapshot.status().instance_spec().trusted_service());
+  Change<v1::Snapshot>("snap", [&](v1::Snapshot& snapshot) {
+    *snapshot.mutable_status()->mutable_instance_spec() = taken->snapshot.status().instance_spec();
+  });
+  v1::Instance clone = OfSnapshot("web2", "default");
+  const auto refused = Create(clone);
+  ASSERT_FALSE(refused.has_value());
+  EXPECT_EQ(refused.error().code(), ErrorCode::kConflict);
+  EXPECT_THAT(refused.error().message(), HasSubstr("conflicts with pool \"default\""));
+  clone.mutable_spec()->set_allow_untrusted(true);
+  const auto allowed = Create(clone);
+  ASSERT_TRUE(allowed.has_value()) << allowed.error().Describe();
+  EXPECT_TRUE(rig_.Await([](const View& view) {
+    return std::ranges::any_of(view.All<v1::Event>(), [](const auto& event) {
+      return event->kind() == "instance.trust-overridden" && event->object() == "instances/web2" &&
+             event->user() == "tester";
+    });
+  }));
+}
+
 }  // namespace
 }  // namespace vallum::controller
