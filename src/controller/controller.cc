@@ -68,8 +68,10 @@ Result<std::unique_ptr<Controller>> Controller::Start(const Options& options, co
   RETURN_IF_ERROR(self->tokens_->Bootstrap(options.state_dir)).context("making the admin token");
   self->key_sets_ = std::make_unique<KeySetService>(self->resources_, *self->view_);
   RETURN_IF_ERROR(self->key_sets_->MakeBuiltIn(options.key_sets)).context("making the key sets");
-  self->instances_ = std::make_unique<InstanceService>(self->resources_, *self->view_,
-                                                       self->operations_, self->events_);
+  // Nothing is asked of it before all is there.
+  self->instances_ = std::make_unique<InstanceService>(
+      self->resources_, *self->view_, self->operations_, self->events_,
+      [raw = self.get()](const std::string& host) { raw->attestor_->AttestNow(host); });
   ASSIGN_OR_RETURN(self->book_, BootBook::Open(options.state_dir / "boots"));
   self->artefacts_ = std::make_unique<KnownArtefacts>(*self->view_);
   self->verdicts_ =

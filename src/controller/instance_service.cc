@@ -23,6 +23,7 @@
 #include "controller/placement_input.h"
 #include "controller/placement_settings.h"
 #include "controller/spec_limits.h"
+#include "controller/trust_gap.h"
 
 namespace vallum::controller {
 namespace {
@@ -192,25 +193,6 @@ Result<void> CheckMutable(const v1::Instance& current, const v1::Instance& wante
   return Ok();
 }
 
-// What the agent would refuse, too: nothing starts on a host that its pool does not take.
-Result<void> CheckTrustOfHost(const View& view, const v1::Instance& instance) {
-  const auto host = view.Get<v1::Host>(instance.status().host());
-  if (host == nullptr || !PoolOf(instance, view).trusted_service()) return Ok();
-  const v1::HostTrust& trust = host->status().trust();
-  if (host->spec().pool() != instance.spec().pool()) {
-    return Conflict("host " + host->metadata().name() + ", where the instance is, is in pool " +
-                    host->spec().pool() + " now, not in " + instance.spec().pool())
-        .WithFix("`vallum host move " + host->metadata().name() + " --pool " +
-                 instance.spec().pool() + "`, or delete the instance");
-  }
-  if (trust.level() == v1::TRUST_TRUSTED || trust.level() == v1::TRUST_LEVEL_UNSPECIFIED) {
-    return Ok();
-  }
-  const std::string& name = host->metadata().name();
-  return Conflict("host " + name + ", where the instance is, is not trusted: " + trust.detail())
-      .WithFix("`vallum host show " + name + " --explain` says why");
-}
-
 }  // namespace
 
 Result<BootPolicy> InstanceService::Resolve(v1::InstanceSpec& spec) const {
@@ -248,6 +230,38 @@ Result<BootPolicy> InstanceService::Resolve(v1::InstanceSpec& spec) const {
     RETURN_IF_ERROR(CopySizes(flavor ? *flavor : no_flavor, image ? *image : no_image, spec));
   }
   return ResolveBoot(inputs);
+}
+
+// What the agent would refuse, too: nothing starts on a host that its pool does not take.
+Result<void> InstanceService::CheckTrustOfHost(const v1::Instance& instance) {
+  const auto host = view_.Get<v1::Host>(instance.status().host());
+  const v1::PoolSpec pool = PoolOf(instance, view_);
+  if (host == nullptr || !pool.trusted_service()) return Ok();
+  const std::string& name = host->metadata().name();
+  if (host->spec().pool() != instance.spec().pool()) {
+    return Conflict("host " + name + ", where the instance is, is in pool " + host->spec().pool() +
+                    " now, not in " + instance.spec().pool())
+        .WithFix("`vallum host move " + name + " --pool " + instance.spec().pool() +
+                 "`, or delete the instance");
+  }
+  const auto policy = view_.Get<v1::AttestationPolicy>(pool.attestation_policy());
+  if (!FindTrustGap(*host, pool, policy.get(), resources_.clock().Now()).has_value()) return Ok();
+  // The verdict is old, or may be another one by now. Whoever starts things without end does not
+  // have the host prove itself without end.
+  if (pace_.Take(name)) attest_now_(name);
+  const v1::HostTrust& trust = host->status().trust();
+  // Then the start waits at the host until evidence has brought a lease.
+  if (trust.level() == v1::TRUST_TRUSTED || trust.level() == v1::TRUST_LEVEL_UNSPECIFIED) {
+    return Ok();
+  }
+  const std::string words =
+      "host " + name + ", where the instance is, is not trusted: " + trust.detail();
+  if (host->status().state() == v1::HOST_DOWN) {
+    return Conflict(words + "; its agent is not connected, so that it cannot be asked for evidence")
+        .WithFix("start its agent: the host is attested as soon as it connects");
+  }
+  return Conflict(words + "; it has been asked for new evidence just now")
+      .WithFix("try again in a moment; `vallum host show " + name + " --explain` says why");
 }
 
 Result<InstanceService::Accepted> InstanceService::Create(v1::Instance instance,
@@ -448,7 +462,7 @@ Result<InstanceService::Accepted> InstanceService::Start(std::string_view name,
                        phase == v1::INSTANCE_STOPPED)) {
                     spec.set_reboot_count(spec.reboot_count() + 1);
                   }
-                  RETURN_IF_ERROR(CheckTrustOfHost(view_, instance));
+                  RETURN_IF_ERROR(CheckTrustOfHost(instance));
                   spec.set_power(v1::POWER_RUNNING);
                   spec.set_force_stop(false);
                   return Ok();

@@ -1,13 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <functional>
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include "base/result.h"
 #include "controller/boot_policy.h"
 #include "controller/event_log.h"
 #include "controller/instance_keys.h"
+#include "controller/minute_pace.h"
 #include "controller/operations.h"
 #include "controller/principal.h"
 #include "controller/resource_store.h"
@@ -24,9 +27,16 @@ enum class Unbootable { kRefuse, kWarn };
 // returns, the view has seen the change. Thread-safe; calls block on the store.
 class InstanceService {
  public:
+  //   attest_now: asks a host for evidence as soon as it can.
+  using AttestNow = std::function<void(const std::string& host)>;
   InstanceService(ResourceStore& resources, const View& view, Operations& operations,
-                  EventLog& events)
-      : resources_(resources), view_(view), operations_(operations), events_(events) {}
+                  EventLog& events, AttestNow attest_now)
+      : resources_(resources),
+        view_(view),
+        operations_(operations),
+        events_(events),
+        attest_now_(std::move(attest_now)),
+        pace_(resources.clock()) {}
 
   struct Accepted {
     v1::Instance instance;
@@ -72,6 +82,8 @@ class InstanceService {
 
  private:
   Result<BootPolicy> Resolve(v1::InstanceSpec& spec) const;
+  // Errors: kConflict; then the host is asked for evidence.
+  Result<void> CheckTrustOfHost(const v1::Instance& instance);
   Result<void> ChangeBoot(const v1::Instance& current, const Preflight& preflight,
                           Unbootable unbootable, v1::Instance& next) const;
   Result<void> ChangeMode(const v1::Instance& current, v1::Instance& next) const;
@@ -85,6 +97,8 @@ class InstanceService {
   const View& view_;
   Operations& operations_;
   EventLog& events_;
+  const AttestNow attest_now_;
+  MinutePace pace_;  // of what is asked of hosts
 };
 
 }  // namespace vallum::controller

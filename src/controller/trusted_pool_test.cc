@@ -247,5 +247,25 @@ TEST_F(TrustedPoolTest, CloneIntoAPoolThatIsNotTrustedIsRefusedUnlessSomebodyAns
   }));
 }
 
+// ---- when it starts ----
+
+TEST_F(TrustedPoolTest, StartOnAHostWhoseVerdictIsOldAsksItForEvidence) {
+  Place("web1");
+  End("web1");
+  ChangeTrust([](v1::HostTrust& trust) {
+    trust.set_level(v1::TRUST_STALE);
+    trust.set_detail("it did not answer");
+  });
+  const auto refused = controller().instances().Start("web1", kTester);
+  ASSERT_FALSE(refused.has_value());
+  EXPECT_EQ(refused.error().code(), ErrorCode::kConflict);
+  EXPECT_THAT(refused.error().message(),
+              HasSubstr("is not trusted: it did not answer; it has been asked for new evidence"));
+  EXPECT_THAT(refused.error().fix(), HasSubstr("try again in a moment"));
+  Attest();
+  const auto started = controller().instances().Start("web1", kTester);
+  EXPECT_TRUE(started.has_value()) << started.error().Describe();
+}
+
 }  // namespace
 }  // namespace vallum::controller
