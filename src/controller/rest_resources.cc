@@ -210,6 +210,13 @@ Result<Response> Update(RestContext& context, Kind kind, const Request& request,
   ASSIGN_OR_RETURN(const AnyResource current, FindVisible(context, principal, kind, name));
   RETURN_IF_ERROR(Authorize(principal, Verb::kUpdate, kind, MetadataOf(*current).tenant()));
   ASSIGN_OR_RETURN(const int64_t if_match, ParseIfMatch(request.headers));
+  // What is kept of it, such as its status, is kept of exactly this revision.
+  if (if_match != 0 && if_match != MetadataOf(*current).revision()) {
+    return Conflict(std::string(KindName(kind)) + " \"" + name + "\" is at revision " +
+                    std::to_string(MetadataOf(*current).revision()) + " here, and If-Match names " +
+                    std::to_string(if_match))
+        .WithFix("read it again and repeat the change on what you read");
+  }
   const std::unique_ptr<Message> updated(current->New());
   updated->CopyFrom(*current);
   RETURN_IF_ERROR(change(*updated));
@@ -237,8 +244,8 @@ Result<Response> Update(RestContext& context, Kind kind, const Request& request,
     }
   }
   if (kind == Kind::kHost) ForgetTrustOfAnotherPool(*current, *updated);
-  const int64_t compare = if_match != 0 ? if_match : MetadataOf(*current).revision();
-  RETURN_IF_ERROR(StoreChanged(context.controller, kind, *updated, compare, principal));
+  RETURN_IF_ERROR(
+      StoreChanged(context.controller, kind, *updated, MetadataOf(*current).revision(), principal));
   RETURN_IF_ERROR(view.WaitFor(MetadataOf(*updated).revision()));
   Audit(context, principal, kind, "updated", name);
   if (crossing == TrustCrossing::kAllowed) TellOverridden(context, principal, kind, name);

@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <future>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -105,6 +106,38 @@ TEST_F(RestTest, StaleIfMatchChangesNothing) {
       Admin(Method::kPatch, "/v1/pools/gold", R"({"spec":{"description":"two"}})", etag).status,
       409);
   EXPECT_EQ(Body(Admin(Method::kGet, "/v1/pools/gold"))["spec"]["description"], "one");
+}
+
+TEST_F(RestTest, IfMatchOfARevisionThatIsNotSeenYetIsAConflictAndItsStatusStays) {
+  ASSERT_EQ(Admin(Method::kPost, "/v1/images", kBlob).status, 201);
+  // The view stays behind for as long as a listener does not return.
+  View& view = rig_.controller().view();
+  ResourceStore& resources = rig_.controller().resources();
+  std::promise<void> held;
+  std::promise<void> go;
+  const auto subscription = view.Subscribe(0, [&](const Change& change) {
+    if (change.name != "brake") return;
+    held.set_value();
+    go.get_future().wait();
+  });
+  v1::Pool brake;
+  brake.mutable_metadata()->set_name("brake");
+  ASSERT_TRUE(resources.Create(std::move(brake)).has_value());
+  held.get_future().wait();
+  const auto later =
+      resources.Modify<v1::Image>("blob", [](v1::Image& image) -> Result<ResourceStore::Change> {
+        image.mutable_status()->set_reason("found later");
+        return ResourceStore::Change::kWrite;
+      });
+  ASSERT_TRUE(later.has_value());
+  const http::Response refused =
+      Admin(Method::kPatch, "/v1/images/blob", R"({"metadata":{"labels":{"a":"b"}}})",
+            "\"" + std::to_string(later->metadata().revision()) + "\"");
+  go.set_value();
+  view.Unsubscribe(*subscription);
+  EXPECT_EQ(refused.status, 409) << refused.body;
+  EXPECT_NE(refused.body.find("If-Match names"), std::string::npos);
+  EXPECT_EQ(resources.Get<v1::Image>("blob")->status().reason(), "found later");
 }
 
 TEST_F(RestTest, StatusThatAClientSendsIsIgnored) {
