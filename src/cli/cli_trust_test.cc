@@ -256,15 +256,17 @@ TEST_F(CliTrustTest, PoolOptionsOfTrustBecomeItsSpec) {
   http::Router router;
   router.Add(Method::kPatch, "/v1/pools/{name}", Canned(200, Json::object()));
   Serve(std::move(router));
-  ASSERT_EQ(Vallum({"pool", "update", "gold", "--trusted", "true", "--attestation-policy", "gold",
-                    "--on-untrusted", "report", "--lease-seconds", "900", "--attest-interval",
-                    "300", "--stale-grace", "0"}),
-            0)
+  ASSERT_EQ(
+      Vallum({"pool", "update", "gold", "--trusted", "true", "--attestation-policy", "gold",
+              "--on-untrusted", "report", "--lease-seconds", "900", "--attest-interval", "300",
+              "--stale-grace", "0", "--unknown-grace", "3600", "--memory-overcommit", "1.5"}),
+      0)
       << err_.str();
   const Json spec = LastBody()["spec"];
   EXPECT_EQ(spec, Json::parse(R"({"attestationPolicy":"gold","onUntrusted":"ON_UNTRUSTED_REPORT",
                                   "leaseSeconds":900,"attestIntervalSeconds":300,
-                                  "staleGraceSeconds":0,"trustedService":true})"));
+                                  "staleGraceSeconds":0,"unknownGraceSeconds":3600,
+                                  "trustedService":true,"memoryOvercommit":1.5})"));
   EXPECT_EQ(Vallum({"pool", "update", "gold", "--on-untrusted", "panic"}), 2);
 }
 

@@ -15,12 +15,13 @@ namespace {
 struct PoolOptions {
   std::string name, description;
   double cpu_overcommit = 0;
+  double memory_overcommit = 0;
   std::string on_diverged, accept_signed_updates;
   bool trusted = false;       // of create
   std::string trusted_state;  // of update
   bool allow_untrusted = false;
   std::string attestation_policy, on_untrusted;
-  std::optional<int32_t> lease_seconds, attest_interval, stale_grace;
+  std::optional<int32_t> lease_seconds, attest_interval, stale_grace, unknown_grace;
   std::vector<std::string> labels;
 };
 struct FlavorOptions {
@@ -76,6 +77,7 @@ Result<void> AddTrustPolicy(const PoolOptions& options, Json& spec) {
   if (options.lease_seconds) spec["leaseSeconds"] = *options.lease_seconds;
   if (options.attest_interval) spec["attestIntervalSeconds"] = *options.attest_interval;
   if (options.stale_grace) spec["staleGraceSeconds"] = *options.stale_grace;
+  if (options.unknown_grace) spec["unknownGraceSeconds"] = *options.unknown_grace;
   if (options.trusted_state.empty()) return Ok();
   if (options.trusted_state != "true" && options.trusted_state != "false") {
     return InvalidInput("--trusted '" + Printable(options.trusted_state) +
@@ -91,6 +93,7 @@ Result<void> UpdatePool(Tool* tool, const PoolOptions& options) {
   RETURN_IF_ERROR(AddTrustPolicy(options, spec));
   if (!options.description.empty()) spec["description"] = options.description;
   if (options.cpu_overcommit > 0) spec["cpuOvercommit"] = options.cpu_overcommit;
+  if (options.memory_overcommit > 0) spec["memoryOvercommit"] = options.memory_overcommit;
   if (spec.empty()) {
     return InvalidInput("nothing to change was given").WithFix("see vallum pool update --help");
   }
@@ -107,6 +110,7 @@ Result<void> CreatePool(Tool* tool, const PoolOptions& options) {
   ASSIGN_OR_RETURN(const Json labels, KeyValues(options.labels, "--label"));
   Json spec = {{"description", options.description}};
   if (options.cpu_overcommit > 0) spec["cpuOvercommit"] = options.cpu_overcommit;
+  if (options.memory_overcommit > 0) spec["memoryOvercommit"] = options.memory_overcommit;
   RETURN_IF_ERROR(AddBootPolicy(options, spec));
   RETURN_IF_ERROR(AddTrustPolicy(options, spec));
   if (options.trusted) spec["trustedService"] = true;
@@ -198,6 +202,8 @@ void AddPoolCommands(CLI::App* group, Tool* tool) {
     command->add_option("NAME", options->name, "Its name")->required();
     command->add_option("--description", options->description, "For people");
     command->add_option("--cpu-overcommit", options->cpu_overcommit, "CPUs promised per CPU");
+    command->add_option("--memory-overcommit", options->memory_overcommit,
+                        "Memory promised per byte that is there, 1 (default) to 10");
     command->add_option("--on-diverged", options->on_diverged,
                         "What happens to an instance whose boot diverges: report (default), "
                         "isolate or stop");
@@ -216,6 +222,9 @@ void AddPoolCommands(CLI::App* group, Tool* tool) {
     command->add_option("--stale-grace", options->stale_grace,
                         "Seconds after which instances leave a host that gives no evidence; 0: "
                         "they stay");
+    command->add_option("--unknown-grace", options->unknown_grace,
+                        "The same for a host of which nothing can be said, such as one without an "
+                        "active policy");
   }
   update->add_option("--trusted", options->trusted_state,
                      "true: only attested hosts run instances here; or false");

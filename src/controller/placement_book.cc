@@ -25,6 +25,13 @@ bool HasSay(const v1::Instance& who, const v1::Instance& about) {
   return who.metadata().tenant().empty() || who.metadata().tenant() == about.metadata().tenant();
 }
 
+// What of a pool counts on each of its hosts.
+auto OvercommitOf(const v1::Pool* pool) {
+  return pool == nullptr
+             ? std::pair(0.0, 0.0)
+             : std::pair(pool->spec().cpu_overcommit(), pool->spec().memory_overcommit());
+}
+
 bool SameForPlacement(const v1::Instance& a, const v1::Instance& b) {
   return a.status().host() == b.status().host() && ClaimedVcpus(a) == ClaimedVcpus(b) &&
          ClaimedMemory(a) == ClaimedMemory(b);
@@ -127,7 +134,7 @@ void PlacementBook::PutPool(std::shared_ptr<const v1::Pool> pool) {
   const auto before = FindIn(pool_table_, name);
   const v1::PoolSpec& now = pool->spec();
   const v1::PoolSpec then = before == nullptr ? v1::PoolSpec() : before->spec();
-  const bool differs = then.cpu_overcommit() != now.cpu_overcommit() ||
+  const bool differs = OvercommitOf(before.get()) != OvercommitOf(pool.get()) ||
                        then.trusted_service() != now.trusted_service() ||
                        then.attestation_policy() != now.attestation_policy();
   pool_table_[name] = std::move(pool);

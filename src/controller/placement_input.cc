@@ -65,6 +65,7 @@ placement::HostView ToHostView(const v1::Host& host, const v1::Pool* pool,
   view.hypervisor_version = capabilities.hypervisor_version();
   view.cpus = capabilities.cpus();
   view.cpu_overcommit = pool == nullptr ? 0 : pool->spec().cpu_overcommit();
+  view.memory_overcommit = pool == nullptr ? 0 : pool->spec().memory_overcommit();
   view.memory = Count(capabilities.memory_bytes());
   view.disk_free = Count(capabilities.disk_free_bytes());
   return view;

@@ -211,13 +211,13 @@ Result<void> CheckTrustAnchors(const Principal& principal, Kind kind,
   const auto anchors = [](const v1::PoolSpec& spec) {
     return std::tuple(spec.trusted_service(), spec.attestation_policy(), spec.on_untrusted(),
                       spec.lease_seconds(), spec.attest_interval_seconds(),
-                      spec.stale_grace_seconds());
+                      spec.stale_grace_seconds(), spec.unknown_grace_seconds());
   };
   if (anchors(was) == anchors(is)) return Ok();
   return Denied("token \"" + principal.name + "\" may not say which hosts of pool " +
                 MetadataOf(after).name() +
                 " are trusted: trustedService, attestationPolicy, onUntrusted, leaseSeconds, "
-                "attestIntervalSeconds and staleGraceSeconds")
+                "attestIntervalSeconds, staleGraceSeconds and unknownGraceSeconds")
       .WithFix("it takes the role admin");
 }
 

@@ -374,6 +374,7 @@ TEST_F(RestTrustTest, PoolWithImpossibleTimesIsRefusedByName) {
   const json wrong[] = {
       {{"leaseSeconds", -1}},           {{"attestIntervalSeconds", -1}},
       {{"staleGraceSeconds", -1}},      {{"leaseSeconds", 240}},
+      {{"unknownGraceSeconds", -1}},    {{"unknownGraceSeconds", 1000000000}},
       {{"attestIntervalSeconds", 600}}, {{"leaseSeconds", 60}, {"attestIntervalSeconds", 60}}};
   for (const json& spec : wrong) {
     const Response refused = Admin(Method::kPost, "/v1/pools", Named("gold", spec));
@@ -384,6 +385,21 @@ TEST_F(RestTrustTest, PoolWithImpossibleTimesIsRefusedByName) {
                   Named("gold", {{"leaseSeconds", 61}, {"attestIntervalSeconds", 60}}))
                 .status,
             201);
+}
+
+TEST_F(RestTrustTest, PoolPromisesAtMostTenTimesTheMemoryThatIsThere) {
+  const auto status = [&](double overcommit) {
+    const Response made =
+        Admin(Method::kPost, "/v1/pools", Named("gold", {{"memoryOvercommit", overcommit}}));
+    if (made.status != 201) {
+      EXPECT_NE(made.body.find("memoryOvercommit"), std::string::npos) << made.body;
+    } else {
+      EXPECT_EQ(Admin(Method::kDelete, "/v1/pools/gold").status, 204);
+    }
+    return made.status;
+  };
+  for (const double fits : {0.0, 1.0, 1.5, 10.0}) EXPECT_EQ(status(fits), 201) << fits;
+  for (const double wrong : {-1.0, 0.5, 10.5}) EXPECT_EQ(status(wrong), 400) << wrong;
 }
 
 TEST_F(RestTrustTest, TrustedPoolWithoutAPolicyIsMadeWithAWarning) {
@@ -451,6 +467,7 @@ TEST_F(RestTrustTest, OperatorsDoNotSayWhichHostsOfAPoolAreTrusted) {
   EXPECT_EQ(patch({{"trustedService", false}}), 403);
   EXPECT_EQ(patch({{"attestationPolicy", ""}}), 403);
   EXPECT_EQ(patch({{"leaseSeconds", 604800}}), 403);
+  EXPECT_EQ(patch({{"unknownGraceSeconds", 604800}}), 403);
   EXPECT_EQ(patch({{"onUntrusted", "ON_UNTRUSTED_REPORT"}}), 403);
   EXPECT_EQ(
       Send(*operators, Method::kPost, "/v1/pools", Named("lax", {{"trustedService", true}})).status,

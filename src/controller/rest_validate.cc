@@ -70,7 +70,8 @@ Result<void> ValidateAttestation(const v1::PoolSpec& spec) {
   const std::pair<const char*, int32_t> times[] = {
       {"leaseSeconds", spec.lease_seconds()},
       {"attestIntervalSeconds", spec.attest_interval_seconds()},
-      {"staleGraceSeconds", spec.stale_grace_seconds()}};
+      {"staleGraceSeconds", spec.stale_grace_seconds()},
+      {"unknownGraceSeconds", spec.unknown_grace_seconds()}};
   for (const auto& [field, seconds] : times) {
     if (seconds < 0 || seconds > kMaxTrustSeconds) {
       return InvalidInput(std::string("spec.") + field + ": " + std::to_string(seconds) +
@@ -107,6 +108,11 @@ Result<void> ValidatePool(const v1::Pool& pool) {
     return InvalidInput("spec.cpuOvercommit: " + std::to_string(overcommit) +
                         " is not from 1 to 64")
         .WithFix("leave it out for the default of 4");
+  }
+  const double memory = pool.spec().memory_overcommit();
+  if (memory != 0 && !(memory >= 1 && memory <= 10)) {
+    return InvalidInput("spec.memoryOvercommit: " + std::to_string(memory) + " is not from 1 to 10")
+        .WithFix("leave it out for the default of 1: no memory is promised that is not there");
   }
   if (!v1::OnDiverged_IsValid(pool.spec().on_diverged())) {
     return InvalidInput("spec.onDiverged: " + std::to_string(pool.spec().on_diverged()) +

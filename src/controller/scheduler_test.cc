@@ -247,6 +247,7 @@ class History {
     static_cast<void>(
         controller_.resources.Modify<v1::Pool>("default", [&](v1::Pool& pool) -> Result<Change> {
           pool.mutable_spec()->set_cpu_overcommit(UpTo(4));
+          pool.mutable_spec()->set_memory_overcommit(UpTo(2));
           pool.mutable_spec()->set_trusted_service(OneIn(3));
           pool.mutable_spec()->set_attestation_policy(OneIn(4) ? "" : "gold");
           return Change::kWrite;

@@ -34,6 +34,7 @@ class Chance {
     host.cpus = 1 + UpTo(8);
     host.allocated_vcpus = UpTo(host.cpus * 5);
     host.memory = ByteCount::GiB(static_cast<uint64_t>(1 + UpTo(8)));
+    if (OneIn(3)) host.memory_overcommit = 1 + static_cast<double>(UpTo(6)) / 4;
     host.allocated_memory = ByteCount::GiB(static_cast<uint64_t>(UpTo(4)));
     host.disk_free = ByteCount::GiB(static_cast<uint64_t>(UpTo(20)));
     return host;

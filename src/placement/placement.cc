@@ -128,6 +128,15 @@ bool AcceleratorFits(const HostView& host, const Request& request) {
                                      : host.accelerator == request.accelerator;
 }
 
+// ", the rest promised 1.50 times"; empty without overcommit.
+std::string OvercommitWords(double factor) {
+  if (!(factor > 1)) return {};
+  const auto hundredths = static_cast<int64_t>(std::min(factor, 1e6) * 100);
+  const std::string cents = std::to_string(hundredths % 100);
+  return ", the rest promised " + std::to_string(hundredths / 100) + "." +
+         (cents.size() == 1 ? "0" : "") + cents + " times";
+}
+
 void Explain(const HostView& host, const Request& request, HostVerdict& verdict) {
   switch (verdict.failed) {
     case Requirement::kNone:
@@ -204,7 +213,8 @@ void Explain(const HostView& host, const Request& request, HostVerdict& verdict)
       verdict.detail = FormatByteCount(request.memory) + " asked for, " +
                        FormatByteCount(FreeMemory(host)) + " free of " +
                        FormatByteCount(host.memory) + " (" +
-                       FormatByteCount(HostMemoryReserve(host.memory)) + " kept for the host)";
+                       FormatByteCount(HostMemoryReserve(host.memory)) + " kept for the host" +
+                       OvercommitWords(host.memory_overcommit) + ")";
       return;
     case Requirement::kDisk:
       verdict.requirement = "disk";
@@ -221,8 +231,13 @@ ByteCount HostMemoryReserve(ByteCount total) {
 }
 
 ByteCount FreeMemory(const HostView& host) {
-  const uint64_t usable =
-      SaturatingSubtract(host.memory.bytes(), HostMemoryReserve(host.memory).bytes());
+  uint64_t usable = SaturatingSubtract(host.memory.bytes(), HostMemoryReserve(host.memory).bytes());
+  if (host.memory_overcommit > 0 && host.memory_overcommit != 1) {
+    // Beyond this no host is limited by its memory, and the conversion stays defined.
+    constexpr double kEnough = 1e18;
+    const double promised = static_cast<double>(usable) * host.memory_overcommit;
+    usable = static_cast<uint64_t>(std::min(promised, kEnough));
+  }
   return ByteCount::Bytes(SaturatingSubtract(usable, host.allocated_memory.bytes()));
 }
 

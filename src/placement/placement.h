@@ -40,6 +40,7 @@ struct HostView {
   double cpu_overcommit = 0;  // 0: kDefaultCpuOvercommit
   int64_t allocated_vcpus = 0;
   ByteCount memory;
+  double memory_overcommit = 0;  // 0: 1, as much as there is
   ByteCount allocated_memory;
   ByteCount disk_free;
 };
@@ -48,8 +49,8 @@ inline constexpr double kDefaultCpuOvercommit = 4.0;
 
 // Memory that is left to the host itself: 1/16 of it, at least 256 MiB, at most 4 GiB.
 ByteCount HostMemoryReserve(ByteCount total);
-// What may still be promised: memory without the reserve; CPUs with overcommit, negative when too
-// many are promised already.
+// What may still be promised: memory without the reserve, with overcommit, 0 when too much is
+// promised already; CPUs with overcommit, negative then.
 ByteCount FreeMemory(const HostView& host);
 int64_t FreeVcpus(const HostView& host);
 

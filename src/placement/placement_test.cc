@@ -197,6 +197,14 @@ INSTANTIATE_TEST_SUITE_P(
                "vcpus", "2 asked for, 1 free of 4 CPUs"},
         Broken{"memory", [](HostView& h, Request&) { h.allocated_memory = ByteCount::GiB(7); },
                Requirement::kMemory, "memory", "1 GiB asked for, 512 MiB free of 8 GiB"},
+        Broken{"memory with overcommit",
+               [](HostView& h, Request&) {
+                 h.memory_overcommit = 1.5;
+                 h.allocated_memory = ByteCount::MiB(7680 / 2 * 3 - 512);
+               },
+               Requirement::kMemory, "memory",
+               "1 GiB asked for, 512 MiB free of 8 GiB (512 MiB kept for the host, the rest "
+               "promised 1.50 times)"},
         Broken{"disk", [](HostView& h, Request&) { h.disk_free = ByteCount::GiB(9); },
                Requirement::kDisk, "disk", "10 GiB asked for, 9 GiB free"}),
     [](const auto& param_info) {
@@ -209,6 +217,17 @@ TEST(PlacementTest, ReserveIsASixteenthWithinLimits) {
   EXPECT_EQ(HostMemoryReserve(ByteCount::GiB(1)), ByteCount::MiB(256));
   EXPECT_EQ(HostMemoryReserve(ByteCount::GiB(16)), ByteCount::GiB(1));
   EXPECT_EQ(HostMemoryReserve(ByteCount::GiB(1024)), ByteCount::GiB(4));
+}
+
+TEST(PlacementTest, OvercommitMultipliesWhatIsNotKeptForTheHostAndZeroMeansOne) {
+  HostView host = MakeValidHost("node1");
+  EXPECT_EQ(FreeMemory(host), ByteCount::MiB(7680));
+  host.memory_overcommit = 1;
+  EXPECT_EQ(FreeMemory(host), ByteCount::MiB(7680));
+  host.memory_overcommit = 2;
+  EXPECT_EQ(FreeMemory(host), ByteCount::MiB(15360));
+  host.allocated_memory = ByteCount::GiB(16);
+  EXPECT_EQ(FreeMemory(host), ByteCount::Bytes(0));
 }
 
 TEST(PlacementTest, HostSmallerThanTheReserveHasNoFreeMemory) {
