@@ -77,7 +77,7 @@ Result<Scheduler::Claim> Scheduler::Decide(const std::string& name) const {
   ASSIGN_OR_RETURN(const placement::Request request, book_->RequestOf(*claim.instance, policy));
   const placement::HostView* chosen = book_->hosts().Choose(request);
   if (chosen == nullptr) {
-    return Exhausted(placement::DescribeRefusal(book_->hosts().Explain(request)))
+    return Exhausted(placement::DescribeRefusal(book_->hosts().Refuse(request)))
         .WithFix(
             "`vallum schedule explain` shows every host; add a host, free one, or ask for "
             "less");

@@ -39,6 +39,10 @@ class CapacityTree {
   void Update(Slot slot, const FreeCapacity& host);
   void Remove(Slot slot);
   bool empty() const { return size_ == 0; }
+  // The most that any host has of each, and no host's name.
+  FreeCapacity Most() const {
+    return {.memory = root_.memory, .vcpus = root_.vcpus, .disk = root_.disk};
+  }
 
   // The host that ComesBefore() the others among those with at least this much of each, or
   // `beaten`, when no such host comes before that.

@@ -5,6 +5,7 @@
 #include <array>
 #include <bit>
 #include <cstdint>
+#include <tuple>
 #include <utility>
 
 #include "base/text.h"
@@ -38,6 +39,12 @@ FreeCapacity CapacityOf(const HostView& host) {
           .order = TieOrder(host.name)};
 }
 
+void NoteRoom(const FreeCapacity& room, Refusal& refusal) {
+  refusal.most_vcpus = std::max(refusal.most_vcpus, room.vcpus);
+  refusal.most_memory = std::max(refusal.most_memory, ByteCount::Bytes(room.memory));
+  refusal.most_disk = std::max(refusal.most_disk, ByteCount::Bytes(room.disk));
+}
+
 }  // namespace
 
 struct HostIndex::Class {
@@ -50,10 +57,12 @@ struct HostIndex::Class {
 HostIndex::HostIndex() = default;
 HostIndex::~HostIndex() = default;
 
-void HostIndex::Enlist(Entry& entry) {
+void HostIndex::Enlist(std::string_view name, Entry& entry) {
   const HostView& host = entry.host;
   std::string key = ClassKey(host);
-  std::unique_ptr<Class>& kind = pools_[host.pool][key];
+  Pool& pool = pools_[host.pool];
+  pool.names.insert(name);
+  std::unique_ptr<Class>& kind = pool.classes[key];
   if (kind == nullptr) {
     kind = std::make_unique<Class>();
     kind->example.pool = host.pool;
@@ -71,13 +80,14 @@ void HostIndex::Enlist(Entry& entry) {
   ++kind->size;
 }
 
-void HostIndex::Strike(Entry& entry) {
+void HostIndex::Strike(std::string_view name, Entry& entry) {
   Class& kind = *entry.kind;
   kind.trees.at(CpuClass(FreeVcpus(entry.host))).Remove(entry.slot);
-  if (--kind.size > 0) return;
   const auto pool = pools_.find(kind.example.pool);
-  pool->second.erase(std::string(kind.key));
-  if (pool->second.empty()) pools_.erase(pool);
+  pool->second.names.erase(name);
+  if (--kind.size > 0) return;
+  pool->second.classes.erase(std::string(kind.key));
+  if (pool->second.classes.empty()) pools_.erase(pool);
 }
 
 void HostIndex::Put(HostView host) {
@@ -85,15 +95,16 @@ void HostIndex::Put(HostView host) {
   if (found == hosts_.end()) {
     auto entry = std::make_unique<Entry>();
     entry->host = std::move(host);
-    Enlist(*entry);
     std::string name = entry->host.name;
-    hosts_.emplace(std::move(name), std::move(entry));
+    const auto added = hosts_.emplace(std::move(name), std::move(entry)).first;
+    names_.insert(added->first);
+    Enlist(added->first, *added->second);
     return;
   }
   Entry& entry = *found->second;
-  Strike(entry);
+  Strike(found->first, entry);
   entry.host = std::move(host);
-  Enlist(entry);
+  Enlist(found->first, entry);
 }
 
 void HostIndex::SetAllocated(std::string_view name, int64_t vcpus, ByteCount memory) {
@@ -116,7 +127,8 @@ void HostIndex::SetAllocated(std::string_view name, int64_t vcpus, ByteCount mem
 void HostIndex::Remove(std::string_view name) {
   const auto found = hosts_.find(name);
   if (found == hosts_.end()) return;
-  Strike(*found->second);
+  Strike(found->first, *found->second);
+  names_.erase(found->first);
   hosts_.erase(found);
 }
 
@@ -139,7 +151,7 @@ const HostView* HostIndex::Choose(const Request& request) const {
     return IsApart(host, request);
   };
   Candidate best;
-  for (const auto& [key, kind] : pool->second) {
+  for (const auto& [key, kind] : pool->second.classes) {
     if (FirstFailingProperty(kind->example, request) != Requirement::kNone) continue;
     for (size_t i = CpuClass(request.vcpus); i < kCpuClasses; ++i) {
       best = kind->trees.at(i).Best(request.memory.bytes(), request.vcpus, request.disk.bytes(),
@@ -150,15 +162,94 @@ const HostView* HostIndex::Choose(const Request& request) const {
 }
 
 Decision HostIndex::Explain(const Request& request) const {
-  std::vector<const HostView*> hosts;
-  hosts.reserve(hosts_.size());
-  for (const auto& [name, entry] : hosts_) hosts.push_back(&entry->host);
-  std::ranges::sort(hosts, {}, &HostView::name);
   Decision decision;
-  decision.hosts.reserve(hosts.size());
-  for (const HostView* host : hosts) decision.hosts.push_back(Judge(*host, request));
+  decision.hosts.reserve(hosts_.size());
+  for (const std::string_view name : names_) {
+    decision.hosts.push_back(Judge(*Find(name), request));
+  }
   if (const HostView* chosen = Choose(request); chosen != nullptr) decision.chosen = chosen->name;
   return decision;
+}
+
+std::vector<HostVerdict> HostIndex::ShowSome(const Request& request, const Pool* pool) const {
+  std::vector<std::string_view> shown;
+  const auto add = [&](std::string_view name) {
+    if (Find(name) != nullptr && std::ranges::find(shown, name) == shown.end()) {
+      shown.push_back(name);
+    }
+    return shown.size() < kShownHosts;
+  };
+  add(request.pinned_host);
+  if (!request.near.empty()) add(request.near.front().host);
+  if (pool != nullptr) std::ranges::all_of(pool->names, add);
+  // Few are passed over here: were there many in the pool, it would have been enough.
+  if (shown.size() < kShownHosts) std::ranges::all_of(names_, add);
+  std::vector<HostVerdict> out;
+  for (const std::string_view name : shown) out.push_back(Judge(*Find(name), request));
+  return out;
+}
+
+// What a host fails by as far as its class says. Nothing is known to fit.
+std::string HostIndex::CategoryOf(const HostView& example, const Request& request) {
+  if (!request.pinned_host.empty()) {
+    return NameRequirement(example, request, Requirement::kPinnedHost);
+  }
+  const Requirement failed = FirstFailingProperty(example, request);
+  if (failed != Requirement::kNone) return NameRequirement(example, request, failed);
+  if (request.near.empty()) return std::string(Refusal::kRoom);
+  return NameRequirement(example, request, Requirement::kAffinity);
+}
+
+// Moves the hosts that the request itself names to what they fail by.
+void HostIndex::CountNamed(const Request& request, const Pool& pool, Counts& counts,
+                           Refusal& refusal) const {
+  Names named;
+  if (!request.pinned_host.empty()) {
+    named.insert(request.pinned_host);
+  } else if (!request.near.empty()) {
+    named.insert(request.near.front().host);
+  } else {
+    for (const Neighbour& other : request.apart_from) named.insert(other.host);
+  }
+  for (const std::string_view name : named) {
+    if (!pool.names.contains(name)) continue;
+    const HostView& host = *Find(name);
+    const Requirement failed = FirstFailing(host, request);
+    const bool room = failed == Requirement::kVcpus || failed == Requirement::kMemory ||
+                      failed == Requirement::kDisk;
+    --counts[CategoryOf(host, request)];
+    ++counts[room ? std::string(Refusal::kRoom) : NameRequirement(host, request, failed)];
+    if (room) NoteRoom(CapacityOf(host), refusal);
+  }
+}
+
+Refusal HostIndex::Refuse(const Request& request) const {
+  Refusal refusal;
+  refusal.hosts = hosts_.size();
+  Counts counts;
+  const auto found = pools_.find(request.pool);
+  const Pool* pool = found == pools_.end() ? nullptr : &found->second;
+  counts[NameRequirement({}, request, Requirement::kPool)] =
+      hosts_.size() - (pool == nullptr ? 0 : pool->names.size());
+  if (pool != nullptr) {
+    for (const auto& [key, kind] : pool->classes) {
+      const std::string category = CategoryOf(kind->example, request);
+      counts[category] += kind->size;
+      if (category != Refusal::kRoom) continue;
+      for (const CapacityTree& tree : kind->trees) {
+        if (!tree.empty()) NoteRoom(tree.Most(), refusal);
+      }
+    }
+    CountNamed(request, *pool, counts, refusal);
+  }
+  for (const auto& [requirement, hosts] : counts) {
+    if (hosts > 0) refusal.counts.push_back({.requirement = requirement, .hosts = hosts});
+  }
+  std::ranges::sort(refusal.counts, [](const Refusal::Count& x, const Refusal::Count& y) {
+    return std::tie(y.hosts, x.requirement) < std::tie(x.hosts, y.requirement);
+  });
+  refusal.shown = ShowSome(request, pool);
+  return refusal;
 }
 
 }  // namespace vallum::placement

@@ -5,6 +5,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -38,8 +39,12 @@ class HostIndex {
 
   // The host that fits and ComesBefore() the others that do. nullptr: none fits.
   const HostView* Choose(const Request& request) const;
-  // Place() on all hosts, in the order of their names.
+  // Place() on all hosts, in the order of their names: looks at each.
   Decision Explain(const Request& request) const;
+  // Why none fits, when Choose() finds none: as much work as that, however many hosts there are.
+  // Shows the host that is asked for or to be near to, then the first by name of the pool, then
+  // the first of all.
+  Refusal Refuse(const Request& request) const;
 
  private:
   struct Class;
@@ -53,13 +58,24 @@ class HostIndex {
     size_t operator()(std::string_view text) const { return std::hash<std::string_view>()(text); }
   };
 
+  using Names = std::set<std::string_view>;  // keys of hosts_
+  struct Pool {
+    std::map<std::string, std::unique_ptr<Class>> classes;  // by what makes the class
+    Names names;
+  };
+
+  using Counts = std::map<std::string, size_t>;  // hosts, by what they fail by
+
+  static std::string CategoryOf(const HostView& example, const Request& request);
+  void CountNamed(const Request& request, const Pool& pool, Counts& counts, Refusal& refusal) const;
+  std::vector<HostVerdict> ShowSome(const Request& request, const Pool* pool) const;
   const HostView* FindFitting(std::string_view name, const Request& request) const;
-  void Enlist(Entry& entry);
-  void Strike(Entry& entry);
+  void Enlist(std::string_view name, Entry& entry);
+  void Strike(std::string_view name, Entry& entry);
 
   std::unordered_map<std::string, std::unique_ptr<Entry>, Hash, std::equal_to<>> hosts_;
-  // By pool, then by what makes the class.
-  std::map<std::string, std::map<std::string, std::unique_ptr<Class>>, std::less<>> pools_;
+  Names names_;
+  std::map<std::string, Pool, std::less<>> pools_;
 };
 
 }  // namespace vallum::placement

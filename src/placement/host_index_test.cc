@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <cstdint>
+#include <map>
 #include <random>
 #include <string>
 #include <vector>
@@ -130,6 +131,85 @@ TEST(HostIndexExplainTest, SaysOfEachHostInTheOrderOfNamesWhatItIsChosenOrRefuse
       EXPECT_EQ(verdict.failed, FirstFailing(*index.Find(verdict.host), request));
     }
   }
+}
+
+// As Refuse() counts, by looking at each host.
+std::map<std::string, size_t> CountByLookingAtEach(const std::vector<HostView>& hosts,
+                                                   const Request& request) {
+  std::map<std::string, size_t> out;
+  for (const HostView& host : hosts) {
+    const Requirement failed = FirstFailing(host, request);
+    const bool room = failed == Requirement::kVcpus || failed == Requirement::kMemory ||
+                      failed == Requirement::kDisk;
+    ++out[room ? std::string(Refusal::kRoom) : NameRequirement(host, request, failed)];
+  }
+  return out;
+}
+
+TEST(HostIndexRefuseTest, CountsWhatHostsFailByAsLookingAtEachWould) {
+  int refused = 0;
+  for (uint32_t seed = 1; seed <= 20; ++seed) {
+    Chance chance(seed);
+    HostIndex index;
+    std::vector<HostView> hosts;
+    for (int64_t i = 0; i < 40; ++i) hosts.push_back(chance.Host(i));
+    for (const HostView& host : hosts) index.Put(host);
+    for (int i = 0; i < 100; ++i) {
+      Request request = chance.Ask();
+      if (i % 2 == 0) request.memory = ByteCount::GiB(64);
+      if (index.Choose(request) != nullptr) continue;
+      ++refused;
+      const Refusal refusal = index.Refuse(request);
+      std::map<std::string, size_t> counts;
+      for (const Refusal::Count& each : refusal.counts) counts[each.requirement] = each.hosts;
+      ASSERT_EQ(counts, CountByLookingAtEach(hosts, request));
+      EXPECT_EQ(refusal.hosts, 40U);
+      ASSERT_EQ(refusal.shown.size(), kShownHosts);
+      for (const HostVerdict& verdict : refusal.shown) {
+        const HostVerdict judged = Judge(*index.Find(verdict.host), request);
+        EXPECT_EQ(verdict.requirement, judged.requirement);
+        EXPECT_EQ(verdict.detail, judged.detail);
+      }
+    }
+  }
+  EXPECT_GT(refused, 500);
+}
+
+HostView Plain(const std::string& name, const std::string& pool) {
+  HostView host = Chance(1).Host(1);
+  host.name = name;
+  host.pool = pool;
+  host.state = HostState::kUp;
+  host.accelerator = "kvm";
+  host.cpus = 2;
+  host.allocated_vcpus = 0;
+  host.memory = ByteCount::GiB(4);
+  host.memory_overcommit = 0;
+  host.allocated_memory = {};
+  return host;
+}
+
+TEST(HostIndexRefuseTest, ShowsTheHostThatIsAskedForThenThoseOfThePoolThenOthers) {
+  HostIndex index;
+  for (const std::string name : {"a1", "a2", "a3"}) index.Put(Plain(name, "gold"));
+  for (const std::string name : {"b1", "b2", "b3"}) index.Put(Plain(name, "default"));
+  Request request;
+  request.pool = "default";
+  request.memory = ByteCount::GiB(64);
+  const auto shown = [&] {
+    std::string out;
+    for (const HostVerdict& each : index.Refuse(request).shown) out += each.host + " ";
+    return out;
+  };
+  EXPECT_EQ(shown(), "b1 b2 b3 a1 ");
+  EXPECT_EQ(index.Refuse(request).most_memory, ByteCount::MiB(3840));
+  EXPECT_EQ(index.Refuse(request).most_vcpus, 8);
+  request.near = {{.instance = "db", .host = "a2"}};
+  EXPECT_EQ(shown(), "a2 b1 b2 b3 ");
+  request.pinned_host = "b3";
+  EXPECT_EQ(shown(), "b3 a2 b1 b2 ");
+  request.pool = "none";
+  EXPECT_EQ(shown(), "b3 a2 a1 a3 ");
 }
 
 TEST(HostIndexTest, HostThatWasRemovedIsNotFound) {

@@ -137,91 +137,54 @@ std::string OvercommitWords(double factor) {
          (cents.size() == 1 ? "0" : "") + cents + " times";
 }
 
-void Explain(const HostView& host, const Request& request, HostVerdict& verdict) {
-  switch (verdict.failed) {
+std::string Detail(const HostView& host, const Request& request, Requirement failed) {
+  switch (failed) {
     case Requirement::kNone:
-      return;
+      return {};
     case Requirement::kPool:
-      verdict.requirement = "pool";
-      verdict.detail = "the host is in pool " + host.pool + ", not in " + request.pool;
-      return;
+      return "the host is in pool " + host.pool + ", not in " + request.pool;
     case Requirement::kPinnedHost:
-      verdict.requirement = "host";
-      verdict.detail = "the instance asks for host " + request.pinned_host;
-      return;
+      return "the instance asks for host " + request.pinned_host;
     case Requirement::kState:
-      verdict.requirement = "state";
-      verdict.detail = StateWords(host.state);
-      if (!host.state_reason.empty()) {
-        verdict.detail += ": " + host.state_reason;
-      }
-      return;
+      return std::string(StateWords(host.state)) +
+             (host.state_reason.empty() ? "" : ": " + host.state_reason);
     case Requirement::kMaintenance:
-      verdict.requirement = "maintenance";
-      verdict.detail = "the host is in maintenance";
-      return;
+      return "the host is in maintenance";
     case Requirement::kTrust:
-      verdict.requirement = "trust";
-      verdict.detail = (host.trust_reason.empty() ? "not attested" : host.trust_reason) +
-                       ": pool " + request.pool + " takes trusted hosts only";
-      return;
-    case Requirement::kTrait: {
-      const std::string trait =
-          host.traits.FirstMissing(request.required_traits).value_or(std::string());
-      verdict.requirement = "trait " + trait;
-      verdict.detail = WhyTraitIsMissing(host, trait);
-      return;
-    }
-    case Requirement::kForbiddenTrait: {
-      const std::string trait =
-          host.traits.FirstCommon(request.forbidden_traits).value_or(std::string());
-      verdict.requirement = "trait " + trait + " forbidden";
-      verdict.detail = "the host has it";
-      return;
-    }
+      return (host.trust_reason.empty() ? "not attested" : host.trust_reason) + ": pool " +
+             request.pool + " takes trusted hosts only";
+    case Requirement::kTrait:
+      return WhyTraitIsMissing(
+          host, host.traits.FirstMissing(request.required_traits).value_or(std::string()));
+    case Requirement::kForbiddenTrait:
+      return "the host has it";
     case Requirement::kAccelerator:
-      verdict.requirement = "accelerator";
-      verdict.detail = AcceleratorWords(host, request);
-      return;
+      return AcceleratorWords(host, request);
     case Requirement::kHypervisorType:
-      verdict.requirement = "hypervisor type";
-      verdict.detail = "the host has " + Reported(host.hypervisor_type) + ", " +
-                       request.hypervisor_type + " is required";
-      return;
+      return "the host has " + Reported(host.hypervisor_type) + ", " + request.hypervisor_type +
+             " is required";
     case Requirement::kHypervisorVersion:
-      verdict.requirement = "hypervisor version";
-      verdict.detail = "the host has " + Reported(host.hypervisor_version) + ", " +
-                       request.hypervisor_versions.words() + " is required";
-      return;
+      return "the host has " + Reported(host.hypervisor_version) + ", " +
+             request.hypervisor_versions.words() + " is required";
     case Requirement::kAffinity:
-      verdict.requirement = "affinity";
-      verdict.detail = NearWords(host, request);
-      return;
+      return NearWords(host, request);
     case Requirement::kAntiAffinity:
-      verdict.requirement = "anti-affinity";
-      verdict.detail = "it must be apart from instance " + FindApart(host, request)->instance +
-                       ", which is on this host";
-      return;
+      return "it must be apart from instance " + FindApart(host, request)->instance +
+             ", which is on this host";
     case Requirement::kVcpus:
-      verdict.requirement = "vcpus";
-      verdict.detail = std::to_string(request.vcpus) + " asked for, " +
-                       std::to_string(std::max<int64_t>(FreeVcpus(host), 0)) + " free of " +
-                       std::to_string(host.cpus) + " CPUs with overcommit";
-      return;
+      return std::to_string(request.vcpus) + " asked for, " +
+             std::to_string(std::max<int64_t>(FreeVcpus(host), 0)) + " free of " +
+             std::to_string(host.cpus) + " CPUs with overcommit";
     case Requirement::kMemory:
-      verdict.requirement = "memory";
-      verdict.detail = FormatByteCount(request.memory) + " asked for, " +
-                       FormatByteCount(FreeMemory(host)) + " free of " +
-                       FormatByteCount(host.memory) + " (" +
-                       FormatByteCount(HostMemoryReserve(host.memory)) + " kept for the host" +
-                       OvercommitWords(host.memory_overcommit) + ")";
-      return;
+      return FormatByteCount(request.memory) + " asked for, " + FormatByteCount(FreeMemory(host)) +
+             " free of " + FormatByteCount(host.memory) + " (" +
+             FormatByteCount(HostMemoryReserve(host.memory)) + " kept for the host" +
+             OvercommitWords(host.memory_overcommit) + ")";
     case Requirement::kDisk:
-      verdict.requirement = "disk";
-      verdict.detail = FormatByteCount(request.disk) + " asked for, " +
-                       FormatByteCount(host.disk_free) + " free";
-      return;
+      return FormatByteCount(request.disk) + " asked for, " + FormatByteCount(host.disk_free) +
+             " free";
   }
+  return {};
 }
 
 }  // namespace
@@ -339,7 +302,8 @@ HostVerdict Judge(const HostView& host, const Request& request) {
   HostVerdict verdict;
   verdict.host = host.name;
   verdict.failed = FirstFailing(host, request);
-  Explain(host, request, verdict);
+  verdict.requirement = NameRequirement(host, request, verdict.failed);
+  verdict.detail = Detail(host, request, verdict.failed);
   if (verdict.fits()) {
     verdict.score =
         static_cast<double>(SaturatingSubtract(FreeMemory(host).bytes(), request.memory.bytes()));
@@ -359,23 +323,74 @@ Decision Place(std::span<const HostView> hosts, const Request& request) {
   return decision;
 }
 
-std::string DescribeRefusal(const Decision& decision) {
-  constexpr size_t kShown = 4;
-  if (decision.hosts.empty()) {
+std::string NameRequirement(const HostView& host, const Request& request, Requirement failed) {
+  switch (failed) {
+    case Requirement::kNone:
+      return {};
+    case Requirement::kPool:
+      return "pool";
+    case Requirement::kPinnedHost:
+      return "host";
+    case Requirement::kState:
+      return "state";
+    case Requirement::kMaintenance:
+      return "maintenance";
+    case Requirement::kTrust:
+      return "trust";
+    case Requirement::kTrait:
+      return "trait " + host.traits.FirstMissing(request.required_traits).value_or(std::string());
+    case Requirement::kForbiddenTrait:
+      return "trait " + host.traits.FirstCommon(request.forbidden_traits).value_or(std::string()) +
+             " forbidden";
+    case Requirement::kAccelerator:
+      return "accelerator";
+    case Requirement::kHypervisorType:
+      return "hypervisor type";
+    case Requirement::kHypervisorVersion:
+      return "hypervisor version";
+    case Requirement::kAffinity:
+      return "affinity";
+    case Requirement::kAntiAffinity:
+      return "anti-affinity";
+    case Requirement::kVcpus:
+      return "vcpus";
+    case Requirement::kMemory:
+      return "memory";
+    case Requirement::kDisk:
+      return "disk";
+  }
+  return {};
+}
+
+std::string DescribeRefusal(const Refusal& refusal) {
+  constexpr size_t kShownCounts = 6;
+  if (refusal.hosts == 0) {
     return "no host fits: no host has joined";
   }
   std::vector<std::string> parts;
-  for (const HostVerdict& verdict : decision.hosts) {
-    if (verdict.fits()) {
-      continue;
-    }
-    if (parts.size() == kShown) {
-      parts.push_back("and " + std::to_string(decision.hosts.size() - kShown) + " more");
-      break;
-    }
+  for (const HostVerdict& verdict : refusal.shown) {
     parts.push_back(verdict.host + ": " + verdict.requirement + ": " + verdict.detail);
   }
-  return "no host fits: " + Join(parts, "; ");
+  const std::string first = "no host fits: " + Join(parts, "; ");
+  if (refusal.hosts <= refusal.shown.size()) return first;
+  std::vector<std::string> counts;
+  for (const Refusal::Count& each : refusal.counts) {
+    if (counts.size() == kShownCounts) {
+      counts.emplace_back("others otherwise");
+      break;
+    }
+    std::string words = std::to_string(each.hosts) + " by " + each.requirement;
+    if (each.requirement == Refusal::kRoom) {
+      words += " (the most that one has free: " +
+               std::to_string(std::max<int64_t>(refusal.most_vcpus, 0)) + " vcpus, " +
+               FormatByteCount(refusal.most_memory) + " memory, " +
+               FormatByteCount(refusal.most_disk) + " disk)";
+    }
+    counts.push_back(std::move(words));
+  }
+  return first + (parts.empty() ? "" : "; and ") +
+         std::to_string(refusal.hosts - refusal.shown.size()) + " more. Failing of " +
+         std::to_string(refusal.hosts) + " hosts: " + Join(counts, ", ");
 }
 
 }  // namespace vallum::placement

@@ -134,7 +134,30 @@ size_t Choose(std::span<const HostView> hosts, const Request& request);
 // Choose() with an explanation for each host. Pure; thread-safe.
 Decision Place(std::span<const HostView> hosts, const Request& request);
 
-// "no host fits: node1: trait VALLUM_SMM: ...; node2: ...", cut after a few hosts.
-std::string DescribeRefusal(const Decision& decision);
+// Why nothing fits, without looking at each host.
+struct Refusal {
+  // How many hosts fail by what. Those that have everything but room are counted as one: what each
+  // of them lacks would have to be looked up.
+  struct Count {
+    std::string requirement;  // "state", "trait VALLUM_SMM", "anti-affinity", kRoom
+    size_t hosts = 0;
+    bool operator==(const Count&) const = default;
+  };
+  static constexpr std::string_view kRoom = "room";
+  size_t hosts = 0;
+  std::vector<Count> counts;  // most first
+  // The most that one host has free, of those that have everything else for all that is known.
+  int64_t most_vcpus = 0;
+  ByteCount most_memory;
+  ByteCount most_disk;
+  std::vector<HostVerdict> shown;  // of a few hosts
+};
+inline constexpr size_t kShownHosts = 4;
+
+// "no host fits: node1: trait VALLUM_SMM: ...; node2: ...; and 996 more. Failing of 1000 hosts:
+// 900 by room (...), 100 by state".
+std::string DescribeRefusal(const Refusal& refusal);
+// What of a host fails, without its values: HostVerdict::requirement.
+std::string NameRequirement(const HostView& host, const Request& request, Requirement failed);
 
 }  // namespace vallum::placement

@@ -236,16 +236,22 @@ TEST(PlacementTest, HostSmallerThanTheReserveHasNoFreeMemory) {
   EXPECT_EQ(VerdictOn(host, MakeValidRequest()).failed, Requirement::kMemory);
 }
 
-TEST(PlacementTest, RefusalNamesTheFirstHostsAndCountsTheRest) {
-  std::vector<HostView> hosts;
-  for (int i = 0; i < 9; ++i) {
-    hosts.push_back(MakeValidHost("node" + std::to_string(i)));
-    hosts.back().pool = "gold";
-  }
-  const std::string text = DescribeRefusal(Place(hosts, MakeValidRequest()));
-  EXPECT_THAT(text,
-              AllOf(HasSubstr("node3: pool: "), HasSubstr("and 5 more"), Not(HasSubstr("node4"))));
-  EXPECT_THAT(DescribeRefusal(Decision{}), HasSubstr("no host has joined"));
+TEST(PlacementTest, RefusalSaysWhatTheHostsFailByOnlyWhenNotAllAreShown) {
+  Refusal refusal;
+  refusal.hosts = 1;
+  refusal.counts = {{"state", 1}};
+  refusal.shown = {{.host = "node1", .requirement = "state", .detail = "the host is down"}};
+  EXPECT_EQ(DescribeRefusal(refusal), "no host fits: node1: state: the host is down");
+  refusal.hosts = 1000;
+  refusal.counts = {{std::string(Refusal::kRoom), 900}, {"state", 100}};
+  refusal.most_vcpus = 3;
+  refusal.most_memory = ByteCount::MiB(512);
+  refusal.most_disk = ByteCount::GiB(9);
+  EXPECT_EQ(DescribeRefusal(refusal),
+            "no host fits: node1: state: the host is down; and 999 more. Failing of 1000 hosts: "
+            "900 by room (the most that one has free: 3 vcpus, 512 MiB memory, 9 GiB disk), 100 "
+            "by state");
+  EXPECT_THAT(DescribeRefusal(Refusal{}), HasSubstr("no host has joined"));
 }
 
 TEST(TraitSetTest, KeepsWellKnownAndOtherNames) {
