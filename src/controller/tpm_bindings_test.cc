@@ -91,6 +91,28 @@ TEST_F(TpmBindingsTest, TpmThatIsBoundAgainChangesNothing) {
   EXPECT_EQ(rig_.controller().view().Get<v1::Host>("node1")->metadata().revision(), before);
 }
 
+TEST_F(TpmBindingsTest, CountersOfTheKeyBeforeAreNoMeasureOfANewKeyAfterAClear) {
+  Stored(
+      rig_.controller().resources().Modify<v1::Host>("node1", [](v1::Host& host) -> Result<Write> {
+        v1::HostTrust& trust = *host.mutable_status()->mutable_trust();
+        trust.set_level(v1::TRUST_TRUSTED);
+        trust.set_reset_count(7);
+        trust.set_clock_ms(1000);
+        return Write::kWrite;
+      }));
+  EXPECT_TRUE(Bind());
+  EXPECT_EQ(Status().trust().reset_count(), 7) << "the same key counts on";
+  tpm_.reset();
+  swtpm_.Tool({"tpm2_clear"});
+  auto opened = tpm::OpenHostTpm({.address = swtpm_.address()}, std::nullopt, {});
+  ASSERT_TRUE(opened.has_value()) << opened.error().Describe();
+  tpm_ = std::move(opened->tpm);
+  EXPECT_TRUE(Bind()) << "the endorsement key is the same";
+  EXPECT_EQ(Status().trust().reset_count(), 0);
+  EXPECT_EQ(Status().trust().clock_ms(), 0);
+  EXPECT_EQ(Status().trust().level(), v1::TRUST_TRUSTED);
+}
+
 TEST_F(TpmBindingsTest, HostThatBindsWithoutEndIsToldToWait) {
   v1::TpmIdentity identity;
   const tpm::TpmIdentity& who = tpm_->identity();
