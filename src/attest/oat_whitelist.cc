@@ -300,6 +300,31 @@ Result<OatWhitelist> ParseRemark(std::string_view text) {
   return out;
 }
 
+// Of the banks those are quoted in which every PCR has a value.
+Result<AttestationPolicy> PolicyOfEntries(const std::vector<WhitelistEntry>& entries,
+                                          const std::string& name, const std::string& description) {
+  ASSIGN_OR_RETURN(const auto rules, GoldenFromWhitelist(entries));
+  AttestationPolicy policy;
+  policy.name = name;
+  policy.version = 1;
+  policy.description = description;
+  const auto complete = [&](HashAlgorithm bank) {
+    return std::ranges::all_of(rules,
+                               [&](const auto& rule) { return rule.second.values.HasBank(bank); });
+  };
+  std::ranges::copy_if(kStrongBanks, std::back_inserter(policy.banks), complete);
+  if (policy.banks.empty() && complete(HashAlgorithm::kSha1)) {
+    policy.banks = {HashAlgorithm::kSha1};
+    policy.sha1 = Sha1Use::kAllowed;
+  }
+  if (policy.banks.empty()) {
+    return InvalidInput("there is no bank of which every PCR has a value: nothing could be quoted")
+        .WithFix("add the SHA-256 value of each PCR");
+  }
+  if (rules.empty()) policy.banks = {HashAlgorithm::kSha256};
+  return WithGoldenRules(std::move(policy), rules);
+}
+
 }  // namespace
 
 Result<OatWhitelist> ChangeOat(OatWhitelist list, OatCollection collection, OatEdit edit,
@@ -403,26 +428,34 @@ Result<AttestationPolicy> PolicyOfOat(const OatWhitelist& list, const std::strin
                          .mle = mle_name.name + " " + mle_name.version});
     }
   }
-  ASSIGN_OR_RETURN(const auto rules, GoldenFromWhitelist(entries));
-  AttestationPolicy policy;
-  policy.name = name;
-  policy.version = 1;
-  policy.description = "the whitelist of /WLMService";
-  const auto complete = [&](HashAlgorithm bank) {
-    return std::ranges::all_of(rules,
-                               [&](const auto& rule) { return rule.second.values.HasBank(bank); });
-  };
-  std::ranges::copy_if(kStrongBanks, std::back_inserter(policy.banks), complete);
-  if (policy.banks.empty() && complete(HashAlgorithm::kSha1)) {
-    policy.banks = {HashAlgorithm::kSha1};
-    policy.sha1 = Sha1Use::kAllowed;
+  return PolicyOfEntries(entries, name, "the whitelist of /WLMService");
+}
+
+Result<AttestationPolicy> PolicyOfPcrBeans(std::string_view text, const std::string& name) {
+  ASSIGN_OR_RETURN(const Json document, formats::ParseBoundedJson(text, kRemarkLimits));
+  if (!document.is_object() || document.size() != 1 || !document.contains("pcrBean") ||
+      !document["pcrBean"].is_array()) {
+    return InvalidInput("it is not {\"pcrBean\": [...]}")
+        .WithFix("save what GET /WLMService/resources/mles/whitelist/pcr answers");
   }
-  if (policy.banks.empty()) {
-    return InvalidInput("there is no bank of which every PCR has a value: nothing could be quoted")
-        .WithFix("add the SHA-256 value of each PCR");
+  if (document["pcrBean"].empty()) return InvalidInput("the list is empty: it would trust nobody");
+  if (document["pcrBean"].size() > kMaxOatValues) {
+    return Exhausted("the list has more than " + std::to_string(kMaxOatValues) + " values");
   }
-  if (rules.empty()) policy.banks = {HashAlgorithm::kSha256};
-  return WithGoldenRules(std::move(policy), rules);
+  std::vector<WhitelistEntry> entries;
+  for (const Json& bean : document["pcrBean"]) {
+    const std::string place = "reading value " + std::to_string(entries.size());
+    ASSIGN_OR_RETURN_CONTEXT(const Fields fields, FieldsOf(bean), place);
+    WhitelistEntry entry;
+    ASSIGN_OR_RETURN_CONTEXT(entry.pcr_name, Text(fields, "pcrName", Presence::kRequired), place);
+    ASSIGN_OR_RETURN_CONTEXT(entry.digest, Text(fields, "pcrDigest", Presence::kRequired), place);
+    ASSIGN_OR_RETURN_CONTEXT(entry.mle, Text(fields, "mleName", Presence::kRequired), place);
+    ASSIGN_OR_RETURN_CONTEXT(const std::string version,
+                             Text(fields, "mleVersion", Presence::kOptional), place);
+    if (!version.empty()) entry.mle += " " + version;
+    entries.push_back(std::move(entry));
+  }
+  return PolicyOfEntries(entries, name, "made from a whitelist of OpenAttestation");
 }
 
 Result<std::string> FormatOatDocument(const OatWhitelist& list, const std::string& name) {

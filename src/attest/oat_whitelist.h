@@ -78,6 +78,12 @@ std::string ListOat(const OatWhitelist& list, OatCollection collection, std::str
 // Errors: kInvalidInput (no bank has a value of every PCR).
 Result<AttestationPolicy> PolicyOfOat(const OatWhitelist& list, const std::string& name);
 
+// The same of what GET /WLMService/resources/mles/whitelist/pcr answers, of any OpenAttestation
+// server: {"pcrBean": [{"pcrName", "pcrDigest", "mleName", "mleVersion"}]}.
+//   text: untrusted.
+// Errors: kInvalidInput (another form, naming the value; those above), kExhausted (a limit).
+Result<AttestationPolicy> PolicyOfPcrBeans(std::string_view text, const std::string& name);
+
 // A policy document with the rules, and with the list itself in a remark. Errors: of PolicyOfOat.
 Result<std::string> FormatOatDocument(const OatWhitelist& list, const std::string& name);
 // The list in a document's remark. Errors: kConflict (a document that was written otherwise, or

@@ -32,7 +32,7 @@ void AddKeySetRolloutCommand(CLI::App* group, Tool* tool);
 void AddRolloutCommands(CLI::App* group, Tool* tool);
 void AddKeysOfInstanceCommands(CLI::App* group, Tool* tool);  // set-keyset, set-boot
 void AddPolicyCommands(CLI::App* group, Tool* tool);
-void AddImportPcrlockCommand(CLI::App* group, Tool* tool);  // policy import-pcrlock
+void AddPolicyImportCommands(CLI::App* group, Tool* tool);  // policy import-...
 void AddHostTrustCommands(CLI::App* group, Tool* tool);     // approve, attest, evidence, move
 void AddTpmAuthorityCommands(CLI::App* group, Tool* tool);
 void AddAllowListCommands(CLI::App* group, Tool* tool);

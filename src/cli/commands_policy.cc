@@ -408,7 +408,7 @@ void AddPolicyCommands(CLI::App* group, Tool* tool) {
       "Examples:\n  vallum policy test gold --file gold.toml\n  vallum policy test gold "
       "--version 3");
   AddLearnAndDiff(group, tool, options);
-  AddImportPcrlockCommand(group, tool);
+  AddPolicyImportCommands(group, tool);
 }
 
 }  // namespace vallum::cli

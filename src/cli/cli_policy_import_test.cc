@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-// `policy import-pcrlock`: from a folder to verdicts over a host's log.
+// `policy import-pcrlock`: from a folder to verdicts over a host's log; `policy import-whitelist`.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <filesystem>
 #include <string>
 #include <string_view>
+#include <variant>
 #include <vector>
 
 #include "attest/rules.h"
@@ -126,6 +127,45 @@ TEST_F(ImportPcrlock, EarlierFolderCountsAndALinkToDevNullTakesAComponentAway) {
   ASSERT_EQ(Vallum({"policy", "import-pcrlock", Path("etc"), Path("pcrlock.d"), "--pcr", "4"}), 0)
       << err_.str();
   EXPECT_TRUE(Meets({"6.1"}));
+}
+
+class ImportWhitelist : public CliTest {
+ protected:
+  static std::string Bean(const std::string& pcr, const std::string& digest) {
+    return R"({"pcrName":")" + pcr + R"(","pcrDigest":")" + digest +
+           R"(","mleName":"BIOS","mleVersion":"1.62","oemName":"ACME"})";
+  }
+  int Import(const std::string& beans) {
+    Write("pcrs.json", R"({"pcrBean":[)" + beans + "]}", 0644);
+    return Vallum({"policy", "import-whitelist", Path("pcrs.json"), "--name", "gold"});
+  }
+};
+
+TEST_F(ImportWhitelist, ValuesBecomeGoldenRulesOfAPolicyThatParses) {
+  ASSERT_EQ(Import(Bean("0", std::string(64, 'a')) + "," + Bean("0", std::string(64, 'b')) + "," +
+                   Bean("17", std::string(64, 'c'))),
+            0)
+      << err_.str();
+  const auto policy = attest::ParsePolicy(out_.str());
+  ASSERT_TRUE(policy.has_value()) << policy.error().Describe();
+  EXPECT_EQ(policy->name, "gold");
+  EXPECT_EQ(policy->PcrMask(), 1U | 1U << 17U);
+  EXPECT_EQ(std::get<attest::GoldenRule>(policy->pcrs.at(0)).values.list().size(), 2U);
+  EXPECT_THAT(out_.str(), HasSubstr("BIOS 1.62"));
+}
+
+TEST_F(ImportWhitelist, ListThatSaysTooLittleIsRefusedInWords) {
+  EXPECT_EQ(Import(Bean("0", std::string(64, 'a')) + "," + Bean("1", std::string(40, 'b'))), 2);
+  EXPECT_THAT(err_.str(), HasSubstr("there is no bank of which every PCR has a value"));
+  EXPECT_EQ(Import(Bean("24", std::string(64, 'a'))), 2);
+  EXPECT_THAT(err_.str(), HasSubstr("is no PCR"));
+  EXPECT_EQ(Import(R"({"pcrName":"1"})"), 2);
+  EXPECT_THAT(err_.str(), HasSubstr("pcrDigest is missing"));
+  EXPECT_EQ(Import(""), 2);
+  EXPECT_THAT(err_.str(), HasSubstr("the list is empty"));
+  Write("other.json", "{}", 0644);
+  EXPECT_EQ(Vallum({"policy", "import-whitelist", Path("other.json")}), 2);
+  EXPECT_THAT(err_.str(), HasSubstr("/WLMService/resources/mles/whitelist/pcr"));
 }
 
 }  // namespace

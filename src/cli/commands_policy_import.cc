@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// `policy import-pcrlock`: a policy of systemd-pcrlock's components, without a server.
+// `policy import-pcrlock`, `policy import-whitelist`: policies of what other verifiers read,
+// without a server.
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
@@ -12,6 +13,7 @@
 #include <utility>
 #include <vector>
 
+#include "attest/oat_whitelist.h"
 #include "attest/pcrlock.h"
 #include "attest/pcrlock_policy.h"
 #include "base/bytes.h"
@@ -26,9 +28,13 @@ namespace {
 
 namespace fs = std::filesystem;
 
+constexpr size_t kMaxWhitelist = size_t{4} << 20U;
 constexpr size_t kMaxFiles = 4096;
 constexpr size_t kMaxTotal = size_t{64} << 20U;  // bytes of all files
 
+struct WhitelistOptions {
+  std::string file, name = "oat", out;
+};
 struct PcrlockOptions {
   std::vector<std::string> folders;
   std::vector<uint32_t> pcrs;
@@ -108,6 +114,27 @@ Result<std::vector<attest::PcrlockFile>> ReadFiles(Tool* tool, const PcrlockOpti
   return out;
 }
 
+Result<void> Print(Tool* tool, const std::string& document, const std::string& out) {
+  if (out.empty()) {
+    tool->out() << document;
+    return Ok();
+  }
+  RETURN_IF_ERROR(tls::WriteFileAtomically(out, AsBytes(document), 0644));
+  tool->err() << "wrote " << Printable(out, 400) << "\n";
+  return Ok();
+}
+
+Result<void> ImportWhitelist(Tool* tool, const WhitelistOptions& options) {
+  ASSIGN_OR_RETURN(const Bytes content, ReadInputFile(options.file, kMaxWhitelist));
+  ASSIGN_OR_RETURN_CONTEXT(const attest::AttestationPolicy policy,
+                           attest::PolicyOfPcrBeans(AsText(content), options.name),
+                           Printable(options.file, 400));
+  const std::string document = attest::FormatPolicy(
+      policy, {{"", "A draft from a whitelist: a PCR that has no rule here is not judged."}});
+  RETURN_IF_ERROR(attest::ParsePolicy(document)).context("the policy of this whitelist");
+  return Print(tool, document, options.out);
+}
+
 Result<void> ImportPcrlock(Tool* tool, const PcrlockOptions& options) {
   ASSIGN_OR_RETURN(const std::vector<attest::PcrlockFile> files, ReadFiles(tool, options));
   ASSIGN_OR_RETURN(std::vector<attest::ReferenceComponent> components,
@@ -115,18 +142,25 @@ Result<void> ImportPcrlock(Tool* tool, const PcrlockOptions& options) {
   ASSIGN_OR_RETURN(const attest::PcrlockPolicy made,
                    attest::PolicyFromPcrlock(options.name, std::move(components),
                                              {options.pcrs.begin(), options.pcrs.end()}));
-  if (options.out.empty()) {
-    tool->out() << made.document;
-    return Ok();
-  }
-  RETURN_IF_ERROR(tls::WriteFileAtomically(options.out, AsBytes(made.document), 0644));
-  tool->err() << "wrote " << Printable(options.out, 400) << "\n";
-  return Ok();
+  return Print(tool, made.document, options.out);
 }
 
-}  // namespace
+void AddImportWhitelist(CLI::App* group, Tool* tool) {
+  auto options = std::make_shared<WhitelistOptions>();
+  CLI::App* command = group->add_subcommand(
+      "import-whitelist", "Draft a policy of OpenAttestation's whitelist, without a server");
+  command
+      ->add_option(
+          "FILE", options->file,
+          "What GET /WLMService/resources/mles/whitelist/pcr answers: {\"pcrBean\": [...]}")
+      ->required();
+  command->add_option("--name", options->name, "The policy's name (default: oat)");
+  command->add_option("--out", options->out, "Write it to this file");
+  command->callback([=] { tool->action = [=] { return ImportWhitelist(tool, *options); }; });
+  command->footer("Example:\n  vallum policy import-whitelist pcrs.json --name gold > gold.toml");
+}
 
-void AddImportPcrlockCommand(CLI::App* group, Tool* tool) {
+void AddImportPcrlock(CLI::App* group, Tool* tool) {
   auto options = std::make_shared<PcrlockOptions>();
   CLI::App* command = group->add_subcommand(
       "import-pcrlock", "Draft a policy of systemd-pcrlock's components, without a server");
@@ -145,6 +179,13 @@ void AddImportPcrlockCommand(CLI::App* group, Tool* tool) {
   command->footer(
       "Example:\n  vallum policy import-pcrlock /var/lib/pcrlock.d /usr/lib/pcrlock.d --pcr 4 "
       "--pcr 11 > gold.toml");
+}
+
+}  // namespace
+
+void AddPolicyImportCommands(CLI::App* group, Tool* tool) {
+  AddImportPcrlock(group, tool);
+  AddImportWhitelist(group, tool);
 }
 
 }  // namespace vallum::cli
