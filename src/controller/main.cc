@@ -56,18 +56,18 @@ constexpr size_t kMaxStageSize = 10'000;
 class ConfigFile : public CLI::ConfigTOML {
  public:
   std::vector<CLI::ConfigItem> from_config(std::istream& input) const override {
-    std::vector<CLI::ConfigItem> items = CLI::ConfigTOML::from_config(input);
+    std::vector<CLI::ConfigItem> entries = CLI::ConfigTOML::from_config(input);
     // The marks of where a table begins and ends.
     std::erase_if(
-        items, [](const CLI::ConfigItem& each) { return each.name == "++" || each.name == "--"; });
-    for (CLI::ConfigItem& item : items) {
-      for (auto parent = item.parents.rbegin(); parent != item.parents.rend(); ++parent) {
-        item.name = *parent + "-" + item.name;
+        entries, [](const CLI::ConfigItem& each) { return each.name == "++" || each.name == "--"; });
+    for (CLI::ConfigItem& entry : entries) {
+      for (auto parent = entry.parents.rbegin(); parent != entry.parents.rend(); ++parent) {
+        entry.name = *parent + "-" + entry.name;
       }
-      item.parents.clear();
-      std::ranges::replace(item.name, '_', '-');
+      entry.parents.clear();
+      std::ranges::replace(entry.name, '_', '-');
     }
-    return items;
+    return entries;
   }
 };
 
