@@ -58,8 +58,9 @@ class ConfigFile : public CLI::ConfigTOML {
   std::vector<CLI::ConfigItem> from_config(std::istream& input) const override {
     std::vector<CLI::ConfigItem> entries = CLI::ConfigTOML::from_config(input);
     // The marks of where a table begins and ends.
-    std::erase_if(
-        entries, [](const CLI::ConfigItem& each) { return each.name == "++" || each.name == "--"; });
+    std::erase_if(entries, [](const CLI::ConfigItem& each) {
+      return each.name == "++" || each.name == "--";
+    });
     for (CLI::ConfigItem& entry : entries) {
       for (auto parent = entry.parents.rbegin(); parent != entry.parents.rend(); ++parent) {
         entry.name = *parent + "-" + entry.name;

@@ -95,7 +95,7 @@ TEST_F(TpmBindingsTest, CountersOfTheKeyBeforeAreNoMeasureOfANewKeyAfterAClear) 
   Stored(
       rig_.controller().resources().Modify<v1::Host>("node1", [](v1::Host& host) -> Result<Write> {
         v1::HostTrust& trust = *host.mutable_status()->mutable_trust();
-        trust.set_level(v1::TRUST_TRUSTED);
+        trust.set_level(v1::TRUST_UNTRUSTED);
         trust.set_reset_count(7);
         trust.set_clock_ms(1000);
         return Write::kWrite;
@@ -110,7 +110,7 @@ TEST_F(TpmBindingsTest, CountersOfTheKeyBeforeAreNoMeasureOfANewKeyAfterAClear) 
   EXPECT_TRUE(Bind()) << "the endorsement key is the same";
   EXPECT_EQ(Status().trust().reset_count(), 0);
   EXPECT_EQ(Status().trust().clock_ms(), 0);
-  EXPECT_EQ(Status().trust().level(), v1::TRUST_TRUSTED);
+  EXPECT_EQ(Status().trust().level(), v1::TRUST_UNTRUSTED);
 }
 
 TEST_F(TpmBindingsTest, HostThatBindsWithoutEndIsToldToWait) {

@@ -543,7 +543,8 @@ TEST_F(Confined, ReportAboutAnotherImageIsRefused) {
       BootDisk(), DeclaredFormat::kGpt,
       Script(R"(echo '{"inspection":{"format":"raw","contentFormat":"raw","fileSize":1,)"
              R"("virtualSize":1,"clusterSize":0,"subformat":"","bootable":true,"facts":[],)"
-             R"("reports":[],"predictions":[],"predictionProblem":"","bootBinaries":[]}}')"));
+             R"("reports":[],"predictions":[],"firmwareApplications":[],"predictionProblem":"",)"
+             R"("bootBinaries":[]}}')"));
   ASSERT_FALSE(image.has_value());
   EXPECT_THAT(image.error().message(), HasSubstr("not about this image"));
 }
