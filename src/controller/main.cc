@@ -16,7 +16,6 @@
 #include <ctime>
 #include <filesystem>
 #include <functional>
-#include <istream>
 #include <memory>
 #include <string>
 #include <vector>
@@ -24,6 +23,7 @@
 #include "base/clock.h"
 #include "base/exit_code.h"
 #include "base/text.h"
+#include "controller/config_file.h"
 #include "controller/controller.h"
 #include "controller/rest.h"
 #include "images/confined_converter.h"
@@ -51,26 +51,6 @@ struct Flags {
 constexpr std::chrono::seconds kStopGrace{3};
 constexpr std::chrono::hours kRenewInterval{24};
 constexpr size_t kMaxStageSize = 10'000;
-
-// Tables and underscores, as other systems write them, are the flags' dashes.
-class ConfigFile : public CLI::ConfigTOML {
- public:
-  std::vector<CLI::ConfigItem> from_config(std::istream& input) const override {
-    std::vector<CLI::ConfigItem> entries = CLI::ConfigTOML::from_config(input);
-    // The marks of where a table begins and ends.
-    std::erase_if(entries, [](const CLI::ConfigItem& each) {
-      return each.name == "++" || each.name == "--";
-    });
-    for (CLI::ConfigItem& entry : entries) {
-      for (auto parent = entry.parents.rbegin(); parent != entry.parents.rend(); ++parent) {
-        entry.name = *parent + "-" + entry.name;
-      }
-      entry.parents.clear();
-      std::ranges::replace(entry.name, '_', '-');
-    }
-    return entries;
-  }
-};
 
 void AddFlags(CLI::App& app, Flags& flags) {
   app.config_formatter(std::make_shared<ConfigFile>());
