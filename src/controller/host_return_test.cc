@@ -58,10 +58,28 @@ TEST_F(HostReturnTest, HostIsWaitedForWhileOthersComeBack) {
   ComeBack(1);
   rig_.clock().Advance(std::chrono::seconds(25));
   ComeBack(2);
+  agents_[1]->Disconnect();
   Advance(std::chrono::seconds(25));
-  // Silent for 50 s: that it is down says that node0, whose turn is before, was looked at, too.
+  // Away for 50 s: that it is down says that node0, whose turn is before, was looked at, too.
   ASSERT_TRUE(AwaitState("node1", v1::HOST_DOWN));
   EXPECT_EQ(State("node0"), v1::HOST_UP);
+}
+
+TEST_F(HostReturnTest, SilentHostWhoseSessionIsOpenIsUpWhileOthersComeBack) {
+  ComeBack(0);
+  ComeBack(1);
+  rig_.clock().Advance(std::chrono::seconds(25));
+  ComeBack(2);
+  agents_[1]->Disconnect();
+  Advance(std::chrono::seconds(10));
+  ASSERT_TRUE(AwaitState("node1", v1::HOST_DOWN));
+  EXPECT_EQ(State("node0"), v1::HOST_UP);
+}
+
+TEST_F(HostReturnTest, SilentHostIsDownOnceNobodyHasComeBackForTheGraceTime) {
+  ComeBack(0);
+  Advance(std::chrono::seconds(31));
+  EXPECT_TRUE(AwaitState("node0", v1::HOST_DOWN));
 }
 
 TEST_F(HostReturnTest, HostIsDownOnceNobodyHasComeBackForTheGraceTime) {

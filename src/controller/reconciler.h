@@ -30,8 +30,9 @@ class Reconciler final : public AgentListener {
  public:
   struct Options {
     std::chrono::seconds host_grace{30};  // without a word: the host is down
-    // After a start, how long hosts that have not come back are waited for while others still come:
-    // ten thousand of them take longer than the grace time to shake hands with one core.
+    // After a start, how long hosts that have not come back, or are silent over an open session,
+    // are waited for while others still come: ten thousand of them take longer than the grace time
+    // to shake hands with one core, and heartbeats wait meanwhile.
     std::chrono::seconds return_limit{600};
     std::chrono::seconds schedule_grace{10};     // then the operation fails, the instance waits on
     std::chrono::seconds seen_interval{60};      // how often last_seen is stored

@@ -171,7 +171,10 @@ Result<void> Reconciler::Impl::ReconcileHost(const std::string& name) {
     seen.greeted = false;
     parts_.attestor.OnGone(name);
   }
-  const MonotonicTime last = seen.last == MonotonicTime{} ? AwaitedSince() : seen.last;
+  // While hosts come back, this controller may be too busy with them to hear those whose sessions
+  // are open: that they are silent says nothing of them.
+  const bool awaited = seen.greeted || seen.last == MonotonicTime{};
+  const MonotonicTime last = awaited ? std::max(seen.last, AwaitedSince()) : seen.last;
   const bool overdue = taken_ - last > options_.host_grace;
   if (seen.greeted && !overdue) {
     const Standing standing = StandingOf(*host);
