@@ -158,6 +158,12 @@ Result<void> CheckFree(const v1::Instance& instance) {
   return Ok();
 }
 
+// Whether a change of what is wanted has a guest started, resumed or rebooted.
+bool IsToBegin(const v1::InstanceSpec& before, const v1::InstanceSpec& after) {
+  return after.power() == v1::POWER_RUNNING &&
+         (before.power() != v1::POWER_RUNNING || after.reboot_count() != before.reboot_count());
+}
+
 Result<void> CheckMutable(const v1::Instance& current, const v1::Instance& wanted) {
   v1::InstanceSpec allowed = current.spec();
   allowed.set_power(wanted.spec().power());
@@ -482,13 +488,15 @@ Result<InstanceService::Accepted> InstanceService::Stop(std::string_view name, S
 Result<InstanceService::Accepted> InstanceService::Reboot(std::string_view name,
                                                           const Principal& who,
                                                           store::Revision if_match) {
-  return Change(name, "instance.reboot", who, if_match, [](v1::Instance& instance) -> Result<void> {
-    if (instance.spec().power() != v1::POWER_RUNNING) {
-      return Conflict("the instance is not meant to run").WithFix("start or resume it instead");
-    }
-    instance.mutable_spec()->set_reboot_count(instance.spec().reboot_count() + 1);
-    return Ok();
-  });
+  return Change(
+      name, "instance.reboot", who, if_match, [&](v1::Instance& instance) -> Result<void> {
+        if (instance.spec().power() != v1::POWER_RUNNING) {
+          return Conflict("the instance is not meant to run").WithFix("start or resume it instead");
+        }
+        RETURN_IF_ERROR(CheckTrustOfHost(instance));
+        instance.mutable_spec()->set_reboot_count(instance.spec().reboot_count() + 1);
+        return Ok();
+      });
 }
 
 Result<InstanceService::Accepted> InstanceService::Pause(std::string_view name,
@@ -506,13 +514,15 @@ Result<InstanceService::Accepted> InstanceService::Pause(std::string_view name,
 Result<InstanceService::Accepted> InstanceService::Resume(std::string_view name,
                                                           const Principal& who,
                                                           store::Revision if_match) {
-  return Change(name, "instance.resume", who, if_match, [](v1::Instance& instance) -> Result<void> {
-    if (instance.spec().power() == v1::POWER_STOPPED) {
-      return Conflict("the instance is stopped").WithFix("start it instead");
-    }
-    instance.mutable_spec()->set_power(v1::POWER_RUNNING);
-    return Ok();
-  });
+  return Change(name, "instance.resume", who, if_match,
+                [&](v1::Instance& instance) -> Result<void> {
+                  if (instance.spec().power() == v1::POWER_STOPPED) {
+                    return Conflict("the instance is stopped").WithFix("start it instead");
+                  }
+                  RETURN_IF_ERROR(CheckTrustOfHost(instance));
+                  instance.mutable_spec()->set_power(v1::POWER_RUNNING);
+                  return Ok();
+                });
 }
 
 Result<InstanceService::Accepted> InstanceService::Delete(std::string_view name,
@@ -619,6 +629,9 @@ Result<v1::Instance> InstanceService::Update(const v1::Instance& wanted, store::
     v1::Instance next = current;
     *next.mutable_spec() = wanted.spec();
     *next.mutable_metadata()->mutable_labels() = wanted.metadata().labels();
+    if (IsToBegin(current.spec(), next.spec())) {
+      RETURN_IF_ERROR(CheckTrustOfHost(next));
+    }
     RETURN_IF_ERROR(ChangeBoot(current, preflight, unbootable, next));
     ResourceStore::PrepareUpdate(current, next);
     ASSIGN_OR_RETURN(const store::Txn txn, MakeUpdate(current, next));

@@ -267,5 +267,49 @@ TEST_F(TrustedPoolTest, StartOnAHostWhoseVerdictIsOldAsksItForEvidence) {
   EXPECT_TRUE(started.has_value()) << started.error().Describe();
 }
 
+TEST_F(TrustedPoolTest, NoWayToBeginAGuestGoesPastTheTrustOfItsHost) {
+  Place("web1");
+  End("web1");
+  const v1::Instance stopped = *controller().resources().Get<v1::Instance>("web1");
+  ChangeTrust([](v1::HostTrust& trust) {
+    trust.set_level(v1::TRUST_UNTRUSTED);
+    trust.set_detail("PCR 7 has another value");
+  });
+  const auto update = [&](v1::PowerState power, int64_t reboots) {
+    v1::Instance wanted = stopped;
+    wanted.mutable_spec()->set_power(power);
+    wanted.mutable_spec()->set_reboot_count(stopped.spec().reboot_count() + reboots);
+    return controller().instances().Update(wanted, 0, kStartsAll, Unbootable::kRefuse);
+  };
+  for (const auto& refused : {update(v1::POWER_RUNNING, 0), update(v1::POWER_RUNNING, 1)}) {
+    ASSERT_FALSE(refused.has_value());
+    EXPECT_THAT(refused.error().message(), HasSubstr("is not trusted: PCR 7 has another value"));
+  }
+  EXPECT_TRUE(update(v1::POWER_STOPPED, 0).has_value());
+}
+
+TEST_F(TrustedPoolTest, GuestIsNotEndedForARebootThatItsHostMayNotDo) {
+  Place("web1");
+  ChangeTrust([](v1::HostTrust& trust) {
+    trust.set_level(v1::TRUST_STALE);
+    trust.set_detail("it did not answer");
+  });
+  const auto refused = controller().instances().Reboot("web1", kTester);
+  ASSERT_FALSE(refused.has_value());
+  EXPECT_THAT(refused.error().message(), HasSubstr("is not trusted: it did not answer"));
+}
+
+TEST_F(TrustedPoolTest, PausedGuestIsNotResumedOnAHostThatIsNotTrusted) {
+  Place("web1");
+  ASSERT_TRUE(controller().instances().Pause("web1", kTester).has_value());
+  ChangeTrust([](v1::HostTrust& trust) {
+    trust.set_level(v1::TRUST_STALE);
+    trust.set_detail("it did not answer");
+  });
+  const auto refused = controller().instances().Resume("web1", kTester);
+  ASSERT_FALSE(refused.has_value());
+  EXPECT_THAT(refused.error().message(), HasSubstr("is not trusted: it did not answer"));
+}
+
 }  // namespace
 }  // namespace vallum::controller
