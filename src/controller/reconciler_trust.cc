@@ -52,6 +52,8 @@ bool MustLeave(const v1::PoolSpec& pool, const v1::HostTrust& trust, WallTime no
 }
 
 bool Reconciler::Impl::IsLeft(const v1::PoolSpec& pool, const v1::Host& host) const {
+  // The rule for most hosts, and for most of the time.
+  if (host.status().trust().level() == v1::TRUST_TRUSTED) return false;
   const auto since = parts_.attestor.SilentSince(host.metadata().name());
   std::optional<std::chrono::nanoseconds> silent_for;
   if (since.has_value()) silent_for = parts_.clock.Monotonic() - *since;
