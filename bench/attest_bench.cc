@@ -79,7 +79,7 @@ int main() {
   quote_only.ima_log = {};
 
   const auto judge = [&](const attest::HostEvidence& evidence, const attest::HostState& state) {
-    auto judged = attest::VerifyHost(tpm, evidence, state, *policy, nonce, {});
+    auto judged = attest::VerifyHost(tpm, evidence, state, *policy, nonce);
     CHECK(judged.verdict.kind == attest::HostVerdictKind::kTrusted);
     return judged;
   };

@@ -295,7 +295,7 @@ Result<Verdict> VerifyBundle(const EvidenceBundle& bundle, const PreparedPolicy&
                           .assessment = {}};
   }
   HostJudgement judgement = VerifyHost({.key = std::move(key), .kind = bundle.tpm},
-                                       EvidenceOf(bundle), state, policy, bundle.nonce, {});
+                                       EvidenceOf(bundle), state, policy, bundle.nonce);
   if (!state.ima.has_value()) return std::move(judgement.verdict);
   Verdict& verdict = judgement.verdict;
   verdict.notes.push_back({.id = ReasonId::kImaLogGap,

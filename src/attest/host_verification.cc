@@ -89,7 +89,7 @@ class HostVerifier {
                const PreparedPolicy& policy)
       : tpm_(tpm), evidence_(evidence), old_(state), next_(state), policy_(policy) {}
 
-  HostJudgement Run(ByteView nonce, WallTime now) && {
+  HostJudgement Run(ByteView nonce) && {
     JudgeTpm();
     if (JudgeQuote(nonce)) {
       JudgeBoot();
@@ -102,7 +102,6 @@ class HostVerifier {
     HostJudgement out;
     out.verdict.kind = reasons_.empty() ? HostVerdictKind::kTrusted : HostVerdictKind::kUntrusted;
     next_.last = out.verdict.kind;
-    next_.judged_at = now;
     return Finish(std::move(out));
   }
 
@@ -422,7 +421,7 @@ WantedEvidence EvidenceFor(const PreparedPolicy& policy, const HostState& state)
 }
 
 HostJudgement VerifyHost(const BoundTpm& tpm, const HostEvidence& evidence, const HostState& state,
-                         const PreparedPolicy& policy, ByteView nonce, WallTime now) {
+                         const PreparedPolicy& policy, ByteView nonce) {
   if (policy.policy.pcrs.empty()) {
     // It asks for nothing, so that nothing could speak for the host.
     HostJudgement out{.verdict = {.kind = HostVerdictKind::kUntrusted,
@@ -433,34 +432,9 @@ HostJudgement VerifyHost(const BoundTpm& tpm, const HostEvidence& evidence, cons
                                   .notes = {}},
                       .state = state};
     out.state.last = out.verdict.kind;
-    out.state.judged_at = now;
     return out;
   }
-  return HostVerifier(tpm, evidence, state, policy).Run(nonce, now);
-}
-
-Verdict VerdictWithoutEvidence(const HostState& state, const PreparedPolicy& policy, WallTime now) {
-  Verdict out{.kind = state.last,
-              .policy = policy.policy.name,
-              .policy_version = policy.policy.version,
-              .reasons = {},
-              .notes = {}};
-  if (!state.judged_at.has_value()) {
-    out.kind = HostVerdictKind::kUnknown;
-    out.reasons.push_back({.id = ReasonId::kNeverAttested});
-    return out;
-  }
-  // Untrusted stays untrusted until other evidence comes.
-  if (state.last != HostVerdictKind::kTrusted) return out;
-  const auto age = std::chrono::duration_cast<std::chrono::seconds>(now - *state.judged_at);
-  if (age.count() > 0 && static_cast<uint64_t>(age.count()) > policy.policy.max_age_seconds) {
-    out.kind = HostVerdictKind::kStale;
-    out.reasons.push_back(
-        {.id = ReasonId::kTooOld,
-         .expected = "at most " + std::to_string(policy.policy.max_age_seconds) + " s",
-         .actual = std::to_string(age.count()) + " s"});
-  }
-  return out;
+  return HostVerifier(tpm, evidence, state, policy).Run(nonce);
 }
 
 }  // namespace vallum::attest

@@ -15,7 +15,6 @@
 #include "attest/quote_key.h"
 #include "attest/reason.h"
 #include "base/bytes.h"
-#include "base/clock.h"
 #include "base/digest.h"
 #include "measure/ima_allow_list.h"
 #include "measure/ima_assessment.h"
@@ -77,7 +76,6 @@ struct HostState {
   std::variant<FirstQuote, ClockState> clock;  // of the last quote that was believed
   std::optional<JudgedBoot> boot;
   std::optional<JudgedIma> ima;
-  std::optional<WallTime> judged_at;  // of the last verdict that was reached
   HostVerdictKind last = HostVerdictKind::kUnknown;
 };
 
@@ -108,14 +106,8 @@ struct HostJudgement {
 // be read is a reason. What was accepted before and has not changed costs the quote's check alone;
 // the state goes on only over what was accepted.
 //   nonce: that the quote must answer.
-//   now: kept in the state; nothing else depends on it.
 // Pure; thread-safe.
 HostJudgement VerifyHost(const BoundTpm& tpm, const HostEvidence& evidence, const HostState& state,
-                         const PreparedPolicy& policy, ByteView nonce, WallTime now);
-
-// The verdict of a host without new evidence: UNKNOWN if there never was any, STALE if it was
-// trusted by evidence that is older than the policy admits, else the last kind (without its
-// reasons).
-Verdict VerdictWithoutEvidence(const HostState& state, const PreparedPolicy& policy, WallTime now);
+                         const PreparedPolicy& policy, ByteView nonce);
 
 }  // namespace vallum::attest

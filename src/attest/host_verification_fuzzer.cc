@@ -146,7 +146,7 @@ void CheckLearned(const attest::BoundTpm& tpm, const attest::HostEvidence& evide
     list = *imported;
   }
   const attest::SharedPolicy prepared = attest::PreparePolicy(learned->policy, list);
-  static_cast<void>(attest::VerifyHost(tpm, evidence, {}, *prepared, nonce, {}));
+  static_cast<void>(attest::VerifyHost(tpm, evidence, {}, *prepared, nonce));
 }
 
 }  // namespace
@@ -171,7 +171,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
                                       .facts = facts.has_value() ? *facts : attest::HostFacts{}};
   static const attest::BoundTpm tpm{.key = attest::QuoteKey::Create(Key().Parsed()).value(),
                                     .kind = attest::TpmKind::kHardware};
-  const auto judged = attest::VerifyHost(tpm, evidence, {}, Policy(), nonce, {});
+  const auto judged = attest::VerifyHost(tpm, evidence, {}, Policy(), nonce);
   // Nobody is among the signers of PCR 7.
   Expect(judged.verdict.kind == attest::HostVerdictKind::kUntrusted);
   Expect(!judged.verdict.reasons.empty());

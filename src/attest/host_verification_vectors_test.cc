@@ -82,7 +82,7 @@ class HostVectors : public ::testing::Test {
             .facts = {}};
   }
   HostJudgement Judge(const Files& files, const HostState& state = {}) const {
-    return VerifyHost(Tpm(files), Evidence(files), state, *policy_, nonce_, {});
+    return VerifyHost(Tpm(files), Evidence(files), state, *policy_, nonce_);
   }
   static std::string Words(const Verdict& verdict) {
     std::string out;
@@ -224,7 +224,7 @@ TEST_F(HostVectors, OtherPolicyIsJudgedAnew) {
   quote_only["uefi_log"].clear();
   quote_only["ima_log"].clear();
   const HostJudgement judged =
-      VerifyHost(Tpm(files_), Evidence(quote_only), first.state, *other, nonce_, {});
+      VerifyHost(Tpm(files_), Evidence(quote_only), first.state, *other, nonce_);
   EXPECT_EQ(judged.verdict.kind, HostVerdictKind::kUntrusted);
   EXPECT_FALSE(EvidenceFor(*other, first.state).known_reset_count.has_value());
   EXPECT_EQ(EvidenceFor(*other, first.state).ima_from, 0U);
@@ -236,7 +236,7 @@ TEST_F(HostVectors, PcrWithoutARuleIsAReason) {
   AttestationPolicy changed = learned_.policy;
   changed.pcrs.erase(16);
   const SharedPolicy other = PreparePolicy(changed, policy_->allow_list);
-  const HostJudgement judged = VerifyHost(Tpm(files_), Evidence(files_), {}, *other, nonce_, {});
+  const HostJudgement judged = VerifyHost(Tpm(files_), Evidence(files_), {}, *other, nonce_);
   ASSERT_EQ(judged.verdict.reasons.size(), 1U) << Words(judged.verdict);
   EXPECT_EQ(judged.verdict.reasons[0].id, ReasonId::kPcrWithoutRule);
   EXPECT_EQ(judged.verdict.reasons[0].pcr, 16U);
@@ -246,13 +246,13 @@ TEST_F(HostVectors, EmptyPolicyTrustsNobody) {
   AttestationPolicy empty;
   empty.banks = {HashAlgorithm::kSha256};
   const SharedPolicy other = PreparePolicy(empty, nullptr);
-  EXPECT_EQ(VerifyHost(Tpm(files_), Evidence(files_), {}, *other, nonce_, {}).verdict.kind,
+  EXPECT_EQ(VerifyHost(Tpm(files_), Evidence(files_), {}, *other, nonce_).verdict.kind,
             HostVerdictKind::kUntrusted);
 }
 
 TEST_F(HostVectors, OtherNonceIsRefused) {
   const HostJudgement judged =
-      VerifyHost(Tpm(files_), Evidence(files_), {}, *policy_, Bytes(20, std::byte{7}), {});
+      VerifyHost(Tpm(files_), Evidence(files_), {}, *policy_, Bytes(20, std::byte{7}));
   ASSERT_FALSE(judged.verdict.reasons.empty());
   EXPECT_EQ(judged.verdict.reasons[0].id, ReasonId::kQuoteNonce);
 }

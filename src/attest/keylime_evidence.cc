@@ -241,7 +241,7 @@ class EvidenceQuestion {
   explicit EvidenceQuestion(const Json& data) : data_(data) {}
 
   // Errors: kInvalidInput, kExhausted: the question cannot be decided.
-  Result<std::vector<Failure>> Judge(WallTime now) {
+  Result<std::vector<Failure>> Judge() {
     RETURN_IF_ERROR(ReadParameters());
     RETURN_IF_ERROR(ReadPolicies());
     std::optional<QuoteKey> key = ReadKeys();
@@ -263,7 +263,7 @@ class EvidenceQuestion {
     IgnoreTheRest();
     const SharedPolicy policy = PreparePolicy(policy_, allow_list_);
     const HostJudgement judged = VerifyHost({.key = *std::move(key), .kind = TpmKind::kUnknown},
-                                            evidence, HostState{}, *policy, Nonce(), now);
+                                            evidence, HostState{}, *policy, Nonce());
     for (const Reason& each : judged.verdict.reasons) failures_.push_back(FailureOf(each));
     if (failures_.empty() && judged.verdict.kind != HostVerdictKind::kTrusted) {
       failures_.push_back(QuoteFailure("the evidence proves nothing"));
@@ -437,7 +437,7 @@ Result<KeylimeTpmPolicy> ParseKeylimeTpmPolicy(std::string_view text, HashAlgori
   return out;
 }
 
-KeylimeReply VerifyKeylimeEvidence(std::string_view body, WallTime now) {
+KeylimeReply VerifyKeylimeEvidence(std::string_view body) {
   if (body.size() > kMaxKeylimeBody) return Refusal("the body is too large");
   const auto json = formats::ParseBoundedJson(body, kBodyLimits);
   if (!json.has_value()) return Refusal(json.error().Describe());
@@ -450,7 +450,7 @@ KeylimeReply VerifyKeylimeEvidence(std::string_view body, WallTime now) {
   }
   if (type == "tee") return Refusal("evidence of type 'tee' is not supported: send type 'tpm'");
   if (type != "tpm") return Refusal("invalid evidence type");
-  const auto failures = EvidenceQuestion(*data).Judge(now);
+  const auto failures = EvidenceQuestion(*data).Judge();
   if (failures.has_value()) return Verdict200(*failures, *data);
   std::string words = failures.error().Describe();
   if (!failures.error().fix().empty()) words += "; " + failures.error().fix();

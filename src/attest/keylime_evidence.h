@@ -8,7 +8,6 @@
 #include <string_view>
 
 #include "attest/policy.h"
-#include "base/clock.h"
 #include "base/digest.h"
 #include "base/result.h"
 
@@ -42,7 +41,7 @@ struct KeylimeReply {
 // question that cannot be decided with 400, in words.
 //   body: untrusted, at most kMaxKeylimeBody.
 // Source: Keylime docs/rest_apis.rst, version 2.5. Pure; thread-safe.
-KeylimeReply VerifyKeylimeEvidence(std::string_view body, WallTime now);
+KeylimeReply VerifyKeylimeEvidence(std::string_view body);
 
 // Answers GET /version.
 KeylimeReply KeylimeVersion();

@@ -11,6 +11,6 @@ using namespace vallum;  // NOLINT: a fuzzer
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const std::string_view text = AsText(std::as_bytes(std::span(data, size)));
   static_cast<void>(attest::ParseKeylimeTpmPolicy(text, HashAlgorithm::kSha256));
-  static_cast<void>(attest::VerifyKeylimeEvidence(text, {}));
+  static_cast<void>(attest::VerifyKeylimeEvidence(text));
   return 0;
 }

@@ -61,7 +61,7 @@ Json MakeValidQuestion() {
 }
 
 Json Answer(const Json& question, int status = 200) {
-  const KeylimeReply reply = VerifyKeylimeEvidence(question.dump(), {});
+  const KeylimeReply reply = VerifyKeylimeEvidence(question.dump());
   EXPECT_EQ(reply.status, status) << reply.body.substr(0, 2000);
   return Json::parse(reply.body);
 }
@@ -149,7 +149,7 @@ TEST(KeylimeEvidence, RuntimePolicyAsksForPcr10AndItsList) {
 
 TEST(KeylimeEvidence, QuestionsThatCannotBeDecidedAreRefusedInWords) {
   const auto status = [](const std::string& body) {
-    const KeylimeReply reply = VerifyKeylimeEvidence(body, {});
+    const KeylimeReply reply = VerifyKeylimeEvidence(body);
     EXPECT_EQ(reply.status, 400) << body;
     return Json::parse(reply.body)["status"].get<std::string>();
   };
@@ -349,7 +349,7 @@ TEST_F(KeylimeVectors, WholeEvidenceIsValidAndItsMutationsAreNot) {
       data["ima_measurement_list"] = std::string(AsText(files["ima_log"]));
       // What is no UTF-8 any more cannot be sent at all.
       const std::string body = question.dump(-1, ' ', false, Json::error_handler_t::replace);
-      const KeylimeReply reply = VerifyKeylimeEvidence(body, {});
+      const KeylimeReply reply = VerifyKeylimeEvidence(body);
       EXPECT_EQ(Json::parse(reply.body)["results"]["valid"], false);
       ++tried;
     }

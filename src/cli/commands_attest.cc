@@ -164,7 +164,7 @@ Result<attest::Verdict> Judge(const LocalEvidence& evidence, const VerifyOptions
   const attest::SharedPolicy prepared = attest::PreparePolicy(std::move(policy), std::move(list));
   if (!options.evidence.bundle.empty()) return attest::VerifyBundle(evidence.bundle, *prepared);
   return attest::VerifyHost(evidence.tpm, attest::EvidenceOf(evidence.bundle), {}, *prepared,
-                            evidence.bundle.nonce, {})
+                            evidence.bundle.nonce)
       .verdict;
 }
 

@@ -189,7 +189,7 @@ void Attestor::Impl::Judge(Job job) {
   }
   const attest::HostJudgement judgement =
       attest::VerifyHost(*tpm, EvidenceOf(job.evidence), before, *job.pending.policy,
-                         NonceOf(job.evidence.header, job.pending.nonce), parts_.clock.Now());
+                         NonceOf(job.evidence.header, job.pending.nonce));
   parts_.metrics.attestations_total.fetch_add(1);
   Remember(job, *pool, judgement);
   // Nothing is decided yet: the event log that was not asked for has to come first.

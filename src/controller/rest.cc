@@ -156,7 +156,7 @@ class Rest::Impl {
     for (ApiRoute& route : PolicyRoutes(context_)) routes.push_back(std::move(route));
     for (ApiRoute& route : TrustRoutes(context_)) routes.push_back(std::move(route));
     for (ApiRoute& route : OatRoutes(context_)) routes.push_back(std::move(route));
-    for (ApiRoute& route : KeylimeRoutes(context_)) routes.push_back(std::move(route));
+    for (ApiRoute& route : KeylimeRoutes()) routes.push_back(std::move(route));
     for (ApiRoute& route : EarRoutes(context_)) routes.push_back(std::move(route));
     routes.push_back({Method::kGet, "/metrics", "Prometheus metrics", nullptr, nullptr, 200,
                       [this](const Request&, const Principal& principal) -> Result<Response> {

@@ -74,7 +74,7 @@ std::vector<ApiRoute> PolicyRoutes(RestContext& context);
 std::vector<ApiRoute> TrustRoutes(RestContext& context);
 // For clients of OpenAttestation and Keylime, and results for relying parties.
 std::vector<ApiRoute> OatRoutes(RestContext& context);
-std::vector<ApiRoute> KeylimeRoutes(RestContext& context);
+std::vector<ApiRoute> KeylimeRoutes();
 std::vector<ApiRoute> EarRoutes(RestContext& context);
 
 // Judges the content of an image again, under other key sets: one report for each.

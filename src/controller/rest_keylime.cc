@@ -6,7 +6,6 @@
 #include "attest/keylime_evidence.h"
 #include "base/result.h"
 #include "base/units.h"
-#include "controller/controller.h"
 #include "controller/principal.h"
 #include "controller/rest_context.h"
 #include "http/message.h"
@@ -23,7 +22,7 @@ Response ResponseOf(attest::KeylimeReply reply) {
 
 }  // namespace
 
-std::vector<ApiRoute> KeylimeRoutes(RestContext& context) {
+std::vector<ApiRoute> KeylimeRoutes() {
   std::vector<ApiRoute> routes;
   routes.push_back({http::Method::kGet, "/version", "Keylime: the version of its API", nullptr,
                     nullptr, 200,
@@ -31,18 +30,16 @@ std::vector<ApiRoute> KeylimeRoutes(RestContext& context) {
                       RETURN_IF_ERROR(Authorize(principal, Verb::kRead, Kind::kHost, {}));
                       return ResponseOf(attest::KeylimeVersion());
                     }});
-  ApiRoute verify{
-      http::Method::kPost,
-      "/v2.5/verify/evidence",
-      "Keylime: judge evidence of a TPM by the policies beside it",
-      nullptr,
-      nullptr,
-      200,
-      [&context](const Request& request, const Principal& principal) -> Result<Response> {
-        RETURN_IF_ERROR(Authorize(principal, Verb::kRead, Kind::kHost, {}));
-        return ResponseOf(
-            attest::VerifyKeylimeEvidence(request.body, context.controller.clock().Now()));
-      }};
+  ApiRoute verify{http::Method::kPost,
+                  "/v2.5/verify/evidence",
+                  "Keylime: judge evidence of a TPM by the policies beside it",
+                  nullptr,
+                  nullptr,
+                  200,
+                  [](const Request& request, const Principal& principal) -> Result<Response> {
+                    RETURN_IF_ERROR(Authorize(principal, Verb::kRead, Kind::kHost, {}));
+                    return ResponseOf(attest::VerifyKeylimeEvidence(request.body));
+                  }};
   verify.body_limit = ByteCount::Bytes(attest::kMaxKeylimeBody);
   routes.push_back(std::move(verify));
   return routes;
