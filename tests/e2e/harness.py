@@ -162,7 +162,7 @@ class Deployment:
     def get(self, kind, name):
         return json.loads(self.vallum(kind, "show", name, "-o", "json"))
 
-    def until(self, condition, what, seconds=30):
+    def until(self, condition, what, seconds=90):
         """Waits for a condition; a command that fails meanwhile counts as "not yet"."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
