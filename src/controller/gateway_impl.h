@@ -9,6 +9,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -75,6 +76,8 @@ class Gateway::Impl final : public v1::AgentGateway::CallbackService {
   Result<void> CheckTrusted(const std::string& host, const v1::Instance& instance) const;
   // The same for the instance of the host with this uid, if there is one.
   Result<void> CheckTrusted(const std::string& host, std::string_view uid) const;
+  // Which boot the host's session is of; nothing: it has none.
+  std::optional<std::string> BootOf(const std::string& host) const;
 
   void BeginEvidence(const std::string& host, EvidenceReactor* stream);
   void EndEvidence(const std::string& host, const EvidenceReactor* stream);
@@ -129,7 +132,7 @@ class Gateway::Impl final : public v1::AgentGateway::CallbackService {
   int port_ = 0;
   LiveCalls live_;
   mutable PeerIdentities identities_;
-  std::mutex mutex_;
+  mutable std::mutex mutex_;
   std::map<std::string, SessionReactor*, std::less<>> sessions_;
   std::map<std::string, EvidenceReactor*> evidence_;             // by host
   std::map<std::string, std::shared_ptr<ConsoleLink>> opening_;  // by session id
@@ -150,6 +153,8 @@ class SessionReactor final
   void SendDesired(const v1::DesiredState& desired);
   void SendInstance(const v1::DesiredInstance& desired);
   void Cancel() { context_.TryCancel(); }
+  // Of the host's kernel, as its Hello said.
+  const std::string& boot_id() const { return boot_id_; }
 
   void OnReadDone(bool ok) override;
   void OnWriteDone(bool ok) override;
@@ -169,6 +174,7 @@ class SessionReactor final
   const std::string host_;
   v1::AgentMessage incoming_;
   bool greeted_ = false;
+  std::string boot_id_;  // of Hello; before the gateway knows the session
 
   std::mutex mutex_;  // guards the members below
   std::deque<v1::ControllerMessage> outgoing_;

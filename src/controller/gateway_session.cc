@@ -80,6 +80,7 @@ Result<void> SessionReactor::Handle() {
       }
       RETURN_IF_ERROR(CheckHello(incoming_.hello()));
       greeted_ = true;
+      boot_id_ = incoming_.hello().boot_id();
       v1::ControllerMessage welcome;
       welcome.mutable_welcome()->set_heartbeat_seconds(
           static_cast<int32_t>(gateway_.options().heartbeat.count()));

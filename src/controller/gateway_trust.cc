@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The part of the gateway about the trust of hosts: binding of their TPMs, and evidence.
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -120,15 +121,28 @@ Result<void> Gateway::Impl::CheckTrusted(const std::string& host,
         .WithFix("`vallum host move " + host + " --pool " + in + "`, or delete the instance");
   }
   const auto policy = parts_.view.Get<v1::AttestationPolicy>(pool.attestation_policy());
+  const std::string fix = "`vallum host show " + host + " --explain` says more";
   const auto gap = FindTrustGap(*known, pool, policy.get(), parts_.clock.Now());
-  if (!gap.has_value()) return Ok();
+  if (!gap.has_value()) {
+    // A host that has rebooted since may run anything.
+    if (BootOf(host) == known->status().trust().boot_id()) return Ok();
+    return Unavailable("instance " + name + " is of trusted pool " + in + ", and host " + host +
+                       " has no session of the boot that its verdict is of")
+        .WithFix(fix);
+  }
   const std::string words =
       "instance " + name + " is of trusted pool " + in + ", and host " + host + " is " +
       (known->status().trust().level() == v1::TRUST_TRUSTED ? "not trusted now: " : "") +
       gap->words;
-  const std::string fix = "`vallum host show " + host + " --explain` says more";
   return gap->ends == TrustGap::Ends::kByHand ? Denied(words).WithFix(fix)
                                               : Unavailable(words).WithFix(fix);
+}
+
+std::optional<std::string> Gateway::Impl::BootOf(const std::string& host) const {
+  const std::lock_guard lock(mutex_);
+  const auto found = sessions_.find(host);
+  if (found == sessions_.end()) return std::nullopt;
+  return found->second->boot_id();
 }
 
 Result<void> Gateway::Impl::CheckTrusted(const std::string& host, std::string_view uid) const {

@@ -266,7 +266,7 @@ Result<void> InstanceService::CheckTrustOfHost(const v1::Instance& instance) {
     return Conflict(words + "; its agent is not connected, so that it cannot be asked for evidence")
         .WithFix("start its agent: the host is attested as soon as it connects");
   }
-  return Conflict(words + "; it has been asked for new evidence just now")
+  return Conflict(words + "; it has been asked for new evidence within the last minute")
       .WithFix("try again in a moment; `vallum host show " + name + " --explain` says why");
 }
 

@@ -196,6 +196,13 @@ TEST_F(SecretsTest, WaitForAVerdictByThePoolsPolicy) {
             "not trusted now: its verdict is by policy \"weaker\", and that of its pool is");
 }
 
+TEST_F(SecretsTest, WaitForASessionOfTheBootThatWasJudged) {
+  v1::Hello hello = FakeAgent::MakeHello();
+  hello.set_boot_id("another boot");
+  ASSERT_TRUE(agent_->Connect(hello).has_value());
+  ExpectAll(grpc::StatusCode::UNAVAILABLE, "no session of the boot that its verdict is of");
+}
+
 TEST_F(SecretsTest, DoNotGoToAHostOfAnotherPool) {
   Change<v1::Host>("node1", [](v1::Host& host) { host.mutable_spec()->set_pool("default"); });
   ExpectAll(grpc::StatusCode::PERMISSION_DENIED, "and host node1 is in pool default");
@@ -259,8 +266,9 @@ TEST_F(TrustedPoolTest, StartOnAHostWhoseVerdictIsOldAsksItForEvidence) {
   const auto refused = controller().instances().Start("web1", kTester);
   ASSERT_FALSE(refused.has_value());
   EXPECT_EQ(refused.error().code(), ErrorCode::kConflict);
-  EXPECT_THAT(refused.error().message(),
-              HasSubstr("is not trusted: it did not answer; it has been asked for new evidence"));
+  EXPECT_THAT(
+      refused.error().message(),
+      HasSubstr("is not trusted: it did not answer; it has been asked for new evidence within"));
   EXPECT_THAT(refused.error().fix(), HasSubstr("try again in a moment"));
   Attest();
   const auto started = controller().instances().Start("web1", kTester);
