@@ -18,6 +18,7 @@
 #include "base/digest.h"
 #include "base/ids.h"
 #include "base/text.h"
+#include "controller/trust_message.h"
 
 namespace vallum::controller {
 namespace {
@@ -62,13 +63,20 @@ bool SameBut(v1::HostIdentity known, const v1::HostIdentity& identity) {
   return google::protobuf::util::MessageDifferencer::Equals(known, identity);
 }
 
-// The TPM's time as quotes by the former key told it. A TPM whose owner cleared it has made another
-// key and begun its clock anew; no quote by the former key is believed any more.
-void ForgetTime(v1::HostTrust& trust) {
+// What quotes by the former key told: the TPM's time, and that the host may be trusted. A TPM whose
+// owner cleared it has made another key and begun its clock anew; no quote by the former key is
+// believed any more, and no lease names the new one.
+void ForgetKey(WallTime now, v1::HostTrust& trust) {
   trust.clear_reset_count();
   trust.clear_restart_count();
   trust.clear_clock_ms();
   trust.clear_tpm_firmware_version();
+  if (trust.level() != v1::TRUST_TRUSTED) return;
+  trust.set_level(v1::TRUST_STALE);
+  trust.set_detail("its TPM has another attestation key since it was found trusted");
+  *trust.mutable_change_time() = ToTimestamp(now);
+  trust.clear_lease_expire_time();
+  *trust.add_reasons() = ToMessage({.id = attest::ReasonId::kTooOld, .actual = trust.detail()});
 }
 
 // Who vouched for an endorsement key, and what for.
@@ -232,7 +240,7 @@ Result<v1::TpmBinding> TpmBindings::Finish(const std::string& host, const v1::Tp
           known = SameBut(status.identity(), identity);
           if (known && !status.has_pending_identity()) return Write::kKeep;
           if (status.has_trust() && status.identity().ak_name() != identity.ak_name()) {
-            ForgetTime(*status.mutable_trust());
+            ForgetKey(clock_.Now(), *status.mutable_trust());
           }
           *status.mutable_identity() = identity;
           status.clear_pending_identity();

@@ -8,6 +8,7 @@
 #include <openssl/pem.h>
 #include <openssl/x509v3.h>
 
+#include <chrono>
 #include <memory>
 #include <string>
 #include <utility>
@@ -68,6 +69,15 @@ class TpmBindingsTest : public testing::Test {
     return binding.has_value() && binding->accepted();
   }
 
+  // As its owner may: the endorsement key stays, the attestation key is made anew.
+  void Clear() {
+    tpm_.reset();
+    swtpm_.Tool({"tpm2_clear"});
+    auto opened = tpm::OpenHostTpm({.address = swtpm_.address()}, std::nullopt, {});
+    ASSERT_TRUE(opened.has_value()) << opened.error().Describe();
+    tpm_ = std::move(opened->tpm);
+  }
+
   tpm::SwtpmRig swtpm_;
   Rig rig_;
   std::unique_ptr<tpm::HostTpm> tpm_;
@@ -91,6 +101,23 @@ TEST_F(TpmBindingsTest, TpmThatIsBoundAgainChangesNothing) {
   EXPECT_EQ(rig_.controller().view().Get<v1::Host>("node1")->metadata().revision(), before);
 }
 
+TEST_F(TpmBindingsTest, TrustInTheKeyBeforeIsNoTrustInANewKeyAfterAClear) {
+  Stored(
+      rig_.controller().resources().Modify<v1::Host>("node1", [&](v1::Host& host) -> Result<Write> {
+        v1::HostTrust& trust = *host.mutable_status()->mutable_trust();
+        trust.set_level(v1::TRUST_TRUSTED);
+        *trust.mutable_lease_expire_time() =
+            ToTimestamp(rig_.clock().Now() + std::chrono::minutes(1));
+        return Write::kWrite;
+      }));
+  EXPECT_TRUE(Bind());
+  EXPECT_EQ(Status().trust().level(), v1::TRUST_TRUSTED) << "the same key";
+  Clear();
+  EXPECT_TRUE(Bind());
+  EXPECT_EQ(Status().trust().level(), v1::TRUST_STALE);
+  EXPECT_FALSE(Status().trust().has_lease_expire_time());
+}
+
 TEST_F(TpmBindingsTest, CountersOfTheKeyBeforeAreNoMeasureOfANewKeyAfterAClear) {
   Stored(
       rig_.controller().resources().Modify<v1::Host>("node1", [](v1::Host& host) -> Result<Write> {
@@ -102,11 +129,7 @@ TEST_F(TpmBindingsTest, CountersOfTheKeyBeforeAreNoMeasureOfANewKeyAfterAClear) 
       }));
   EXPECT_TRUE(Bind());
   EXPECT_EQ(Status().trust().reset_count(), 7) << "the same key counts on";
-  tpm_.reset();
-  swtpm_.Tool({"tpm2_clear"});
-  auto opened = tpm::OpenHostTpm({.address = swtpm_.address()}, std::nullopt, {});
-  ASSERT_TRUE(opened.has_value()) << opened.error().Describe();
-  tpm_ = std::move(opened->tpm);
+  Clear();
   EXPECT_TRUE(Bind()) << "the endorsement key is the same";
   EXPECT_EQ(Status().trust().reset_count(), 0);
   EXPECT_EQ(Status().trust().clock_ms(), 0);
