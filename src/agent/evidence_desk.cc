@@ -223,13 +223,16 @@ void EvidenceDesk::TryBinding(const std::stop_token& stop) {
   bind_at_ = std::chrono::steady_clock::now() + ReconnectDelay(failures_, 0);
 }
 
-bool EvidenceDesk::BindsFirst(const std::vector<v1::RequestEvidence>& requests) {
+EvidenceDesk::Binding EvidenceDesk::BindFirst(const std::vector<v1::RequestEvidence>& requests) {
   const std::lock_guard lock(mutex_);
-  if (!bind_at_ || std::chrono::steady_clock::now() < *bind_at_) {
-    return false;
+  if (!bind_at_) {
+    return Binding::kNotWanted;
+  }
+  if (std::chrono::steady_clock::now() < *bind_at_) {
+    return Binding::kFailed;
   }
   waiting_.insert(waiting_.begin(), requests.begin(), requests.end());
-  return true;
+  return Binding::kDue;
 }
 
 Result<QuotedState> EvidenceDesk::MakeState(tpm::HostTpm& tpm,
@@ -252,6 +255,19 @@ Result<QuotedState> EvidenceDesk::MakeState(tpm::HostTpm& tpm,
   return state;
 }
 
+Result<QuotedState> EvidenceDesk::StateFor(const Result<tpm::HostTpm*>& tpm, Binding binding,
+                                           const std::vector<v1::RequestEvidence>& requests) {
+  if (!tpm) {
+    return Error(tpm.error()).Context("this host can give no evidence");
+  }
+  if (binding == Binding::kFailed) {
+    return Unavailable(
+        "the controller has not taken this host's attestation key yet, so that it could not check "
+        "what that signs; binding it is tried again");
+  }
+  return MakeState(**tpm, requests);
+}
+
 void EvidenceDesk::Answer(const std::vector<v1::RequestEvidence>& requests,
                           const std::stop_token& stop) {
   // One whose nonce is none must not spoil the quote of the others.
@@ -268,12 +284,11 @@ void EvidenceDesk::Answer(const std::vector<v1::RequestEvidence>& requests,
   }
   const auto tpm = OpenTpm(stop);
   // What a key signs that the controller does not know yet would count against this host.
-  if (tpm && BindsFirst(good)) {
+  const Binding binding = tpm ? BindFirst(good) : Binding::kNotWanted;
+  if (binding == Binding::kDue) {
     return;
   }
-  const Result<QuotedState> state =
-      tpm ? MakeState(**tpm, good)
-          : Result<QuotedState>(Error(tpm.error()).Context("this host can give no evidence"));
+  const Result<QuotedState> state = StateFor(tpm, binding, good);
   for (const v1::RequestEvidence& request : good) {
     if (!stop.stop_requested()) {
       Send(request, state, stop);

@@ -313,6 +313,16 @@ TEST_F(EvidenceTest, KeyThatWasMadeAnewIsBoundAgainBeforeItSigns) {
   EXPECT_EQ(link_.bindings(), 2);
 }
 
+TEST_F(EvidenceTest, KeyThatTheControllerHasNotTakenYetSignsNothing) {
+  link_.bad_challenges = 1000;
+  const auto desk = Desk();
+  desk->Bind();
+  desk->Ask(Request("1", 'a'));
+  EXPECT_NE(ProblemOf(link_.Answer("1")).find("has not taken this host's attestation key"),
+            std::string::npos);
+  EXPECT_TRUE(log_.qualifying.empty());
+}
+
 TEST_F(EvidenceTest, ControllerThatDoesNotKnowTheTpmGetsItsBinding) {
   link_.deny = true;
   const auto desk = Desk();
