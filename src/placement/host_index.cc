@@ -5,6 +5,8 @@
 #include <array>
 #include <bit>
 #include <cstdint>
+#include <string>
+#include <string_view>
 #include <tuple>
 #include <utility>
 
@@ -23,11 +25,19 @@ size_t CpuClass(int64_t vcpus) {
                           kCpuClasses - 1);
 }
 
-// What FirstFailingProperty asks of a host, but the pool.
+// What FirstFailingProperty asks of a host, but the pool. Each part with its length: whatever a
+// host calls itself, it is of no other's class.
 std::string ClassKey(const HostView& host) {
-  std::string key = std::to_string(static_cast<int>(host.state)) + (host.trusted ? 't' : 'u') +
-                    host.accelerator + '\n' + host.hypervisor_type + '\n' + host.hypervisor_version;
-  for (const std::string& trait : host.traits.Names()) key += '\n' + trait;
+  std::string key = std::to_string(static_cast<int>(host.state)) + (host.trusted ? 't' : 'u');
+  const auto add = [&key](std::string_view part) {
+    key += std::to_string(part.size());
+    key += ':';
+    key += part;
+  };
+  add(host.accelerator);
+  add(host.hypervisor_type);
+  add(host.hypervisor_version);
+  for (const std::string& trait : host.traits.Names()) add(trait);
   return key;
 }
 

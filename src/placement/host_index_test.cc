@@ -212,6 +212,33 @@ TEST(HostIndexRefuseTest, ShowsTheHostThatIsAskedForThenThoseOfThePoolThenOthers
   EXPECT_EQ(shown(), "b3 a2 a1 a3 ");
 }
 
+TEST(HostIndexTest, HostWhoseWordsLookLikeAnothersTraitsIsOfAClassOfItsOwn) {
+  HostView host = Chance(1).Host(1);
+  host.pool = "default";
+  host.state = HostState::kUp;
+  host.cpus = 100;
+  host.memory = ByteCount::GiB(100);
+  host.disk_free = ByteCount::GiB(100);
+  host.hypervisor_version = "7.2.22";
+  host.traits = {};
+  HostView liar = host;
+  host.traits.Insert("A");
+  liar.name = "liar";
+  Request request;
+  request.pool = "default";
+  request.vcpus = 1;
+  request.required_traits.Insert("A");
+  for (const char* version : {"7.2.22\nA", "7.2.221:A", "7.2.22A"}) {
+    liar.hypervisor_version = version;
+    HostIndex index;
+    index.Put(liar);
+    index.Put(host);
+    const HostView* const chosen = index.Choose(request);
+    ASSERT_NE(chosen, nullptr) << version;
+    EXPECT_EQ(chosen->name, host.name);
+  }
+}
+
 TEST(HostIndexTest, HostThatWasRemovedIsNotFound) {
   HostIndex index;
   HostView host = Chance(1).Host(1);
