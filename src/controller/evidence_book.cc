@@ -32,6 +32,21 @@ std::string_view KindName(EvidenceKind kind) {
 // How many of a kind: enough to follow what happened to a host, not all that ever was.
 size_t KeptOf(EvidenceKind kind) { return kind == EvidenceKind::kUntrusted ? 8 : 2; }
 
+// Of a kind, beside the newest. A host that lies can make its evidence as large as one file may be.
+constexpr uintmax_t kMaxOlderBytes = uintmax_t{16} << 20U;
+
+// Removes what is too many or too much.
+//   older: newest first, without the one that was just written.
+void MakeRoom(EvidenceKind kind, const std::vector<std::filesystem::path>& older) {
+  uintmax_t bytes = 0;
+  for (size_t i = 0; i < older.size(); ++i) {
+    std::error_code error;
+    const uintmax_t size = std::filesystem::file_size(older[i], error);
+    bytes += error ? 0 : size;
+    if (i + 1 >= KeptOf(kind) || bytes > kMaxOlderBytes) std::filesystem::remove(older[i], error);
+  }
+}
+
 // "<kind>-<sha256>", in the host's directory.
 std::string FileName(EvidenceKind kind, const std::string& digest) {
   return std::string(KindName(kind)) + "-" + digest;
@@ -61,11 +76,7 @@ Result<std::string> EvidenceBook::Put(const std::string& host_uid, EvidenceKind 
   if (!kept.empty() && kept.front() == path) return digest;
   RETURN_IF_ERROR(tls::WriteFileAtomically(path, bundle, 0600));
   std::erase(kept, path);
-  // With the new one there are as many as are kept.
-  for (size_t i = KeptOf(kind) - 1; i < kept.size(); ++i) {
-    std::error_code error;
-    std::filesystem::remove(kept[i], error);
-  }
+  MakeRoom(kind, kept);
   return digest;
 }
 

@@ -29,8 +29,8 @@ class EvidenceBook {
   // Makes the directory with mode 0700 if it does not exist; its parent must.
   static Result<std::unique_ptr<EvidenceBook>> Open(const std::filesystem::path& directory);
 
-  // Keeps a bundle as the newest of its kind; the oldest goes. Returns the SHA-256 of the bundle,
-  // hex. Errors: those of the file system.
+  // Keeps a bundle as the newest of its kind; the oldest go, sooner where they are large. Returns
+  // the SHA-256 of the bundle, hex. Errors: those of the file system.
   Result<std::string> Put(const std::string& host_uid, EvidenceKind kind, ByteView bundle);
   // The newest of the kind.
   // Errors: kNotFound (none is kept), kCorrupt (not what was put), those of the file system.

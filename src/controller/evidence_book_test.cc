@@ -58,6 +58,16 @@ TEST_F(EvidenceBookTest, EarlierEvidenceIsFoundByItsDigestUntilItMakesRoom) {
   EXPECT_EQ(Get(EvidenceKind::kUntrusted), "8");
 }
 
+TEST_F(EvidenceBookTest, LargeEvidenceMakesRoomSooner) {
+  const auto large = [](char c) { return std::string(size_t{9} << 20U, c); };
+  const std::string first = Put(EvidenceKind::kUntrusted, large('1'));
+  const std::string second = Put(EvidenceKind::kUntrusted, large('2'));
+  const std::string third = Put(EvidenceKind::kUntrusted, large('3'));
+  EXPECT_EQ(book_->GetExactly(host_, first).error().code(), ErrorCode::kNotFound);
+  EXPECT_TRUE(book_->GetExactly(host_, second).has_value());
+  EXPECT_TRUE(book_->GetExactly(host_, third).has_value());
+}
+
 TEST_F(EvidenceBookTest, PartOfADigestNamesNothing) {
   const std::string digest = Put(EvidenceKind::kWhole, "one");
   for (const std::string& part : {std::string(), digest.substr(8), "whole-" + digest}) {
