@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "controller/resource_store.h"
+#include "controller/trust_gap.h"
 
 namespace vallum::controller {
 
@@ -28,26 +29,28 @@ attest::HostVerdictKind VerdictKindOf(v1::TrustLevel level) {
 
 namespace {
 
-// What holds now: a host that has rebooted, is away, or whose lease is over was trusted once.
-attest::HostVerdictKind VerdictKindNow(const v1::Host& host, WallTime now) {
-  const v1::HostTrust& trust = host.status().trust();
-  const attest::HostVerdictKind kind = VerdictKindOf(trust.level());
+// What holds now: a host that has rebooted, is away, whose lease is over, or that was found good by
+// what is not in force any more, was trusted once.
+attest::HostVerdictKind VerdictKindNow(const v1::Host& host, const View& view, WallTime now) {
+  const attest::HostVerdictKind kind = VerdictKindOf(host.status().trust().level());
+  if (kind != attest::HostVerdictKind::kTrusted) return kind;
   const v1::HostState state = host.status().state();
   const bool here = state == v1::HOST_UP || state == v1::HOST_MAINTENANCE;
-  if (kind == attest::HostVerdictKind::kTrusted &&
-      (!here || FromTimestamp(trust.lease_expire_time()) <= now)) {
-    return attest::HostVerdictKind::kStale;
-  }
-  return kind;
+  const auto pool = view.Get<v1::Pool>(host.spec().pool());
+  if (!here || pool == nullptr) return attest::HostVerdictKind::kStale;
+  const auto policy = view.Get<v1::AttestationPolicy>(pool->spec().attestation_policy());
+  return FindTrustGap(host, pool->spec(), policy.get(), now).has_value()
+             ? attest::HostVerdictKind::kStale
+             : kind;
 }
 
 }  // namespace
 
-attest::HostStanding StandingOf(const v1::Host& host, WallTime now) {
+attest::HostStanding StandingOf(const v1::Host& host, const View& view, WallTime now) {
   const v1::HostTrust& trust = host.status().trust();
   const v1::HostIdentity& identity = host.status().identity();
   attest::HostStanding out;
-  out.kind = VerdictKindNow(host, now);
+  out.kind = VerdictKindNow(host, view, now);
   out.policy = trust.policy();
   out.policy_version = static_cast<uint64_t>(trust.policy_version());
   // An administrator who approved a key by hand vouches for the key, not for what holds it.
@@ -68,10 +71,11 @@ attest::HostStanding StandingOf(const v1::Host& host, WallTime now) {
   return out;
 }
 
-attest::OatHost OatHostOf(const std::string& name, const v1::Host* host, WallTime now) {
+attest::OatHost OatHostOf(const std::string& name, const v1::Host* host, const View& view,
+                          WallTime now) {
   attest::OatHost out{.name = name};
   if (host == nullptr) return out;
-  out.kind = VerdictKindNow(*host, now);
+  out.kind = VerdictKindNow(*host, view, now);
   if (host->status().trust().has_verify_time()) {
     out.verified = FromTimestamp(host->status().trust().verify_time());
   }

@@ -44,6 +44,10 @@ class RestClientsTest : public RestRigTest {
       pool.mutable_spec()->set_trusted_service(true);
       pool.mutable_spec()->set_attestation_policy("gold");
       ASSERT_TRUE(resources.Create(pool).has_value());
+      v1::AttestationPolicy policy;
+      policy.mutable_metadata()->set_name("gold");
+      policy.mutable_status()->set_active_version(3);
+      ASSERT_TRUE(resources.Create(policy).has_value());
     }
     v1::Host host;
     host.mutable_metadata()->set_name(name);
@@ -336,6 +340,21 @@ TEST_F(RestClientsTest, ResultSaysTheVerdict) {
   EXPECT_THAT(appraisal("h2").reasons.front(), HasSubstr("pcr-value"));
   EXPECT_EQ(appraisal("h3").status, EarStatus::kWarning);
   EXPECT_EQ(appraisal("h4").status, EarStatus::kNone);
+}
+
+TEST_F(RestClientsTest, HostThatAFormerVersionFoundGoodIsNoLongerCalledTrusted) {
+  MakeHost("h1", v1::TRUST_TRUSTED);
+  const auto next = rig_.controller().resources().Modify<v1::AttestationPolicy>(
+      "gold", [](v1::AttestationPolicy& policy) -> Result<ResourceStore::Change> {
+        policy.mutable_status()->set_active_version(4);
+        return ResourceStore::Change::kWrite;
+      });
+  ASSERT_TRUE(next.has_value());
+  ASSERT_TRUE(rig_.controller().view().WaitFor(next->metadata().revision()).has_value());
+  const json hosts = Body(Admin(Method::kPost, kPoll, R"({"hosts":"h1"})"))["hosts"];
+  EXPECT_EQ(hosts[0]["trust_lvl"], "unknown");
+  const Result200 result = ReadResult(Admin(Method::kGet, "/v1/hosts/h1/ear"));
+  EXPECT_EQ(result.ear.submods.at("h1").status, attest::EarStatus::kWarning);
 }
 
 TEST_F(RestClientsTest, ResultAnswersTheNonceOfWhoAsked) {

@@ -47,9 +47,9 @@ Result<Response> Export(RestContext& context, const Request& request, const Prin
                       .count();
   ASSIGN_OR_RETURN(ear.nonce, NonceOf(request));
   // By the host's name, so that a result on one host is none on another.
-  ear.submods.emplace(
-      name, attest::AppraiseHost(StandingOf(static_cast<const v1::Host&>(*found),
-                                            context.controller.resources().clock().Now())));
+  ear.submods.emplace(name, attest::AppraiseHost(StandingOf(
+                                static_cast<const v1::Host&>(*found), context.controller.view(),
+                                context.controller.resources().clock().Now())));
   ASSIGN_OR_RETURN(const StatementSigner::Signed made,
                    context.controller.result_signer().Sign([&](const std::vector<Bytes>& chain) {
                      return attest::EarSigningInput(ear, chain);

@@ -67,7 +67,7 @@ Result<Response> PollHosts(const RestContext& context, const Request& request,
   std::vector<attest::OatHost> hosts;
   hosts.reserve(names.size());
   for (const std::string& name : names) {
-    hosts.push_back(OatHostOf(name, FindHost(context, name).get(),
+    hosts.push_back(OatHostOf(name, FindHost(context, name).get(), context.controller.view(),
                               context.controller.resources().clock().Now()));
   }
   return Response::Json(200, attest::FormatPollHosts(hosts));
@@ -79,8 +79,9 @@ Result<Response> HostTrust(const RestContext& context, const Request& request,
   const std::string name = request.Query("hostName").value_or("");
   const auto host = FindHost(context, name);
   if (host == nullptr) return NotFound("there is no such host").WithFix("give ?hostName=");
-  return Response::Json(200, attest::FormatOatHostTrust(OatHostOf(
-                                 name, host.get(), context.controller.resources().clock().Now())));
+  return Response::Json(
+      200, attest::FormatOatHostTrust(OatHostOf(name, host.get(), context.controller.view(),
+                                                context.controller.resources().clock().Now())));
 }
 
 struct StoredList {
