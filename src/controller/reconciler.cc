@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "controller/reconciler_impl.h"
+#include "controller/report_limits.h"
 
 namespace vallum::controller {
 namespace {
@@ -221,12 +222,19 @@ void Reconciler::OnHello(const std::string& host, v1::Hello hello) {
 }
 
 void Reconciler::OnReport(const std::string& host, v1::InstanceReport report) {
-  impl_->Note([&](Impl::Notes& notes) { notes.reports[{host, report.uid()}] = std::move(report); });
+  *report.mutable_status() = BoundedStatus(std::move(*report.mutable_status()));
+  impl_->Note([&](Impl::Notes& notes) {
+    // Nobody asks for it, and there is no end of uids.
+    if (!impl_->Knows(report.uid())) return;
+    notes.reports[{host, report.uid()}] = std::move(report);
+  });
 }
 
 void Reconciler::OnEvidence(const std::string& host, v1::BootEvidenceReport report) {
-  impl_->Note(
-      [&](Impl::Notes& notes) { notes.evidence[{host, report.uid()}] = std::move(report); });
+  impl_->Note([&](Impl::Notes& notes) {
+    if (!impl_->Knows(report.uid())) return;
+    notes.evidence[{host, report.uid()}] = std::move(report);
+  });
 }
 
 void Reconciler::OnHeartbeat(const std::string& host, const v1::Heartbeat& heartbeat) {

@@ -50,6 +50,8 @@ class Reconciler::Impl {
              rejudge.empty() && gone.empty() && !rollouts && !tick;
     }
   };
+  // Whether there is an instance with this uid. mutex_ is held.
+  bool Knows(const std::string& uid) const { return name_of_uid_.contains(uid); }
   // Changes the notes and wakes the worker.
   template <typename F>
   void Note(F change) {
