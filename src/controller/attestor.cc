@@ -174,8 +174,12 @@ void Attestor::Impl::WantLease(const std::string& host) {
   const std::lock_guard lock(mutex_);
   const auto found = records_.find(host);
   if (found == records_.end() || !found->second.connected || found->second.silences > 0) return;
-  Schedule(host, found->second, Urgency::kWished,
-           std::max(parts_.clock.Monotonic(), found->second.lease_wish_after));
+  const MonotonicTime now = parts_.clock.Monotonic();
+  const MonotonicTime when = std::max(now, found->second.lease_wish_after);
+  // A wish puts nothing off.
+  const auto& due = found->second.due;
+  if (due.has_value() && due->second <= when && (due->first <= Urgency::kNew || now < when)) return;
+  Schedule(host, found->second, Urgency::kWished, when);
   urgent_ = true;
   wake_.notify_one();
 }
@@ -451,16 +455,20 @@ void Attestor::Impl::Expire() {
   }
   size_t expired = 0;
   for (const auto& host : parts_.view.All<v1::Host>()) {
+    const v1::HostTrust& trust = host->status().trust();
+    const WallTime end = FromTimestamp(trust.lease_expire_time());
     const bool ended = over.contains(host->metadata().name());
-    const auto stale = [now, ended](const v1::HostTrust& trust) -> std::optional<v1::TrustLevel> {
-      if (trust.level() != v1::TRUST_TRUSTED) return std::nullopt;
-      if (!ended && FromTimestamp(trust.lease_expire_time()) > now) return std::nullopt;
+    const auto stale = [=](const v1::HostTrust& current) -> std::optional<v1::TrustLevel> {
+      // It may have another lease by now.
+      const bool same = FromTimestamp(current.lease_expire_time()) == end;
+      if (current.level() != v1::TRUST_TRUSTED || !same || (!ended && end > now)) {
+        return std::nullopt;
+      }
       return v1::TRUST_STALE;
     };
-    const v1::HostTrust& trust = host->status().trust();
     if (!stale(trust).has_value()) continue;
     if (++expired > kAtOnce) return;
-    std::string why = "its lease ended at " + FormatTime(FromTimestamp(trust.lease_expire_time()));
+    std::string why = "its lease ended at " + FormatTime(end);
     {
       const std::lock_guard lock(mutex_);
       const auto found = records_.find(host->metadata().name());

@@ -70,8 +70,8 @@ class Attestor final : public TrustReceiver {
   // trust.
   void AttestNow(const std::string& host);
 
-  // Since when the host, connected, has left requests for evidence without an answer; nothing: it
-  // answered the last one, or was not asked yet.
+  // Since when the host, connected, has brought no evidence when it was asked: no answer, that it
+  // has none, or that of another boot. Nothing: it brought some last time, or was not asked yet.
   std::optional<MonotonicTime> SilentSince(const std::string& host);
 
   // TrustReceiver

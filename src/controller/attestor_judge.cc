@@ -163,13 +163,13 @@ void Attestor::Impl::JudgeAll() {
 }
 
 void Attestor::Impl::Judge(Job job) {
+  const auto host = parts_.view.Get<v1::Host>(job.host);
+  const auto pool = host == nullptr ? nullptr : parts_.view.Get<v1::Pool>(host->spec().pool());
+  if (pool == nullptr || !pool->spec().trusted_service()) return;
   if (!job.evidence.problem.code().empty()) {
     return Unanswered(
         job.host, "its agent has no evidence: " + Printable(job.evidence.problem.detail(), 1000));
   }
-  const auto host = parts_.view.Get<v1::Host>(job.host);
-  const auto pool = host == nullptr ? nullptr : parts_.view.Get<v1::Pool>(host->spec().pool());
-  if (pool == nullptr || !pool->spec().trusted_service()) return;
   if (!IsAskedByPolicyOf(*pool, job)) return Want(job.host, Urgency::kNew);
   if (!IsOfThisBoot(job)) {
     return Unanswered(job.host, "its evidence is of another boot than its agent's");
@@ -284,6 +284,8 @@ bool Attestor::Impl::Holds(const std::string& host, const v1::HostTrust& trust) 
 }
 
 void Attestor::Impl::SetUnknown(const std::string& host, const std::string& problem) {
+  // Of a pool that asks for no trust any more: nothing is to be known.
+  if (!Attests(host)) return;
   const Result<void> done = SetLevel(
       host,
       [&](const v1::HostTrust& trust) -> std::optional<v1::TrustLevel> {

@@ -104,9 +104,9 @@ TEST_F(AttestorTest, ConnectingAnewIsNoAnswer) {
 
 class RateTest : public AttestorTest {
  protected:
-  RateTest() {
+  explicit RateTest(double requests_per_second = 0.01) {
     rig_.Stop();
-    rig_.attestor().requests_per_second = 0.01;
+    rig_.attestor().requests_per_second = requests_per_second;
     rig_.Start();
   }
 };
@@ -123,6 +123,27 @@ TEST_F(RateTest, NoMoreHostsAreAskedThanTheRateAdmits) {
   LetPlannerRun();
   EXPECT_EQ(Requests(), 1U);
   rig_.clock().Advance(seconds(61));
+  EXPECT_TRUE(AwaitRequests(2));
+}
+
+class QuickRateTest : public RateTest {
+ protected:
+  QuickRateTest() : RateTest(0.05) {}
+};
+
+TEST_F(QuickRateTest, WishPutsNothingOffThatIsDueBefore) {
+  ActivatePolicy(host_.PolicyDocument());
+  SoftwareHost other;
+  other.SetPcr(7, 'x');
+  const auto agent = Join("node1", other);
+  Answer(*agent, other);
+  ASSERT_TRUE(AwaitLevel("node1", v1::TRUST_UNTRUSTED));
+  // Due at once, and asked when the rate admits it.
+  ActivatePolicy(other.PolicyDocument());
+  LetPlannerRun();
+  // A wish of a host that is not trusted has to wait for a minute.
+  rig_.controller().attestor().OnLeaseWanted("node1");
+  rig_.clock().Advance(seconds(21));
   EXPECT_TRUE(AwaitRequests(2));
 }
 
@@ -165,6 +186,21 @@ TEST_F(AttestorTest, HostThatDoesNotAnswerOnceKeepsWhatItsLeaseSays) {
   ASSERT_TRUE(AwaitMissing(1));
   EXPECT_EQ(Trust("node1").level(), v1::TRUST_TRUSTED);
   EXPECT_TRUE(rig_.controller().attestor().SilentSince("node1").has_value());
+}
+
+TEST_F(AttestorTest, NothingIsSaidOfAHostWhosePoolAsksForNoTrustAnyMore) {
+  ActivatePolicy(host_.PolicyDocument());
+  const auto agent = Join("node1", host_);
+  static_cast<void>(NextRequest(*agent));
+  Stored(
+      rig_.controller().resources().Modify<v1::Pool>("gold", [](v1::Pool& pool) -> Result<Write> {
+        pool.mutable_spec()->set_trusted_service(false);
+        return Write::kWrite;
+      }));
+  rig_.clock().Advance(seconds(61));
+  ASSERT_TRUE(AwaitMissing(1));
+  LetPlannerRun();
+  EXPECT_EQ(Trust("node1").level(), v1::TRUST_LEVEL_UNSPECIFIED);
 }
 
 TEST_F(AttestorTest, AnswerEndsTheSilence) {
