@@ -196,6 +196,7 @@ void EvidenceDesk::TryBinding(const std::stop_token& stop) {
   {
     const std::lock_guard lock(mutex_);
     if (bound_) {
+      bind_at_.reset();
       return;
     }
   }
@@ -223,16 +224,9 @@ void EvidenceDesk::TryBinding(const std::stop_token& stop) {
   bind_at_ = std::chrono::steady_clock::now() + ReconnectDelay(failures_, 0);
 }
 
-EvidenceDesk::Binding EvidenceDesk::BindFirst(const std::vector<v1::RequestEvidence>& requests) {
+bool EvidenceDesk::IsToBind() {
   const std::lock_guard lock(mutex_);
-  if (!bind_at_) {
-    return Binding::kNotWanted;
-  }
-  if (std::chrono::steady_clock::now() < *bind_at_) {
-    return Binding::kFailed;
-  }
-  waiting_.insert(waiting_.begin(), requests.begin(), requests.end());
-  return Binding::kDue;
+  return bind_at_.has_value();
 }
 
 Result<QuotedState> EvidenceDesk::MakeState(tpm::HostTpm& tpm,
@@ -255,12 +249,19 @@ Result<QuotedState> EvidenceDesk::MakeState(tpm::HostTpm& tpm,
   return state;
 }
 
-Result<QuotedState> EvidenceDesk::StateFor(const Result<tpm::HostTpm*>& tpm, Binding binding,
-                                           const std::vector<v1::RequestEvidence>& requests) {
+Result<QuotedState> EvidenceDesk::Quote(const std::vector<v1::RequestEvidence>& requests,
+                                        const std::stop_token& stop) {
+  auto tpm = OpenTpm(stop);
+  // What a key signs that the controller does not know yet would count against this host. Being
+  // asked is a reason to try at once.
+  if (tpm && IsToBind()) {
+    TryBinding(stop);
+    tpm = OpenTpm(stop);
+  }
   if (!tpm) {
     return Error(tpm.error()).Context("this host can give no evidence");
   }
-  if (binding == Binding::kFailed) {
+  if (IsToBind()) {
     return Unavailable(
         "the controller has not taken this host's attestation key yet, so that it could not check "
         "what that signs; binding it is tried again");
@@ -282,13 +283,7 @@ void EvidenceDesk::Answer(const std::vector<v1::RequestEvidence>& requests,
   if (good.empty()) {
     return;
   }
-  const auto tpm = OpenTpm(stop);
-  // What a key signs that the controller does not know yet would count against this host.
-  const Binding binding = tpm ? BindFirst(good) : Binding::kNotWanted;
-  if (binding == Binding::kDue) {
-    return;
-  }
-  const Result<QuotedState> state = StateFor(tpm, binding, good);
+  const Result<QuotedState> state = Quote(good, stop);
   for (const v1::RequestEvidence& request : good) {
     if (!stop.stop_requested()) {
       Send(request, state, stop);

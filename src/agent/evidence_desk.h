@@ -3,7 +3,6 @@
 
 #include <chrono>
 #include <condition_variable>
-#include <cstdint>
 #include <deque>
 #include <filesystem>
 #include <functional>
@@ -71,12 +70,11 @@ class EvidenceDesk {
   void TryBinding(const std::stop_token& stop);
   Result<v1::TpmBinding> BindOnce(const std::stop_token& stop);
   void Answer(const std::vector<v1::RequestEvidence>& requests, const std::stop_token& stop);
-  // Whether the TPM is to be bound before requests are answered. Due: they wait again. Failed: it
-  // is tried later, and nothing is signed meanwhile.
-  enum class Binding : uint8_t { kNotWanted, kDue, kFailed };
-  Binding BindFirst(const std::vector<v1::RequestEvidence>& requests);
-  Result<QuotedState> StateFor(const Result<tpm::HostTpm*>& tpm, Binding binding,
-                               const std::vector<v1::RequestEvidence>& requests);
+  // Whether it was asked for a binding that has not been accepted yet.
+  bool IsToBind();
+  // One quote for all of them, by a key that the controller has taken.
+  Result<QuotedState> Quote(const std::vector<v1::RequestEvidence>& requests,
+                            const std::stop_token& stop);
   Result<QuotedState> MakeState(tpm::HostTpm& tpm,
                                 const std::vector<v1::RequestEvidence>& requests);
   void Send(const v1::RequestEvidence& request, const Result<QuotedState>& state,
