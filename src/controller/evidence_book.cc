@@ -42,8 +42,12 @@ void MakeRoom(EvidenceKind kind, const std::vector<std::filesystem::path>& older
   for (size_t i = 0; i < older.size(); ++i) {
     std::error_code error;
     const uintmax_t size = std::filesystem::file_size(older[i], error);
-    bytes += error ? 0 : size;
-    if (i + 1 >= KeptOf(kind) || bytes > kMaxOlderBytes) std::filesystem::remove(older[i], error);
+    // A large one goes by itself: those before it may be what its host was found out by.
+    if (error || i + 1 >= KeptOf(kind) || bytes + size > kMaxOlderBytes) {
+      std::filesystem::remove(older[i], error);
+    } else {
+      bytes += size;
+    }
   }
 }
 
