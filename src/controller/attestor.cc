@@ -178,7 +178,7 @@ void Attestor::Impl::WantLease(const std::string& host) {
   const MonotonicTime when = std::max(now, found->second.lease_wish_after);
   // A wish puts nothing off.
   const auto& due = found->second.due;
-  if (due.has_value() && due->second <= when && (due->first <= Urgency::kNew || now < when)) return;
+  if (due.has_value() && due->second <= when && now < when) return;
   Schedule(host, found->second, Urgency::kWished, when);
   urgent_ = true;
   wake_.notify_one();

@@ -147,6 +147,22 @@ TEST_F(QuickRateTest, WishPutsNothingOffThatIsDueBefore) {
   EXPECT_TRUE(AwaitRequests(2));
 }
 
+TEST_F(AttestorTest, WishIsGrantedBeforeWhatIsOnlyNew) {
+  ActivatePolicy(host_.PolicyDocument());
+  constexpr size_t kHosts = 12;
+  std::vector<SoftwareHost> hosts(kHosts);
+  std::vector<std::unique_ptr<FakeAgent>> agents;
+  for (size_t i = 0; i < kHosts; ++i) {
+    agents.push_back(Join("node" + std::to_string(10 + i), hosts[i]));
+  }
+  // Ten places are taken, and the eleventh host is before the twelfth, which wants a lease.
+  ASSERT_TRUE(AwaitRequests(10));
+  LetPlannerRun();
+  rig_.controller().attestor().OnLeaseWanted("node21");
+  Answer(*agents[0], hosts[0]);
+  EXPECT_FALSE(NextRequest(*agents[11]).request_id().empty());
+}
+
 // ---- what silence means ----
 
 TEST_F(AttestorTest, StaleHostSaysWhyAsAReason) {
