@@ -37,6 +37,7 @@ Result<void> Reconciler::Impl::Start(Gateway& gateway) {
       name_of_uid_[instance->metadata().uid()] = instance->metadata().name();
       notes.instances.insert(instance->metadata().name());
     }
+    uids_known_ = true;
     for (const auto& host : parts_.view.All<v1::Host>()) {
       notes.hosts.insert(host->metadata().name());
     }

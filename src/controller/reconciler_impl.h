@@ -50,8 +50,8 @@ class Reconciler::Impl {
              rejudge.empty() && gone.empty() && !rollouts && !tick;
     }
   };
-  // Whether there is an instance with this uid. mutex_ is held.
-  bool Knows(const std::string& uid) const { return name_of_uid_.contains(uid); }
+  // Whether there is, or before the start may be, an instance with this uid. mutex_ is held.
+  bool Knows(const std::string& uid) const { return !uids_known_ || name_of_uid_.contains(uid); }
   // Changes the notes and wakes the worker.
   template <typename F>
   void Note(F change) {
@@ -165,6 +165,7 @@ class Reconciler::Impl {
   std::condition_variable wake_;
   Notes notes_;
   std::map<std::string, std::string> name_of_uid_;
+  bool uids_known_ = false;  // agents can connect before the start
   bool stopping_ = false;
 
   // Of the worker alone.
