@@ -160,8 +160,10 @@ Result<void> CheckFree(const v1::Instance& instance) {
 
 // Whether a change of what is wanted has a guest started, resumed or rebooted.
 bool IsToBegin(const v1::InstanceSpec& before, const v1::InstanceSpec& after) {
-  return after.power() == v1::POWER_RUNNING &&
-         (before.power() != v1::POWER_RUNNING || after.reboot_count() != before.reboot_count());
+  const bool starts = before.power() == v1::POWER_STOPPED;
+  const bool resumes = before.power() == v1::POWER_PAUSED && after.power() == v1::POWER_RUNNING;
+  const bool reboots = before.reboot_count() != after.reboot_count();
+  return after.power() != v1::POWER_STOPPED && (starts || resumes || reboots);
 }
 
 Result<void> CheckMutable(const v1::Instance& current, const v1::Instance& wanted) {
@@ -519,6 +521,7 @@ Result<InstanceService::Accepted> InstanceService::Resume(std::string_view name,
                   if (instance.spec().power() == v1::POWER_STOPPED) {
                     return Conflict("the instance is stopped").WithFix("start it instead");
                   }
+                  if (instance.spec().power() == v1::POWER_RUNNING) return Ok();
                   RETURN_IF_ERROR(CheckTrustOfHost(instance));
                   instance.mutable_spec()->set_power(v1::POWER_RUNNING);
                   return Ok();

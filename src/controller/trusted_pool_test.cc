@@ -289,7 +289,8 @@ TEST_F(TrustedPoolTest, NoWayToBeginAGuestGoesPastTheTrustOfItsHost) {
     wanted.mutable_spec()->set_reboot_count(stopped.spec().reboot_count() + reboots);
     return controller().instances().Update(wanted, 0, kStartsAll, Unbootable::kRefuse);
   };
-  for (const auto& refused : {update(v1::POWER_RUNNING, 0), update(v1::POWER_RUNNING, 1)}) {
+  for (const auto& refused :
+       {update(v1::POWER_RUNNING, 0), update(v1::POWER_RUNNING, 1), update(v1::POWER_PAUSED, 0)}) {
     ASSERT_FALSE(refused.has_value());
     EXPECT_THAT(refused.error().message(), HasSubstr("is not trusted: PCR 7 has another value"));
   }
