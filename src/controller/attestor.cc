@@ -307,8 +307,12 @@ std::vector<std::string> Attestor::Impl::TakeDue(MonotonicTime now) {
       }
       if (!MayAskNow(now)) return hosts;
       // A place for the answer, so that the stage is not overrun; Ask fills it or gives it back.
-      record.pending.emplace().deadline = now + options_.answer_timeout;
-      record.pending->urgency = static_cast<Urgency>(i);
+      record.pending = Pending{.request_id = {},
+                               .nonce = {},
+                               .policy = {},
+                               .unjudged = {},
+                               .deadline = now + options_.answer_timeout,
+                               .urgency = static_cast<Urgency>(i)};
       ++in_flight_;
       ++asked_[i];
       hosts.push_back(host);
