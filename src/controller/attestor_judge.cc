@@ -441,31 +441,22 @@ Result<void> Attestor::Impl::SetLevel(const std::string& host, const Step& step,
                                       const std::string& detail) {
   v1::HostTrust before;
   bool changed = false;
-  ASSIGN_OR_RETURN(
-      const v1::Host stored,
-      parts_.resources.Modify<v1::Host>(host, [&](v1::Host& current) -> Result<Write> {
-        before = current.status().trust();
-        const std::optional<v1::TrustLevel> next = step(before);
-        const v1::TrustLevel level = next.value_or(before.level());
-        changed = next.has_value() && (before.level() != level || before.detail() != detail);
-        if (!changed) return Write::kKeep;
-        if (level == v1::TRUST_LEVEL_UNSPECIFIED) {
-          current.mutable_status()->clear_trust();
-          return Write::kWrite;
-        }
-        v1::HostTrust& trust = *current.mutable_status()->mutable_trust();
-        if (before.level() != level) *trust.mutable_change_time() = ToTimestamp(parts_.clock.Now());
-        trust.set_level(level);
-        trust.set_detail(detail);
-        trust.clear_reasons();
-        *trust.add_reasons() =
-            ToMessage({.id = level == v1::TRUST_STALE ? attest::ReasonId::kTooOld
-                                                      : attest::ReasonId::kNeverAttested,
-                       .actual = detail});
-        trust.clear_notes();
-        trust.clear_lease_expire_time();
-        return Write::kWrite;
-      }));
+  ASSIGN_OR_RETURN(const v1::Host stored,
+                   parts_.resources.Modify<v1::Host>(host, [&](v1::Host& current) -> Result<Write> {
+                     before = current.status().trust();
+                     const std::optional<v1::TrustLevel> next = step(before);
+                     const v1::TrustLevel level = next.value_or(before.level());
+                     changed =
+                         next.has_value() && (before.level() != level || before.detail() != detail);
+                     if (!changed) return Write::kKeep;
+                     if (level == v1::TRUST_LEVEL_UNSPECIFIED) {
+                       current.mutable_status()->clear_trust();
+                       return Write::kWrite;
+                     }
+                     SetWithoutEvidence(level, detail, parts_.clock.Now(),
+                                        *current.mutable_status()->mutable_trust());
+                     return Write::kWrite;
+                   }));
   if (!changed) return Ok();
   TellChange(host, before, stored.status().trust());
   ASSIGN_OR_RETURN(v1::TrustNotice notice, NoticeOf(stored));

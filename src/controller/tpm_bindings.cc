@@ -72,11 +72,8 @@ void ForgetKey(WallTime now, v1::HostTrust& trust) {
   trust.clear_clock_ms();
   trust.clear_tpm_firmware_version();
   if (trust.level() != v1::TRUST_TRUSTED) return;
-  trust.set_level(v1::TRUST_STALE);
-  trust.set_detail("its TPM has another attestation key since it was found trusted");
-  *trust.mutable_change_time() = ToTimestamp(now);
-  trust.clear_lease_expire_time();
-  *trust.add_reasons() = ToMessage({.id = attest::ReasonId::kTooOld, .actual = trust.detail()});
+  SetWithoutEvidence(v1::TRUST_STALE,
+                     "its TPM has another attestation key since it was found trusted", now, trust);
 }
 
 // Who vouched for an endorsement key, and what for.

@@ -3,6 +3,8 @@
 
 #include <string>
 
+#include "controller/resource_store.h"
+
 namespace vallum::controller {
 
 v1::TrustLevel LevelOf(attest::HostVerdictKind kind) {
@@ -29,6 +31,20 @@ v1::TrustReason ToMessage(const attest::Reason& reason) {
   out.set_actual(reason.actual);
   out.set_fix(reason.fix);
   return out;
+}
+
+void SetWithoutEvidence(v1::TrustLevel level, const std::string& detail, WallTime now,
+                        v1::HostTrust& trust) {
+  if (trust.level() != level) *trust.mutable_change_time() = ToTimestamp(now);
+  trust.set_level(level);
+  trust.set_detail(detail);
+  trust.clear_reasons();
+  *trust.add_reasons() =
+      ToMessage({.id = level == v1::TRUST_STALE ? attest::ReasonId::kTooOld
+                                                : attest::ReasonId::kNeverAttested,
+                 .actual = detail});
+  trust.clear_notes();
+  trust.clear_lease_expire_time();
 }
 
 }  // namespace vallum::controller
