@@ -215,6 +215,9 @@ void Reconciler::Rejudge(const std::string& instance) {
 }
 
 void Reconciler::OnHello(const std::string& host, v1::Hello hello) {
+  for (v1::InstanceReport& report : *hello.mutable_instances()) {
+    *report.mutable_status() = BoundedStatus(std::move(*report.mutable_status()));
+  }
   impl_->Note([&](Impl::Notes& notes) {
     // Reports of an earlier session say less than the Hello of this one.
     std::erase_if(notes.reports, [&](const auto& item) { return item.first.first == host; });

@@ -12,7 +12,6 @@
 #include "controller/key_set_service.h"
 #include "controller/problem.h"
 #include "controller/reconciler_impl.h"
-#include "controller/report_limits.h"
 
 namespace vallum::controller {
 namespace {
@@ -209,7 +208,7 @@ Result<void> Reconciler::Impl::ApplyReport(const std::string& host,
   if (report.gone()) {
     return ApplyGone(*known, report);
   }
-  const v1::InstanceStatus reported = BoundedStatus(report.status());
+  const v1::InstanceStatus& reported = report.status();
   RETURN_IF_ERROR(parts_.verdicts.TakeWord(report.uid(), reported.boot().measured()));
   v1::Instance before;
   bool written = false;
