@@ -196,7 +196,6 @@ void EvidenceDesk::TryBinding(const std::stop_token& stop) {
   {
     const std::lock_guard lock(mutex_);
     if (bound_) {
-      bind_at_.reset();
       return;
     }
   }

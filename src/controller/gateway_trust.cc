@@ -121,17 +121,16 @@ Result<void> Gateway::Impl::CheckTrusted(const std::string& host,
         .WithFix("`vallum host move " + host + " --pool " + in + "`, or delete the instance");
   }
   const auto policy = parts_.view.Get<v1::AttestationPolicy>(pool.attestation_policy());
+  const std::string who = "instance " + name + " is of trusted pool " + in + ", and host " + host;
   const std::string fix = "`vallum host show " + host + " --explain` says more";
   const auto gap = FindTrustGap(*known, pool, policy.get(), parts_.clock.Now());
   if (!gap.has_value()) {
     // A host that has rebooted since may run anything.
     if (BootOf(host) == known->status().trust().boot_id()) return Ok();
-    return Unavailable("instance " + name + " is of trusted pool " + in + ", and host " + host +
-                       " has no session of the boot that its verdict is of")
-        .WithFix(fix);
+    return Unavailable(who + " has no session of the boot that its verdict is of").WithFix(fix);
   }
   const std::string words =
-      "instance " + name + " is of trusted pool " + in + ", and host " + host + " is " +
+      who + " is " +
       (known->status().trust().level() == v1::TRUST_TRUSTED ? "not trusted now: " : "") +
       gap->words;
   return gap->ends == TrustGap::Ends::kByHand ? Denied(words).WithFix(fix)
