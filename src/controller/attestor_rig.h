@@ -11,6 +11,7 @@
 #include <string>
 #include <thread>
 #include <utility>
+#include <vector>
 
 #include "controller/attestor.h"
 #include "controller/software_host.h"
@@ -80,6 +81,21 @@ class AttestorTest : public testing::Test {
     Answer(*agent, host);
     EXPECT_TRUE(AwaitHost(name, v1::TRUST_TRUSTED, v1::HOST_UP));
     return agent;
+  }
+  // "node0", "node1" and so on, in this order.
+  std::vector<std::unique_ptr<FakeAgent>> JoinAll(const std::vector<SoftwareHost>& hosts) {
+    std::vector<std::unique_ptr<FakeAgent>> agents;
+    for (const SoftwareHost& host : hosts) {
+      agents.push_back(Join("node" + std::to_string(agents.size()), host));
+    }
+    return agents;
+  }
+  std::vector<std::unique_ptr<FakeAgent>> JoinAllTrusted(std::vector<SoftwareHost>& hosts) {
+    std::vector<std::unique_ptr<FakeAgent>> agents;
+    for (SoftwareHost& host : hosts) {
+      agents.push_back(JoinTrusted("node" + std::to_string(agents.size()), host));
+    }
+    return agents;
   }
   bool AwaitLevel(const std::string& name, v1::TrustLevel level) {
     return rig_.Await([&](const View& view) {

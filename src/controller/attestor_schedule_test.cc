@@ -27,10 +27,7 @@ TEST_F(AttestorTest, HostsAreAskedAgainAroundTheirIntervalAndNotAllAtOnce) {
   ActivatePolicy(host_.PolicyDocument());
   constexpr size_t kHosts = 8;
   std::vector<SoftwareHost> hosts(kHosts);
-  std::vector<std::unique_ptr<FakeAgent>> agents;
-  for (size_t i = 0; i < kHosts; ++i) {
-    agents.push_back(JoinTrusted("node" + std::to_string(i), hosts[i]));
-  }
+  const auto agents = JoinAllTrusted(hosts);
   ASSERT_EQ(Requests(), kHosts);
   // Of 240 s a tenth either way, but for what joining took.
   std::vector<uint64_t> asked;
@@ -58,10 +55,7 @@ TEST_F(AttestorTest, AgentsWishesTakeNoMoreThanHalfOfThePlaces) {
   ActivatePolicy(host_.PolicyDocument());
   constexpr size_t kHosts = 14;
   std::vector<SoftwareHost> hosts(kHosts);
-  std::vector<std::unique_ptr<FakeAgent>> agents;
-  for (size_t i = 0; i < kHosts; ++i) {
-    agents.push_back(JoinTrusted("node" + std::to_string(i), hosts[i]));
-  }
+  const auto agents = JoinAllTrusted(hosts);
   rig_.clock().Advance(seconds(10));
   for (size_t i = 0; i < kHosts; ++i) {
     rig_.controller().attestor().OnLeaseWanted("node" + std::to_string(i));
@@ -151,14 +145,11 @@ TEST_F(AttestorTest, WishIsGrantedBeforeWhatIsOnlyNew) {
   ActivatePolicy(host_.PolicyDocument());
   constexpr size_t kHosts = 12;
   std::vector<SoftwareHost> hosts(kHosts);
-  std::vector<std::unique_ptr<FakeAgent>> agents;
-  for (size_t i = 0; i < kHosts; ++i) {
-    agents.push_back(Join("node" + std::to_string(10 + i), hosts[i]));
-  }
+  const auto agents = JoinAll(hosts);
   // Ten places are taken, and the eleventh host is before the twelfth, which wants a lease.
   ASSERT_TRUE(AwaitRequests(10));
   LetPlannerRun();
-  rig_.controller().attestor().OnLeaseWanted("node21");
+  rig_.controller().attestor().OnLeaseWanted("node11");
   Answer(*agents[0], hosts[0]);
   EXPECT_FALSE(NextRequest(*agents[11]).request_id().empty());
 }

@@ -269,12 +269,9 @@ TEST_F(MovingPoolTest, DeletedInstanceIsThereUntilTheHostThatItLeftHasNoCopy) {
 
 TEST_F(AttestorTest, FirstStageAsksNoMoreHostsThanItsSize) {
   ActivatePolicy(host_.PolicyDocument());
-  constexpr int kHosts = 12;
+  constexpr size_t kHosts = 12;
   std::vector<SoftwareHost> hosts(kHosts);
-  std::vector<std::unique_ptr<FakeAgent>> agents;
-  for (int i = 0; i < kHosts; ++i) {
-    agents.push_back(Join("node" + std::to_string(i), hosts[static_cast<size_t>(i)]));
-  }
+  const auto agents = JoinAll(hosts);
   ASSERT_TRUE(rig_.Await([&](const View& /*view*/) {
     return rig_.controller().metrics().evidence_requests_total.load() >= 10;
   }));

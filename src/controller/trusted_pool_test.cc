@@ -66,6 +66,12 @@ class TrustedPoolTest : public testing::Test {
     Change<v1::Host>("node1",
                      [&](v1::Host& host) { change(*host.mutable_status()->mutable_trust()); });
   }
+  void LeaveUnanswered() {
+    ChangeTrust([](v1::HostTrust& trust) {
+      trust.set_level(v1::TRUST_STALE);
+      trust.set_detail("it did not answer");
+    });
+  }
   void Attest() {
     const auto asked = agent_->NextOf(v1::ControllerMessage::kRequestEvidence);
     ASSERT_TRUE(asked.has_value());
@@ -259,10 +265,7 @@ TEST_F(TrustedPoolTest, CloneIntoAPoolThatIsNotTrustedIsRefusedUnlessSomebodyAns
 TEST_F(TrustedPoolTest, StartOnAHostWhoseVerdictIsOldAsksItForEvidence) {
   Place("web1");
   End("web1");
-  ChangeTrust([](v1::HostTrust& trust) {
-    trust.set_level(v1::TRUST_STALE);
-    trust.set_detail("it did not answer");
-  });
+  LeaveUnanswered();
   const auto refused = controller().instances().Start("web1", kTester);
   ASSERT_FALSE(refused.has_value());
   EXPECT_EQ(refused.error().code(), ErrorCode::kConflict);
@@ -299,10 +302,7 @@ TEST_F(TrustedPoolTest, NoWayToBeginAGuestGoesPastTheTrustOfItsHost) {
 
 TEST_F(TrustedPoolTest, GuestIsNotEndedForARebootThatItsHostMayNotDo) {
   Place("web1");
-  ChangeTrust([](v1::HostTrust& trust) {
-    trust.set_level(v1::TRUST_STALE);
-    trust.set_detail("it did not answer");
-  });
+  LeaveUnanswered();
   const auto refused = controller().instances().Reboot("web1", kTester);
   ASSERT_FALSE(refused.has_value());
   EXPECT_THAT(refused.error().message(), HasSubstr("is not trusted: it did not answer"));
@@ -311,10 +311,7 @@ TEST_F(TrustedPoolTest, GuestIsNotEndedForARebootThatItsHostMayNotDo) {
 TEST_F(TrustedPoolTest, PausedGuestIsNotResumedOnAHostThatIsNotTrusted) {
   Place("web1");
   ASSERT_TRUE(controller().instances().Pause("web1", kTester).has_value());
-  ChangeTrust([](v1::HostTrust& trust) {
-    trust.set_level(v1::TRUST_STALE);
-    trust.set_detail("it did not answer");
-  });
+  LeaveUnanswered();
   const auto refused = controller().instances().Resume("web1", kTester);
   ASSERT_FALSE(refused.has_value());
   EXPECT_THAT(refused.error().message(), HasSubstr("is not trusted: it did not answer"));
