@@ -148,6 +148,12 @@ Result<std::unique_ptr<QmpClient>> QmpClient::Dial(const std::string& socket_pat
 Result<void> QmpClient::Handshake(std::chrono::milliseconds limit) {
   const MonotonicTime end = std::chrono::steady_clock::now() + limit;
   ASSIGN_OR_RETURN(QmpMessage message, NextMessage(end));
+  // The specification has the greeting first. QEMU's threads do not hold to it: an event that the
+  // main thread sends while the monitor's thread is accepting us goes out before it.
+  while (std::holds_alternative<QmpEvent>(message)) {
+    Keep(std::move(message));
+    ASSIGN_OR_RETURN(message, NextMessage(end));
+  }
   const auto* greeting = std::get_if<QmpGreeting>(&message);
   if (greeting == nullptr) {
     return InvalidInput("the monitor did not greet: this is no QEMU");

@@ -108,6 +108,31 @@ TEST(QmpClientTest, EventsBeforeAReplyAreKept) {
   client->reset();
 }
 
+TEST(QmpClientTest, AnEventBeforeTheGreetingIsKept) {
+  FakeQmp fake(R"({"event":"RESUME"})"
+               "\n" +
+               std::string(kGreeting));
+  auto client = QmpClient::Dial(fake.path());
+  ASSERT_TRUE(client.has_value());
+  ASSERT_TRUE((*client)->Handshake(kLong).has_value());
+  EXPECT_EQ((*client)->version(), "7.2.22");
+  const std::vector<QmpEvent> events = (*client)->TakeEvents();
+  ASSERT_EQ(events.size(), 1U);
+  EXPECT_EQ(events[0].name, "RESUME");
+  client->reset();
+}
+
+TEST(QmpClientTest, AReplyInPlaceOfTheGreetingIsNoQemu) {
+  FakeQmp fake(R"({"return":{},"id":1})"
+               "\n");
+  auto client = QmpClient::Dial(fake.path());
+  ASSERT_TRUE(client.has_value());
+  const auto greeted = (*client)->Handshake(kLong);
+  ASSERT_FALSE(greeted.has_value());
+  EXPECT_THAT(greeted.error().Describe(), HasSubstr("did not greet"));
+  client->reset();
+}
+
 TEST(QmpClientTest, LateAnswerToAnEarlierCommandIsSkipped) {
   FakeQmp fake(std::string(kGreeting) + R"({"return":{},"id":1})" + "\n" +
                R"({"return":"right","id":2})" + "\n");
