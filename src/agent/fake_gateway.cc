@@ -394,6 +394,7 @@ grpc::Status FakeGateway::Session(grpc::ServerContext* context, Stream* stream) 
     stream_ = stream;
     ++hellos_;
     capabilities_ = message.hello().capabilities();
+    reports_.clear();  // those of an earlier session say nothing of this one
     for (const v1::InstanceReport& report : message.hello().instances()) {
       Take(report);
     }

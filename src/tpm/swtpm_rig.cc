@@ -73,8 +73,8 @@ void SwtpmRig::Start() {
                 "type=unixio,path=" + socket, "--ctrl", "type=unixio,path=" + control, "--flags",
                 "not-need-init,startup-clear"},
                (directory_ / "swtpm.log").string());
-  // The control channel is made last, and a connection to it disturbs nothing.
-  for (int tries = 0; !Listens(control); ++tries) {
+  // The control channel is made first. swtpm goes on when somebody connects and closes at once.
+  for (int tries = 0; !Listens(control) || !Listens(socket); ++tries) {
     CHECK(tries < 500);
     std::this_thread::sleep_for(std::chrono::milliseconds(20));
   }

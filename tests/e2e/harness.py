@@ -19,14 +19,26 @@ BIN = pathlib.Path(os.environ.get("VALLUM_BIN_DIR", SOURCE / "build/release/bin"
 GUEST = SOURCE / "build/guest/debian.raw"
 ESP = "@@1048576"  # where the guest disk's EFI system partition begins
 
-# TCG boots Debian in about 12 s on an idle machine; nothing here asserts how long it takes.
+# TCG boots Debian in 12 to 25 s on an idle machine; nothing here asserts how long it takes.
 BOOT_TIMEOUT = 150
 
 
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
+def free_ports(count):
+    """As many ports, no two the same."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+
+
+def two_free_ports():
+    """A port such that the next one is free as well: where the kernel gives odd ones, clients have the even ones."""
+    while True:
+        (port,) = free_ports(1)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port + 1))
+            return port
 
 
 def is_qemu(pid):
@@ -93,8 +105,7 @@ class Deployment:
         # Guests run as users of their own, so every folder above theirs must let them through.
         self.dir = pathlib.Path(tempfile.mkdtemp(prefix="vallum-e2e-", dir="/var/tmp"))
         self.dir.chmod(0o711)
-        self.port = free_port()
-        self.agent_port = free_port()
+        self.port, self.agent_port = free_ports(2)
         self.environment = dict(os.environ, VALLUM_CONFIG_DIR=str(self.dir / "cli"), HOME=str(self.dir))
         self.agents = {}
         self.controller = None

@@ -29,7 +29,8 @@ class RolloutTest(harness.EndToEndTest):
 
     def reboot_when_set(self, name, version):
         d = self.deployment
-        d.until(lambda: d.get("instance", name)["spec"]["keySetVersion"] == version, f"{name} has version {version}")
+        d.until(lambda: d.get("instance", name)["spec"]["keySetVersion"] == version, f"{name} has version {version}",
+                harness.BOOT_TIMEOUT)
         d.vallum("instance", "reboot", name, "--wait")
 
     def test_1_new_keys_reach_all_once_the_canary_is_verified(self):

@@ -36,7 +36,7 @@ echo "virtual-host: agent starts"
 (while sleep 1; do
   [ -e /state/identity/identity.json ] || continue
   tar -C /state -c . >/tmp/state.tar 2>/dev/null || continue
-  cmp -s /tmp/state.tar /tmp/saved.tar && continue
+  cmp -s /tmp/state.tar /tmp/saved.tar && {{ echo "virtual-host: all of $(ls /state/instances) is kept"; continue; }}
   dd if=/tmp/state.tar of=$disk bs=1M seek={state} conv=notrunc 2>/dev/null; sync
   cp /tmp/state.tar /tmp/saved.tar
 done) &
