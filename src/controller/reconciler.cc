@@ -2,6 +2,7 @@
 #include "controller/reconciler.h"
 
 #include <chrono>
+#include <future>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -14,6 +15,7 @@ namespace vallum::controller {
 namespace {
 
 constexpr std::chrono::milliseconds kTick{1000};
+constexpr std::chrono::seconds kRejudgeLimit{2};
 
 }  // namespace
 
@@ -211,7 +213,13 @@ void Reconciler::Tick() {
 }
 
 void Reconciler::Rejudge(const std::string& instance) {
-  impl_->Note([&](Impl::Notes& notes) { notes.rejudge.insert(instance); });
+  std::promise<void> promise;
+  const std::future<void> done = promise.get_future();
+  impl_->Note([&](Impl::Notes& notes) {
+    notes.rejudge.insert(instance);
+    notes.rejudged.push_back(std::move(promise));
+  });
+  done.wait_for(kRejudgeLimit);
 }
 
 void Reconciler::OnHello(const std::string& host, v1::Hello hello) {

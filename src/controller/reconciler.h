@@ -63,7 +63,8 @@ class Reconciler final : public AgentListener {
   void Stop();
   // Looks at the clock now instead of at the next tick.
   void Tick();
-  // The instance's baseline changed: its verdict may be another one.
+  // The instance's baseline changed: its verdict may be another one. Returns when it has been
+  // judged again and the view has seen it, or after two seconds, when that is still to come.
   void Rejudge(const std::string& instance);
 
   void OnHello(const std::string& host, v1::Hello hello) override;

@@ -97,6 +97,7 @@ void Reconciler::Impl::WorkOnBoots(Notes& notes) {
       retry_rejudge_.insert(name);
     }
   }
+  for (std::promise<void>& done : notes.rejudged) done.set_value();
   for (const std::string& uid : notes.gone) {
     // What could not be removed now goes with the next sweep.
     static_cast<void>(Failed(parts_.book.Remove(uid)));

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <condition_variable>
+#include <future>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -9,6 +10,7 @@
 #include <string>
 #include <thread>
 #include <utility>
+#include <vector>
 
 #include "controller/reconciler.h"
 #include "controller/rollouts.h"
@@ -39,10 +41,11 @@ class Reconciler::Impl {
     std::map<std::string, int64_t> heartbeats;  // disk_free_bytes
     std::set<std::string> instances;
     std::set<std::string> hosts;
-    std::set<std::string> pools;    // whose policy may be another one
-    std::set<std::string> rejudge;  // instances whose baseline may be another one
-    std::set<std::string> gone;     // uids of instances that were deleted
-    bool rollouts = false;          // one of them changed
+    std::set<std::string> pools;               // whose policy may be another one
+    std::set<std::string> rejudge;             // instances whose baseline may be another one
+    std::vector<std::promise<void>> rejudged;  // told when that is done
+    std::set<std::string> gone;                // uids of instances that were deleted
+    bool rollouts = false;                     // one of them changed
     bool tick = false;
     bool empty() const {
       return hellos.empty() && reports.empty() && capabilities.empty() && heartbeats.empty() &&
