@@ -123,9 +123,10 @@ Result<void> Reconciler::Impl::SettleTrust(const Hosts& hosts) {
 }
 
 void Reconciler::Impl::KeepTrustReason(const v1::Instance& before, v1::Instance& after) {
-  const bool ended = after.status().phase() == v1::INSTANCE_STOPPED ||
-                     after.status().phase() == v1::INSTANCE_STOPPING;
-  if (!ended || after.spec().power() != v1::POWER_STOPPED ||
+  // Also when its agent said that it runs just before it heard: STOPPING and STOPPED follow.
+  const bool has_its_own = after.status().phase() == v1::INSTANCE_CRASHED ||
+                           after.status().phase() == v1::INSTANCE_FAILED;
+  if (has_its_own || after.spec().power() != v1::POWER_STOPPED ||
       !before.status().reason().starts_with(kStopped)) {
     return;
   }
