@@ -128,8 +128,7 @@ class AttestorTest : public testing::Test {
     instance.mutable_spec()->set_image("debian12");
     instance.mutable_spec()->set_flavor("small");
     instance.mutable_spec()->set_pool("gold");
-    EXPECT_TRUE(
-        rig_.controller().instances().Create(std::move(instance), kTester, kStartsAll).has_value());
+    EXPECT_TRUE(rig_.controller().instances().Create(instance, kTester, kStartsAll).has_value());
     const auto wanted = agent.NextInstance();
     EXPECT_TRUE(wanted.has_value());
     if (!wanted.has_value()) return {};

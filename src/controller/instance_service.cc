@@ -272,9 +272,21 @@ Result<void> InstanceService::CheckTrustOfHost(const v1::Instance& instance) {
       .WithFix("try again in a moment; `vallum host show " + name + " --explain` says why");
 }
 
-Result<InstanceService::Accepted> InstanceService::Create(v1::Instance instance,
+Result<InstanceService::Accepted> InstanceService::Create(const v1::Instance& instance,
                                                           const Principal& principal,
                                                           const Preflight& preflight) {
+  for (int attempt = 0; attempt < kAttempts; ++attempt) {
+    ASSIGN_OR_RETURN(std::optional<Accepted> made, TryCreate(instance, principal, preflight));
+    if (made.has_value()) return *std::move(made);
+  }
+  return Conflict("image, snapshot, pool or key set changed again and again while instance \"" +
+                  instance.metadata().name() + "\" was created")
+      .WithFix("try again");
+}
+
+Result<std::optional<InstanceService::Accepted>> InstanceService::TryCreate(
+    v1::Instance instance, const Principal& principal, const Preflight& preflight) {
+  const store::Revision decided_from = view_.revision();
   const std::string name = instance.metadata().name();
   RETURN_IF_ERROR(ValidateName("instance", name));
   v1::InstanceSpec& spec = *instance.mutable_spec();
@@ -354,7 +366,8 @@ Result<InstanceService::Accepted> InstanceService::Create(v1::Instance instance,
                                    ", whose hosts need not be attested: allow_untrusted was said",
                         .tenant = instance.metadata().tenant()}));
   }
-  RETURN_IF_ERROR(CommitNew(instance, operation));
+  ASSIGN_OR_RETURN(const bool committed, CommitNew(decided_from, instance, operation));
+  if (!committed) return std::optional<Accepted>();
   RETURN_IF_ERROR(events_.Append({.kind = "instance.create",
                                   .severity = "info",
                                   .object = "instances/" + name,
@@ -362,10 +375,12 @@ Result<InstanceService::Accepted> InstanceService::Create(v1::Instance instance,
                                   .message = "asked for, to boot with " + policy.requested.origin(),
                                   .tenant = instance.metadata().tenant()}));
   RETURN_IF_ERROR(view_.WaitFor(instance.metadata().revision()));
-  return Accepted{.instance = std::move(instance), .operation = std::move(operation)};
+  return std::optional<Accepted>(
+      Accepted{.instance = std::move(instance), .operation = std::move(operation)});
 }
 
-Result<void> InstanceService::CommitNew(v1::Instance& instance, v1::Operation& operation) {
+Result<bool> InstanceService::CommitNew(store::Revision decided_from, v1::Instance& instance,
+                                        v1::Operation& operation) {
   const std::string key = KeyOf(Kind::kInstance, instance.metadata().name());
   store::Txn txn;
   txn.compares = {{.key = key, .mod_revision = 0}};
@@ -382,24 +397,21 @@ Result<void> InstanceService::CommitNew(v1::Instance& instance, v1::Operation& o
     if (name.empty()) continue;  // BIOS: no key set
     const AnyResource used = view_.Find(kind, name);
     if (used == nullptr) return NoSuch(kind, name);
-    txn.compares.push_back(
-        {.key = KeyOf(kind, name), .mod_revision = MetadataOf(*used).revision()});
+    const store::Revision revision = MetadataOf(*used).revision();
+    if (revision > decided_from) return false;
+    txn.compares.push_back({.key = KeyOf(kind, name), .mod_revision = revision});
     txn.writes.push_back(store::Write::Put(UseKey(kind, name), instance.metadata().uid()));
   }
   ASSIGN_OR_RETURN(const store::TxnResult done, resources_.raw().Commit(txn));
   if (!done.succeeded) {
     RETURN_IF_ERROR(view_.WaitFor(done.revision));
-    if (view_.Find(Kind::kInstance, instance.metadata().name()) == nullptr) {
-      return Conflict("image, snapshot, pool or key set changed while instance \"" +
-                      instance.metadata().name() + "\" was created")
-          .WithFix("try again");
-    }
+    if (view_.Find(Kind::kInstance, instance.metadata().name()) == nullptr) return false;
     return Conflict("instance \"" + instance.metadata().name() + "\" exists already")
         .WithFix("choose another name");
   }
   instance.mutable_metadata()->set_revision(done.revision);
   operation.mutable_metadata()->set_revision(done.revision);
-  return Ok();
+  return true;
 }
 
 Result<InstanceService::Accepted> InstanceService::Change(

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <functional>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -49,7 +50,7 @@ class InstanceService {
   // Errors: kInvalidInput (with both settings for boot conflicts), kNotFound (image, snapshot,
   // flavor, pool, key set), kConflict (name taken; image or snapshot not ready; a trusted instance
   // and a pool that is not).
-  Result<Accepted> Create(v1::Instance instance, const Principal& principal,
+  Result<Accepted> Create(const v1::Instance& instance, const Principal& principal,
                           const Preflight& preflight);
 
   // if_match: as in ResourceStore::Update. Errors: kNotFound, kConflict (being deleted, If-Match,
@@ -88,7 +89,13 @@ class InstanceService {
                           Unbootable unbootable, v1::Instance& next) const;
   Result<void> ChangeMode(const v1::Instance& current, v1::Instance& next) const;
   Result<store::Txn> MakeUpdate(const v1::Instance& current, const v1::Instance& next) const;
-  Result<void> CommitNew(v1::Instance& instance, v1::Operation& operation);
+  // Nothing when what the instance uses has changed since it was looked at.
+  Result<std::optional<Accepted>> TryCreate(v1::Instance instance, const Principal& principal,
+                                            const Preflight& preflight);
+  // False when what it uses has changed since.
+  //   decided_from: the view's revision before anything was looked at.
+  Result<bool> CommitNew(store::Revision decided_from, v1::Instance& instance,
+                         v1::Operation& operation);
   Result<Accepted> Change(std::string_view name, std::string_view kind, const Principal& who,
                           store::Revision if_match,
                           const std::function<Result<void>(v1::Instance&)>& change);

@@ -379,9 +379,34 @@ class ChangeTest : public KeySetTest {
                  {"spec", {{"image", "debian12"}, {"flavor", "small"}}}};
     body["spec"].update(spec);
     ASSERT_TRUE(FromJson(body.dump(), instance).has_value());
-    const auto made =
-        rig_.controller().instances().Create(std::move(instance), kTester, RefusesWith(2));
+    const auto made = rig_.controller().instances().Create(instance, kTester, RefusesWith(2));
     ASSERT_TRUE(made.has_value()) << made.error().Describe();
+  }
+  // Asks for web1 while the image is changed, by another, each time that it has been looked at.
+  //   changes: how often.
+  Result<InstanceService::Accepted> MakeWhileItsImageChanges(int changes) {
+    const Preflight changing = [this, changes](const v1::Image& image, const firmware::KeySet&) {
+      if (looked_++ < changes) {
+        const auto stored = rig_.controller().resources().Modify<v1::Image>(
+            image.metadata().name(), [this](v1::Image& current) -> Result<ResourceStore::Change> {
+              current.mutable_spec()->set_description(std::to_string(looked_));
+              return ResourceStore::Change::kWrite;
+            });
+        EXPECT_TRUE(stored.has_value());
+      }
+      return Result<PreflightVerdict>(PreflightVerdict{});
+    };
+    v1::Instance instance;
+    EXPECT_TRUE(FromJson(json{{"metadata", {{"name", "web1"}}},
+                              {"spec",
+                               {{"image", "debian12"},
+                                {"flavor", "small"},
+                                {"keySet", "prod"},
+                                {"boot", {{"mode", "BOOT_MODE_SECURE"}}}}}}
+                             .dump(),
+                         instance)
+                    .has_value());
+    return rig_.controller().instances().Create(instance, kTester, changing);
   }
   Result<v1::Instance> Change(const std::function<void(v1::InstanceSpec&)>& change,
                               Unbootable unbootable = Unbootable::kRefuse) {
@@ -414,7 +439,22 @@ class ChangeTest : public KeySetTest {
   Result<v1::Instance> SetMode(v1::BootMode mode) {
     return Change([&](v1::InstanceSpec& spec) { spec.mutable_boot()->set_mode(mode); });
   }
+  int looked_ = 0;
 };
+
+TEST_F(ChangeTest, InstanceWhoseImageChangesMeanwhileIsDecidedAnew) {
+  const auto made = MakeWhileItsImageChanges(2);
+  ASSERT_TRUE(made.has_value()) << made.error().Describe();
+  EXPECT_EQ(looked_, 3);
+  EXPECT_NE(Instance("web1"), nullptr);
+}
+
+TEST_F(ChangeTest, InstanceWhoseImageNeverStaysTheSameIsRefusedInTheEnd) {
+  const auto made = MakeWhileItsImageChanges(1000);
+  ASSERT_FALSE(made.has_value());
+  EXPECT_EQ(made.error().code(), ErrorCode::kConflict);
+  EXPECT_EQ(Instance("web1"), nullptr);
+}
 
 TEST_F(ChangeTest, WarningAtCreationIsOfTheInstancesOwnKeys) {
   Make(Secure("prod", 2));

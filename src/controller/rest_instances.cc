@@ -42,7 +42,7 @@ Result<Response> Create(RestContext& context, const Request& request, const Prin
   }
   ASSIGN_OR_RETURN(
       const InstanceService::Accepted accepted,
-      context.controller.instances().Create(std::move(instance), principal, PreflightOf(context)));
+      context.controller.instances().Create(instance, principal, PreflightOf(context)));
   return AcceptedResponse(accepted.operation);
 }
 

@@ -324,8 +324,7 @@ class RolloutTest : public testing::Test {
     instance.mutable_spec()->set_image("debian12");
     instance.mutable_spec()->set_flavor("small");
     instance.mutable_spec()->set_key_set("prod");
-    const auto accepted =
-        rig_.controller().instances().Create(std::move(instance), kTester, kStartsAll);
+    const auto accepted = rig_.controller().instances().Create(instance, kTester, kStartsAll);
     ASSERT_TRUE(accepted.has_value()) << accepted.error().Describe();
     Reboot(name, 1, v1::BOOT_VERIFIED);
   }

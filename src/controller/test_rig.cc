@@ -121,7 +121,7 @@ InstanceService::Accepted Rig::Create(const std::string& name, const std::string
   instance.mutable_spec()->set_image("debian12");
   instance.mutable_spec()->set_flavor(flavor);
   Result<InstanceService::Accepted> accepted =
-      controller_->instances().Create(std::move(instance), kTester, kStartsAll);
+      controller_->instances().Create(instance, kTester, kStartsAll);
   EXPECT_TRUE(accepted.has_value()) << accepted.error().Describe();
   CHECK(accepted.has_value());
   return *std::move(accepted);
