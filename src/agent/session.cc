@@ -101,8 +101,8 @@ void Session::WriteLoop(Attempt& attempt) {
   v1::Hello& hello = *message.mutable_hello();
   hello.set_agent_version(AgentVersion());
   hello.set_boot_id(CurrentBootId());
+  capabilities_changed_ = false;  // first: what changes from here on is told once more
   *hello.mutable_capabilities() = handler_.Capabilities();
-  capabilities_changed_ = false;
   for (v1::InstanceReport& report : board_.TakeAll()) {
     *hello.add_instances() = std::move(report);
   }

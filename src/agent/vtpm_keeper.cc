@@ -21,6 +21,8 @@ namespace vallum::agent {
 namespace {
 
 constexpr std::chrono::milliseconds kCallTimeout{5000};
+// The start of vallum-vtpm and swtpm, and the making of keys, on a host that starts many at once.
+constexpr std::chrono::milliseconds kIdentityTimeout{60'000};
 // The sockets are there within milliseconds of the start.
 constexpr std::chrono::milliseconds kConnectPause{5};
 constexpr ByteCount kCertificateLimit = ByteCount::KiB(16);
@@ -84,7 +86,7 @@ VtpmKeeper::~VtpmKeeper() {
 
 Result<vtpm::VtpmIdentity> VtpmKeeper::AwaitIdentity(const std::stop_token& stop) const {
   for (;;) {
-    auto client = vtpm::ControlClient::Connect(options_.control_socket, kCallTimeout);
+    auto client = vtpm::ControlClient::Connect(options_.control_socket, kIdentityTimeout);
     if (client.has_value()) {
       return client->Identity();
     }

@@ -93,6 +93,7 @@ class ScratchDir {
 struct GuestRun {
   std::string end;    // exit status in words
   std::string words;  // QEMU's last line
+  bool timed_out = false;
 };
 
 Result<GuestRun> RunGuest(const ProbeOptions& options, const ScratchDir& dir, Accelerator accel,
@@ -116,6 +117,7 @@ Result<GuestRun> RunGuest(const ProbeOptions& options, const ScratchDir& dir, Ac
     run.end = *end;
   } else {
     EndProcess(*process, std::chrono::milliseconds(0), std::chrono::milliseconds(500));
+    run.timed_out = true;
     run.end = "no end after " + std::to_string(options.guest_limit.count()) + " ms";
   }
   const auto lines = ReadLastLines(dir.File("log"), 1);
@@ -123,8 +125,10 @@ Result<GuestRun> RunGuest(const ProbeOptions& options, const ScratchDir& dir, Ac
   return run;
 }
 
-void ProbeAccelerator(const ProbeOptions& options, const ScratchDir& dir, Accelerator accel,
+// False when a guest came to no end in time, which may be otherwise when the host is less busy.
+bool ProbeAccelerator(const ProbeOptions& options, const ScratchDir& dir, Accelerator accel,
                       std::vector<Probe>& probes) {
+  bool in_time = true;
   const bool kvm = accel == Accelerator::kKvm;
   const auto add = [&](std::string_view name, VariableProtection protection) {
     auto run = RunGuest(options, dir, accel, protection);
@@ -132,6 +136,7 @@ void ProbeAccelerator(const ProbeOptions& options, const ScratchDir& dir, Accele
       probes.push_back({std::string(name), false, run.error().Describe()});
       return false;
     }
+    in_time = in_time && !run->timed_out;
     const bool need_smi = protection == VariableProtection::kSmm;
     const bool ok = run->end == kExitSmi || (!need_smi && run->end == kExitNoSmi);
     std::string detail =
@@ -145,13 +150,14 @@ void ProbeAccelerator(const ProbeOptions& options, const ScratchDir& dir, Accele
     const std::string why = ErrnoError(errno, "open /dev/kvm").Describe();
     probes.push_back({std::string(kProbeKvm), false, why});
     probes.push_back({std::string(smm_name), false, why});
-    return;
+    return true;
   }
   if (!add(kvm ? kProbeKvm : kProbeTcg, VariableProtection::kNone)) {
     probes.push_back({std::string(smm_name), false, "the accelerator itself does not work"});
-    return;
+    return in_time;
   }
   add(smm_name, VariableProtection::kSmm);
+  return in_time;
 }
 
 void AddNames(const Json& list, std::string_view prefix, std::vector<Probe>& probes) {
@@ -311,10 +317,14 @@ Result<HostProbes> ProbeHost(const ProbeOptions& options) {
     ASSIGN_OR_RETURN(const auto dir, ScratchDir::Create());
     RETURN_IF_ERROR(WriteFileAtomically(dir->File("guest.rom"), AsText(MakeGuestRom())));
     RETURN_IF_ERROR(AskQemu(options, *dir, *result));
-    ProbeAccelerator(options, *dir, Accelerator::kKvm, result->probes);
-    ProbeAccelerator(options, *dir, Accelerator::kTcg, result->probes);
+    const bool kvm_in_time = ProbeAccelerator(options, *dir, Accelerator::kKvm, result->probes);
+    const bool tcg_in_time = ProbeAccelerator(options, *dir, Accelerator::kTcg, result->probes);
     result->probes.push_back(ProbeSwtpm(options, *dir));
-    auto written = options.cache_path.empty() ? Ok() : WriteCache(options.cache_path, key, *result);
+    // Only what is so whatever else the host does: the next start asks again.
+    const bool lasting = kvm_in_time && tcg_in_time && result->Has(kProbeSwtpm);
+    auto written = options.cache_path.empty() || !lasting
+                       ? Ok()
+                       : WriteCache(options.cache_path, key, *result);
     if (!written.has_value()) {
       result->probes.push_back({"cache", false, written.error().Describe()});
     }
