@@ -22,11 +22,11 @@ std::shared_ptr<const v1::Pool> TrustedPoolOf(const View& view, const v1::Host& 
 }
 
 // Asks for what a policy may be learned from, and judges nothing.
-attest::SharedPolicy ObservingPolicy() {
+attest::SharedPolicy ObservingPolicy(HashAlgorithm bank) {
   constexpr uint32_t kStaticPcrs = 16;
   attest::AttestationPolicy policy;
   policy.name = "none";
-  policy.banks = {HashAlgorithm::kSha256};
+  policy.banks = {bank};
   policy.emulated_tpm = attest::EmulatedTpm::kAllowed;
   for (uint32_t pcr = 0; pcr < kStaticPcrs; ++pcr) {
     policy.pcrs[pcr] = attest::IgnoredRule{.because = "there is no policy yet"};
@@ -51,7 +51,11 @@ attest::HostState StateOf(const v1::HostTrust& trust) {
 }  // namespace
 
 Attestor::Impl::Impl(const Options& options, const Parts& parts)
-    : options_(options), parts_(parts), observing_(ObservingPolicy()) {}
+    : options_(options), parts_(parts) {
+  for (const HashAlgorithm bank : {HashAlgorithm::kSha256, HashAlgorithm::kSha384}) {
+    observing_.emplace(bank, ObservingPolicy(bank));
+  }
+}
 
 Result<void> Attestor::Impl::Start(Gateway& gateway) {
   gateway_ = &gateway;
@@ -99,7 +103,9 @@ void Attestor::Impl::OnConnected(const std::string& host, const std::string& boo
   {
     const std::lock_guard lock(mutex_);
     Record& record = records_[host];
-    // What was asked over another connection is answered by nobody.
+    // What was asked over another connection is answered by nobody; that it ended may not have been
+    // heard of.
+    if (record.pending.has_value()) ++record.silences;
     GiveUp(record);
     record.connected = true;
     record.boot_id = boot_id;
@@ -386,7 +392,7 @@ Result<v1::RequestEvidence> Attestor::Impl::Prepare(const v1::Host& host, const 
   Pending& pending = *record.pending;
   pending.request_id = NewUid();
   pending.nonce = RandomBytes(kNonceBytes);
-  pending.policy = policy.has_value() ? *policy : observing_;
+  pending.policy = policy.has_value() ? *policy : observing_.at(record.observed_bank);
   pending.unjudged = policy.has_value() ? "" : policy.error().message();
   attest::WantedEvidence wanted = attest::WantedEvidence{.known_reset_count = {}, .ima_from = 0};
   if (policy.has_value()) {

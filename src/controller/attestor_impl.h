@@ -85,6 +85,8 @@ class Attestor::Impl {
     // Its PCRs were not those of the start that is known: the event log, which is asked for next,
     // decides.
     bool log_decides = false;
+    // What is asked for while there is no policy.
+    HashAlgorithm observed_bank = HashAlgorithm::kSha256;
     // What is kept of the host is not all there is: it is to send its log and list from their
     // start.
     bool whole_wanted = false;
@@ -127,6 +129,8 @@ class Attestor::Impl {
   // The boot that its agent named when it connected. Also bounds what the store is given.
   bool IsOfThisBoot(const Job& job);
   void Unanswered(const std::string& host, const std::string& problem);
+  // Its agent answered with a problem in place of evidence.
+  void Refused(const Job& job);
   // What kept the controller from asking or judging says nothing of the host: soon again.
   void RetryLater(const std::string& host, const Error& problem);
   // Says why nothing is known of a host of which nothing was found yet. What was found stays found:
@@ -153,7 +157,7 @@ class Attestor::Impl {
 
   const Options options_;
   const Parts parts_;
-  const attest::SharedPolicy observing_;
+  std::map<HashAlgorithm, attest::SharedPolicy> observing_;  // constant once it is made
   Gateway* gateway_ = nullptr;
   View::SubscriptionId subscription_ = 0;
 

@@ -167,8 +167,7 @@ void Attestor::Impl::Judge(Job job) {
   const auto pool = host == nullptr ? nullptr : parts_.view.Get<v1::Pool>(host->spec().pool());
   if (pool == nullptr || !pool->spec().trusted_service()) return;
   if (!job.evidence.problem.code().empty()) {
-    return Unanswered(
-        job.host, "its agent has no evidence: " + Printable(job.evidence.problem.detail(), 1000));
+    return Refused(job);
   }
   if (!IsAskedByPolicyOf(*pool, job)) return Want(job.host, Urgency::kNew);
   if (!IsOfThisBoot(job)) {
@@ -249,6 +248,22 @@ void Attestor::Impl::RetryLater(const std::string& host, const Error& problem) {
   if (found == records_.end() || !found->second.connected) return;
   found->second.problem = problem.message();
   Schedule(host, found->second, Urgency::kNew, parts_.clock.Monotonic() + Spread(kRetry));
+}
+
+void Attestor::Impl::Refused(const Job& job) {
+  const v1::Problem& problem = job.evidence.problem;
+  // Without a policy nobody has said which bank its TPM keeps.
+  if (!job.pending.unjudged.empty() && FromProblem(problem).code() == ErrorCode::kInvalidInput) {
+    std::unique_lock lock(mutex_);
+    const auto found = records_.find(job.host);
+    if (found == records_.end()) return;
+    HashAlgorithm& bank = found->second.observed_bank;
+    const bool other_is_left = bank == HashAlgorithm::kSha256;
+    bank = other_is_left ? HashAlgorithm::kSha384 : HashAlgorithm::kSha256;
+    lock.unlock();
+    if (other_is_left) return Want(job.host, Urgency::kNew);
+  }
+  Unanswered(job.host, "its agent has no evidence: " + Printable(problem.detail(), 1000));
 }
 
 void Attestor::Impl::Unanswered(const std::string& host, const std::string& problem) {

@@ -150,6 +150,30 @@ TEST_F(AttestorTest, WithoutAPolicyEvidenceIsKeptAndNobodyIsTrusted) {
   EXPECT_FALSE(Trust("node1").evidence_sha256().empty());
 }
 
+TEST_F(AttestorTest, WithoutAPolicyATpmThatKeepsOnlySha384IsAskedForThat) {
+  SoftwareHost host(HashAlgorithm::kSha384);
+  const auto agent = Join("node1", host);
+  const v1::RequestEvidence first = NextRequest(*agent);
+  EXPECT_THAT(first.pcrs(), HasSubstr("sha256:"));
+  ASSERT_TRUE(agent->SubmitEvidence(host.Answer(first)).ok());
+  const v1::RequestEvidence second = NextRequest(*agent);
+  EXPECT_THAT(second.pcrs(), HasSubstr("sha384:"));
+  ASSERT_TRUE(agent->SubmitEvidence(host.Answer(second)).ok());
+  ASSERT_TRUE(AwaitHost("node1", v1::TRUST_UNKNOWN, v1::HOST_NON_OPERATIONAL));
+  EXPECT_THAT(Trust("node1").detail(), HasSubstr("attestation policy gold"));
+  EXPECT_FALSE(Trust("node1").evidence_sha256().empty());
+}
+
+TEST_F(AttestorTest, WithoutAPolicyATpmOfNeitherBankIsSilentAndSaysWhy) {
+  SoftwareHost host(HashAlgorithm::kSha512);
+  const auto agent = Join("node1", host);
+  Answer(*agent, host);
+  Answer(*agent, host);
+  ASSERT_TRUE(AwaitHost("node1", v1::TRUST_UNKNOWN, v1::HOST_NON_OPERATIONAL));
+  EXPECT_THAT(Trust("node1").detail(), HasSubstr("no bank sha384"));
+  EXPECT_TRUE(Trust("node1").evidence_sha256().empty());
+}
+
 TEST_F(AttestorTest, HostWithoutABoundTpmIsUnknown) {
   ActivatePolicy(host_.PolicyDocument());
   const auto agent = Join("node1", host_);
@@ -176,6 +200,12 @@ TEST_F(AttestorTest, InstancesOfAnUntrustedHostAreStoppedAndStartNoMore) {
   ASSERT_TRUE(rig_.Await([](const View& view) {
     return view.Get<v1::Instance>("web1")->spec().power() == v1::POWER_STOPPED;
   }));
+  // What its agent said before it heard of it.
+  v1::InstanceReport late = FakeAgent::MakeReport(wanted, v1::INSTANCE_RUNNING);
+  late.mutable_status()->add_notes("late");
+  agent->Report(late);
+  ASSERT_TRUE(rig_.Await(
+      [](const View& view) { return view.Get<v1::Instance>("web1")->status().notes_size() == 1; }));
   agent->Report(FakeAgent::MakeReport(wanted, v1::INSTANCE_STOPPED));
   ASSERT_TRUE(rig_.AwaitPhase("web1", v1::INSTANCE_STOPPED));
   EXPECT_THAT(rig_.controller().view().Get<v1::Instance>("web1")->status().reason(),

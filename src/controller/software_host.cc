@@ -13,8 +13,6 @@
 namespace vallum::controller {
 namespace {
 
-constexpr size_t kPcrBytes = 32;
-
 std::string ToText(const Bytes& bytes) { return std::string(AsText(bytes)); }
 
 }  // namespace
@@ -23,7 +21,7 @@ attest::SoftwareKey SoftwareHost::MakeKey() {
   return attest::SoftwareKey::MakeEc(attest::EcCurve::kP256, HashAlgorithm::kSha256);
 }
 
-SoftwareHost::SoftwareHost() : key_(MakeKey()) {
+SoftwareHost::SoftwareHost(HashAlgorithm bank) : key_(MakeKey()), bank_(bank) {
   for (uint32_t pcr = 0; pcr < PcrIndex::kCount; ++pcr) SetPcr(pcr, '\0');
   clock_.clock = 1000;
   clock_.reset_count = 1;
@@ -32,8 +30,8 @@ SoftwareHost::SoftwareHost() : key_(MakeKey()) {
 }
 
 void SoftwareHost::SetPcr(uint32_t pcr, char fill) {
-  pcrs_[HashAlgorithm::kSha256].insert_or_assign(PcrIndex::Create(pcr).value(),
-                                                 Bytes(kPcrBytes, std::byte(fill)));
+  pcrs_[bank_].insert_or_assign(PcrIndex::Create(pcr).value(),
+                                Bytes(DigestSize(bank_), std::byte(fill)));
 }
 
 void SoftwareHost::Reboot(const std::string& boot_id) {
@@ -71,10 +69,21 @@ v1::HostIdentity SoftwareHost::Identity() const {
   return identity;
 }
 
+std::vector<v1::EvidenceChunk> SoftwareHost::Refusal(const v1::RequestEvidence& request,
+                                                     HashAlgorithm bank) {
+  v1::EvidenceChunk header;
+  header.mutable_header()->set_request_id(request.request_id());
+  v1::EvidenceChunk problem;
+  problem.mutable_problem()->set_code(std::string(ErrorCodeName(ErrorCode::kInvalidInput)));
+  problem.mutable_problem()->set_detail("no bank " + std::string(HashAlgorithmName(bank)));
+  return {header, problem};
+}
+
 std::vector<v1::EvidenceChunk> SoftwareHost::Answer(const v1::RequestEvidence& request) {
   attest::PcrBanks asked;
   const auto selections = measure::ParsePcrSelections(request.pcrs());
   for (const measure::BankSelection& selection : selections.value()) {
+    if (!pcrs_.contains(selection.bank)) return Refusal(request, selection.bank);
     for (const PcrIndex pcr : selection.pcrs) {
       asked[selection.bank][pcr] = pcrs_.at(selection.bank).at(pcr);
     }

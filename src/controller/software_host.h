@@ -17,9 +17,10 @@ namespace vallum::controller {
 // by a key in software. For tests and benchmarks.
 class SoftwareHost {
  public:
-  SoftwareHost();
+  // With one bank. The events and policies below are of SHA-256.
+  explicit SoftwareHost(HashAlgorithm bank = HashAlgorithm::kSha256);
 
-  // Every PCR that may be asked for: of SHA-256, 0 to 23, zeros at first.
+  // Every PCR that may be asked for: 0 to 23, zeros at first.
   void SetPcr(uint32_t pcr, char fill);
   void Reboot(const std::string& boot_id);
   // Starts a loader as firmware does: measured into PCR 4, with an event log from then on.
@@ -43,9 +44,12 @@ class SoftwareHost {
 
  private:
   static attest::SoftwareKey MakeKey();
+  static std::vector<v1::EvidenceChunk> Refusal(const v1::RequestEvidence& request,
+                                                HashAlgorithm bank);
   std::string PcrHex(uint32_t pcr) const;
 
   attest::SoftwareKey key_;
+  HashAlgorithm bank_;
   attest::PcrBanks pcrs_;
   attest::ClockState clock_;
   std::string boot_id_ = "boot-1";
