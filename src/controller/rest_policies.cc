@@ -129,6 +129,13 @@ Result<attest::Verdict> Try(EvidenceBook& evidence, const v1::Host& host,
   return std::move(outcome.front().verdict);
 }
 
+void CountChange(const v1::TestPolicyReply::Host& host, v1::TestPolicyReply& reply) {
+  const bool before = host.now() == v1::TRUST_TRUSTED;
+  const bool after = host.then() == v1::TRUST_TRUSTED;
+  if (before && !after) reply.set_would_fall_out(reply.would_fall_out() + 1);
+  if (!before && after) reply.set_would_come_in(reply.would_come_in() + 1);
+}
+
 void Compare(const attest::Verdict& verdict, v1::TestPolicyReply::Host& out,
              v1::TestPolicyReply& reply) {
   out.set_then(LevelOf(verdict.kind));
@@ -136,10 +143,7 @@ void Compare(const attest::Verdict& verdict, v1::TestPolicyReply::Host& out,
     if (out.reasons_size() == kMaxTriedReasons) break;
     *out.add_reasons() = ToMessage(reason);
   }
-  const bool before = out.now() == v1::TRUST_TRUSTED;
-  const bool after = out.then() == v1::TRUST_TRUSTED;
-  if (before && !after) reply.set_would_fall_out(reply.would_fall_out() + 1);
-  if (!before && after) reply.set_would_come_in(reply.would_come_in() + 1);
+  CountChange(out, reply);
 }
 
 Result<Response> Test(RestContext& context, const Request& request, const Principal& principal) {
@@ -173,6 +177,8 @@ Result<Response> Test(RestContext& context, const Request& request, const Princi
     } else {
       out.set_then(v1::TRUST_UNKNOWN);
       out.set_detail(verdict.error().Describe());
+      // Nothing says that it would stay.
+      CountChange(out, reply);
     }
   }
   ASSIGN_OR_RETURN(std::string body, ToJson(reply));

@@ -270,8 +270,9 @@ std::vector<ApiRoute> TrustRoutes(RestContext& context) {
       {Method::kPost, one + "/learn", "Rules that the host's kept evidence satisfies",
        v1::LearnRequest::descriptor(), v1::LearnReply::descriptor(), 200, Bind(context, Learn)},
       {Method::kGet, one + "/evidence",
-       "The evidence that is kept, as a bundle: ?kind=whole (default), last or untrusted", nullptr,
-       nullptr, 200, Bind(context, Evidence)},
+       "The evidence that is kept, as a bundle: ?kind=whole (default), last or untrusted; or "
+       "?sha256=",
+       nullptr, nullptr, 200, Bind(context, Evidence)},
       {Method::kGet, "/v1/tpmauthorities/{name}/certificates",
        "What its certificates are, which cannot be read, and whose TPMs it certified", nullptr,
        v1::TpmAuthorityReport::descriptor(), 200, Bind(context, Certificates)},

@@ -235,6 +235,18 @@ TEST_F(RestTrustTest, TestOfADocumentNeedsNoPolicyYet) {
   EXPECT_EQ(Admin(Method::kPost, "/v1/attestationpolicies/new/test").status, 404);
 }
 
+TEST_F(RestTrustTest, TrustedHostOfWhichNothingIsKeptWouldFallOut) {
+  CreatePolicy("gold", Golden(std::byte{1}));
+  MakeTrustedPool("gold");
+  MakeHost("one", std::byte{1}, v1::TRUST_TRUSTED);
+  MakeHost("two", std::byte{1}, v1::TRUST_UNTRUSTED);
+  ASSERT_TRUE(rig_.controller().evidence().RemoveAllBut({}).has_value());
+  const json reply = Test("gold", {{"version", 1}});
+  EXPECT_EQ(reply["wouldFallOut"], 1) << reply;
+  EXPECT_EQ(reply["hosts"][0]["then"], "TRUST_UNKNOWN");
+  EXPECT_NE(reply["hosts"][0]["detail"], "");
+}
+
 TEST_F(RestTrustTest, TestSaysOfWhomNothingIsKept) {
   CreatePolicy("gold", Golden(std::byte{1}));
   MakeTrustedPool("gold");
