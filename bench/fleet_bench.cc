@@ -336,7 +336,7 @@ class Bench {
     const double spent = controller_.CpuSeconds();
     std::printf(
         "restart: API ready after %.2f s (%.2f CPU s), all connected after %.1f s, all "
-        "leased anew after %.1f s, controller %.2f CPU s (target 10), %.2f without "
+        "leased anew after %.1f s, controller %.2f CPU s (aimed at: 10), %.2f without "
         "heartbeats and reads; at least %d of %zu hosts UP; %lld attempts in vain\n",
         ready, ready_cpu, connected, leased, spent, spent - idle_share_ * leased, pool.least_up(),
         hosts_, static_cast<long long>(board_.dials_lost - lost));

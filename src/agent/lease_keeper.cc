@@ -22,8 +22,7 @@ constexpr const char* kKind = "lease";
 constexpr size_t kMaxClaims = size_t{16} << 10U;
 constexpr const char* kFix =
     "this host may start instances of trusted pools again once the controller has found it "
-    "TRUSTED; "
-    "`vallum host get` says what it thinks of it";
+    "TRUSTED; `vallum host show NAME --explain` says why it is not";
 
 Error NotOurs(const std::string& what) {
   return Denied("the controller's lease is not taken: " + what);

@@ -90,6 +90,9 @@ int Main(int argc, char** argv) {
   AgentConfig config;
   config.vtpm_program = ProgramBeside("vallum-vtpm");
   CLI::App app("Runs the instances of one host for a Vallum controller.", "vallum-agent");
+  app.footer(
+      "Example:\n  vallum-agent --state-dir /var/lib/vallum-agent --run-dir /run/vallum-agent "
+      "--name node7 --join-token-file node7.join");
   std::string token_file;
   app.add_option("--state-dir", config.state_dir, "identity, images and instances")->required();
   app.add_option("--run-dir", config.run_dir, "sockets; short path, emptied by a reboot")

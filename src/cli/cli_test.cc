@@ -207,6 +207,20 @@ TEST_F(CliTest, ListReadsAllPagesWithTheToken) {
   EXPECT_EQ(last_.Query("labels"), "a=b,c=d");
 }
 
+// What changed while the pages were read is told by a watch from there.
+TEST_F(CliTest, RevisionOfAListIsThatOfItsFirstPage) {
+  http::Router router;
+  router.Add(Method::kGet, "/v1/instances", [](const Request& request) {
+    const bool second = request.Query("page") == "2";
+    Json answer = {{"items", Json::array()}, {"revision", second ? "9" : "7"}};
+    if (!second) answer["nextPage"] = "2";
+    return Response::Json(200, answer.dump());
+  });
+  Serve(std::move(router));
+  ASSERT_EQ(Vallum({"instance", "list", "-o", "json"}), 0) << err_.str();
+  EXPECT_EQ(Json::parse(out_.str())["revision"], "7");
+}
+
 TEST_F(CliTest, SetSendsAMergePatchOfLabels) {
   http::Router router;
   router.Add(Method::kPatch, "/v1/pools/{name}", Canned(200, Json::object()));
@@ -974,7 +988,13 @@ TEST_F(CliTest, BashCompletionOffersSubcommandsAndOptions) {
 TEST_F(CliTest, ManualPageDescribesEveryCommand) {
   ASSERT_EQ(Vallum({"man"}), 0);
   EXPECT_THAT(out_.str(), HasSubstr(".SS vallum instance create"));
+  EXPECT_THAT(out_.str(), HasSubstr("vallum policy test gold \\-\\-file gold.toml\n"));
   EXPECT_THAT(out_.str(), HasSubstr("EXIT STATUS"));
+}
+
+TEST_F(CliTest, HelpOfAListHasAFieldOfItsKind) {
+  EXPECT_EQ(Vallum({"host", "list", "--help"}), 0);
+  EXPECT_THAT(out_.str(), HasSubstr("status.trust.level=TRUST_UNTRUSTED"));
 }
 
 TEST_F(CliTest, HelpIsOfTheCommandThatWasNamed) {

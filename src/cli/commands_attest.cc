@@ -264,11 +264,16 @@ void AddAttestCommands(CLI::App* app, Tool* tool) {
       "Whether the evidence shows what a policy asks for: exit code 0 if it does, else "
       "10");
   AddEvidenceOptions(command, &verify->evidence);
-  command->add_option("--policy", verify->policy, "The policy, TOML or JSON");
+  command->add_option("--policy", verify->policy,
+                      "The policy, TOML or JSON; without one the verdict is at most \"unknown\"");
   command->add_option("--ima-list", verify->ima_list,
                       "The allow list that the policy names: of Keylime, or of sha256sum");
   command->add_option("--save", verify->save, "Write the evidence as a bundle");
   command->callback([=] { tool->action = [=] { return Verify(tool, *verify); }; });
+  command->footer(
+      "Examples:\n  vallum attest verify node7.evidence --policy gold.toml --ima-list gold-files\n"
+      "  vallum attest verify --quote q.msg --signature q.sig --pcrs q.pcrs --ak ak.pub "
+      "--nonce HEX --event-log binary_bios_measurements --policy gold.toml");
 
   auto learn = std::make_shared<LearnOptions>();
   command = group->add_subcommand("learn", "Draft a policy that this host meets");
@@ -277,6 +282,9 @@ void AddAttestCommands(CLI::App* app, Tool* tool) {
   command->add_option("--ima-list-out", learn->ima_list_out,
                       "Where the allow list of the measured files goes");
   command->callback([=] { tool->action = [=] { return Learn(tool, *learn); }; });
+  command->footer(
+      "Example:\n  vallum attest learn node7.evidence --name gold --ima-list-out gold-files > "
+      "gold.toml");
   AddPlatformCertificateCommand(group, tool);
 }
 

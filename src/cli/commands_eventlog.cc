@@ -274,6 +274,7 @@ void AddEventLogCommands(CLI::App* app, Tool* tool) {
   show->add_option("--register", options->registers,
                    "INDEX=HEX: a value that is known, such as a quoted PCR; repeatable; exit code "
                    "4 if the log does not replay to it");
+  show->footer("Example:\n  vallum eventlog show binary_bios_measurements --register 7=HEX");
   show->callback([=] { tool->action = [=] { return ShowEventLog(tool, *options); }; });
 }
 

@@ -201,7 +201,8 @@ void AddPoolCommands(CLI::App* group, Tool* tool) {
   for (CLI::App* command : {create, update}) {
     command->add_option("NAME", options->name, "Its name")->required();
     command->add_option("--description", options->description, "For people");
-    command->add_option("--cpu-overcommit", options->cpu_overcommit, "CPUs promised per CPU");
+    command->add_option("--cpu-overcommit", options->cpu_overcommit,
+                        "CPUs promised per CPU, 1 to 64 (4)");
     command->add_option("--memory-overcommit", options->memory_overcommit,
                         "Memory promised per byte that is there, 1 (default) to 10");
     command->add_option("--on-diverged", options->on_diverged,
@@ -216,15 +217,16 @@ void AddPoolCommands(CLI::App* group, Tool* tool) {
                         "What happens to the instances of an untrusted host: stop (default), "
                         "move (they start again on a trusted one) or report");
     command->add_option("--lease-seconds", options->lease_seconds,
-                        "How long a verdict lets a host start instances (600)");
+                        "Seconds that a verdict lets a host start instances (600); more than "
+                        "--attest-interval, better twice");
     command->add_option("--attest-interval", options->attest_interval,
                         "Seconds between two attestations of a host (240)");
     command->add_option("--stale-grace", options->stale_grace,
-                        "Seconds after which instances leave a host that gives no evidence; 0: "
-                        "they stay");
+                        "Seconds of silence after which instances leave a connected host; 0 "
+                        "(default): they stay");
     command->add_option("--unknown-grace", options->unknown_grace,
                         "The same for a host of which nothing can be said, such as one without an "
-                        "active policy");
+                        "active policy; 0 (default): they stay");
   }
   update->add_option("--trusted", options->trusted_state,
                      "true: only attested hosts run instances here; or false");
@@ -264,6 +266,7 @@ void AddHostCommands(CLI::App* group, Tool* tool) {
   CLI::App* maintenance = group->add_subcommand("maintenance", "Place no new instances on it");
   maintenance->add_option("NAME", options->name, "Its name")->required();
   maintenance->add_option("STATE", options->maintenance, "on or off")->required();
+  maintenance->footer("Example:\n  vallum host maintenance node7 on");
   maintenance->callback([=] { tool->action = [=] { return SetMaintenance(tool, *options); }; });
 }
 
@@ -274,6 +277,8 @@ void AddScheduleCommands(CLI::App* app, Tool* tool) {
   CLI::App* explain =
       group->add_subcommand("explain", "Per host, the first requirement that it fails");
   AddInstanceOptions(explain, options.get());
+  explain->footer(
+      "Example:\n  vallum schedule explain --pool gold --image debian12 --flavor small");
   explain->callback([=] { tool->action = [=] { return Explain(tool, *options); }; });
 }
 

@@ -235,6 +235,8 @@ void AddPlatformCertificateCommand(CLI::App* group, Tool* tool) {
   command->add_option("--intermediate", options->intermediates,
                       "Certificates between the signer and a trusted issuer");
   command->add_flag("--accept-sha1", options->accept_sha1, "Accept signatures over SHA-1");
+  command->footer(
+      "Example:\n  vallum attest platform-certificate platform.crt --ek ek.pem --issuer maker.pem");
   command->callback([=] { tool->action = [=] { return ShowPlatform(tool, *options); }; });
 }
 

@@ -355,11 +355,17 @@ CLI::App* AddCommand(CLI::App* group, Tool* tool, const std::shared_ptr<PolicyOp
 void AddLearnAndDiff(CLI::App* group, Tool* tool, const std::shared_ptr<PolicyOptions>& options) {
   CLI::App* learn =
       AddCommand(group, tool, options, "learn", "Draft a policy that a host meets", &Learn);
-  learn->add_option("--from", options->from, "The host; its evidence must be kept")->required();
+  learn
+      ->add_option(
+          "--from", options->from,
+          "The host; its evidence must be kept. The draft has its name, unless --create gives "
+          "another")
+      ->required();
   learn->add_option("--out", options->out, "Write it to this file, its allow list to FILE.files");
   learn->add_option("--create", options->create, "Make a policy of this name, and its allow list");
   learn->footer(
-      "Examples:\n  vallum policy learn --from node7 > gold.toml\n"
+      "Examples:\n  vallum policy learn --from node7 --out gold.toml    # and gold.toml.files, its "
+      "allow list\n"
       "  vallum policy learn --from node7 --create gold");
   CLI::App* diff =
       AddCommand(group, tool, options, "diff",
@@ -403,6 +409,8 @@ void AddPolicyCommands(CLI::App* group, Tool* tool) {
   retire->add_option("--version", options->version, "Which")->required();
   test->add_option("--version", options->version, "Which (default: the newest)");
   create->footer("Example:\n  vallum policy create gold --file gold.toml");
+  update->footer("Example:\n  vallum policy update gold --file gold.toml");
+  retire->footer("Example:\n  vallum policy retire gold --version 2");
   activate->footer("Example:\n  vallum policy activate gold --version 3");
   test->footer(
       "Examples:\n  vallum policy test gold --file gold.toml\n  vallum policy test gold "

@@ -98,7 +98,7 @@ void AddList(CLI::App* group, Tool* tool, const Kind& kind) {
   CLI::App* command = group->add_subcommand("list", "List all");
   command->add_option("-l,--labels", options->labels, "Only those with these labels: a=b,c=d");
   command->add_option("--fields", options->fields,
-                      "Only those with these values: status.phase=INSTANCE_RUNNING");
+                      "Only those with these values: " + kind.fields_example);
   command->callback(
       [=, &kind] { tool->action = [=, &kind] { return List(tool, kind, *options); }; });
 }

@@ -64,6 +64,7 @@ void AddTokenCommands(CLI::App* group, Tool* tool) {
   create->add_option("--expires", options->expires_hours, "Hours that it is valid");
   create->add_option("--out", options->out, "Write the secret to this file (mode 0600)");
   create->add_option("--description", options->description, "For people");
+  create->footer("Example:\n  vallum token create node7 --role join --pool gold --out node7.join");
   create->callback([=] { tool->action = [=] { return Create(tool, *options); }; });
 }
 

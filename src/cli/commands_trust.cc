@@ -343,9 +343,7 @@ void AddTpmAuthorityCommands(CLI::App* group, Tool* tool) {
   create->callback([=] { tool->action = [=] { return CreateAuthority(tool, *options); }; });
   create->footer(
       "Examples:\n  vallum tpmauthority create infineon --file infineon-roots.pem\n"
-      "  vallum tpmauthority create lab --file "
-      "/var/lib/swtpm-localca/swtpm-localca-rootca-cert.pem "
-      "--emulated");
+      "  vallum tpmauthority create lab --file /var/lib/swtpm-localca/issuercert.pem --emulated");
 }
 
 void AddAllowListCommands(CLI::App* group, Tool* tool) {

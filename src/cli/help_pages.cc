@@ -95,6 +95,16 @@ std::string RoffOptions(const CLI::App& app) {
   return out;
 }
 
+// Lines as they are, one below the other.
+std::string RoffExamples(const std::string& footer) {
+  if (footer.empty()) return "";
+  std::string out = ".PP\n.nf\n";
+  for (const std::string& line : Split(footer, '\n')) {
+    out += Roff(line) + "\n";
+  }
+  return out + ".fi\n";
+}
+
 }  // namespace
 
 std::string CompletionScript(const CLI::App& app, const std::string& shell) {
@@ -115,11 +125,12 @@ std::string ManPage(const CLI::App& app) {
   for (const auto& [path, command] : commands) {
     if (command == &app || !Subcommands(*command).empty()) continue;
     out += ".SS " + Roff(path) + "\n" + Roff(command->get_description()) + "\n" +
-           RoffOptions(*command);
+           RoffOptions(*command) + RoffExamples(command->get_footer());
   }
   out +=
       ".SH EXIT STATUS\n0 done, 1 other failure, 2 bad input, 3 not found, 4 conflict, 5 denied, "
-      "6 unavailable\n"
+      "6 unavailable, 10 not trusted, diverged, or a host would fall out, 11 to 13 what a boot "
+      "was\n"
       ".SH FILES\n~/.config/vallum/config.toml, ~/.config/vallum/NAME.token (mode 0600)\n"
       ".SH ENVIRONMENT\nVALLUM_CONTEXT, VALLUM_TOKEN_FILE, VALLUM_CONFIG_DIR\n";
   return out;

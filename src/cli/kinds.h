@@ -16,6 +16,8 @@ struct Kind {
   bool labels = true;  // can be changed with `set`
   bool deletable = true;
   std::vector<Column> columns;
+  // What `list --fields` may be given.
+  std::string fields_example = "metadata.name=NAME";
 };
 
 const std::vector<Kind>& Kinds();

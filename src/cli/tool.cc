@@ -96,7 +96,8 @@ Result<Json> Tool::CallList(const std::string& plural, const std::string& query)
     if (items.is_array()) {
       for (const Json& item : items) all["items"].push_back(item);
     }
-    if (part.contains("revision")) all["revision"] = part["revision"];
+    // The first page's: what changed while the others were read is told by a watch from there.
+    if (part.contains("revision") && !all.contains("revision")) all["revision"] = part["revision"];
     const std::string next = TextAt(part, "nextPage");
     if (next.empty() || next == page) return all;
     page = next;

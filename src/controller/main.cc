@@ -56,8 +56,8 @@ void AddFlags(CLI::App& app, Flags& flags) {
   app.config_formatter(std::make_shared<ConfigFile>());
   app.allow_config_extras(CLI::config_extras_mode::error);
   app.set_config("--config", "",
-                 "TOML file with the same names as these flags; attestation.stage_size is "
-                 "attestation-stage-size");
+                 "TOML file; names are those of these flags, and stage_size in [attestation] is "
+                 "attestation-stage-size; unknown names are errors");
   app.add_option("--state-dir", flags.state_dir, "where everything is kept")->capture_default_str();
   app.add_option("--listen", flags.listen, "address:port of the REST API")->capture_default_str();
   app.add_option("--agent-listen", flags.agent_listen, "address:port that agents dial")
@@ -226,6 +226,9 @@ Result<void> Run(const Flags& flags, const sigset_t& signals) {
 
 int Main(int argc, char** argv) {
   CLI::App app("Vallum's controller: API, state and scheduling", "vallum-controller");
+  app.footer(
+      "Example:\n  vallum-controller --state-dir /var/lib/vallum --advertise "
+      "controller.example.org");
   Flags flags;
   AddFlags(app, flags);
   try {
