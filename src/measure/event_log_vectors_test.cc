@@ -90,7 +90,7 @@ TEST_F(EventLogVectors, ParseOrAreRefusedAsTheManifestSays) {
 TEST_F(EventLogVectors, LayoutIsWhatTheManifestSays) {
   ForEachGood([](const EventLog& log, const Json& expect) {
     EXPECT_EQ(log.events().size(), expect["events"]);
-    EXPECT_EQ(FormatName(log), expect["format"]);
+    EXPECT_EQ(Json(FormatName(log)), expect["format"]);
     std::vector<std::string> banks;
     for (const LogBank& bank : log.banks()) banks.push_back(bank.Name());
     EXPECT_EQ(Json(banks), expect["banks"]);
