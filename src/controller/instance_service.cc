@@ -29,6 +29,7 @@ namespace vallum::controller {
 namespace {
 
 constexpr int kAttempts = 50;
+constexpr int kDecisions = 5;  // each may look into an image
 constexpr int32_t kMaxStopTimeout = 3600;
 
 Properties ToProperties(const google::protobuf::Map<std::string, std::string>& map) {
@@ -143,6 +144,33 @@ void SetWarning(const std::string& warning, v1::Instance& instance) {
 std::string OtherSigner(const v1::Instance& instance) {
   const std::string signer = SignatureOf(instance).key_set;
   return signer == instance.spec().key_set() ? std::string() : signer;
+}
+
+// That whoever asks may see the snapshot that is to be copied.
+Result<void> CheckVisible(const View& view, const Principal& principal,
+                          const v1::InstanceSpec& spec) {
+  if (spec.snapshot().empty()) return Ok();
+  const auto snapshot = view.Get<v1::Snapshot>(spec.snapshot());
+  const bool visible =
+      snapshot != nullptr && Visible(principal, Kind::kSnapshot, snapshot->metadata().tenant());
+  return visible ? Ok() : Result<void>(NoSuch(Kind::kSnapshot, spec.snapshot()));
+}
+
+// That something can start from what it is made of.
+Result<void> CheckOrigin(const View& view, const v1::InstanceSpec& spec) {
+  const auto image = OriginOf(view, spec);
+  if (image == nullptr || image->status().state() != v1::IMAGE_READY) {
+    return Conflict("image \"" + spec.image() + "\" is not ready")
+        .WithFix("`vallum image show " + spec.image() +
+                 "` says how far it is, or why it was refused");
+  }
+  if (!image->status().bootable()) {
+    return Conflict("nothing starts from image \"" + spec.image() + "\" (" +
+                    image->status().detected_format() + ", " + image->status().content_format() +
+                    ")")
+        .WithFix("use the image of a bootable disk");
+  }
+  return Ok();
 }
 
 Result<void> CheckFree(const v1::Instance& instance) {
@@ -275,19 +303,58 @@ Result<void> InstanceService::CheckTrustOfHost(const v1::Instance& instance) {
 Result<InstanceService::Accepted> InstanceService::Create(const v1::Instance& instance,
                                                           const Principal& principal,
                                                           const Preflight& preflight) {
-  for (int attempt = 0; attempt < kAttempts; ++attempt) {
-    ASSIGN_OR_RETURN(std::optional<Accepted> made, TryCreate(instance, principal, preflight));
-    if (made.has_value()) return *std::move(made);
+  const std::string& name = instance.metadata().name();
+  bool told = false;
+  for (int attempt = 0; attempt < kDecisions; ++attempt) {
+    const store::Revision decided_from = view_.revision();
+    ASSIGN_OR_RETURN(Decision decision, Decide(instance, principal, preflight));
+    resources_.PrepareCreate(decision.instance);
+    v1::Operation operation = operations_.Make("instance.create",
+                                               {.kind = Kind::kInstance,
+                                                .name = name,
+                                                .uid = decision.instance.metadata().uid(),
+                                                .generation = 1,
+                                                .tenant = instance.metadata().tenant()},
+                                               principal.name);
+    // Before it is so: a controller that ends in between has told of it.
+    if (decision.crossing == TrustCrossing::kAllowed && !told) {
+      RETURN_IF_ERROR(TellCrossing(decision.instance, principal));
+      told = true;
+    }
+    ASSIGN_OR_RETURN(const bool committed, CommitNew(decided_from, decision.instance, operation));
+    if (!committed) continue;
+    const std::string& origin = decision.instance.status().boot().requested().origin();
+    RETURN_IF_ERROR(events_.Append({.kind = "instance.create",
+                                    .severity = "info",
+                                    .object = "instances/" + name,
+                                    .user = principal.name,
+                                    .message = "asked for, to boot with " + origin,
+                                    .tenant = instance.metadata().tenant()}));
+    RETURN_IF_ERROR(view_.WaitFor(decision.instance.metadata().revision()));
+    return Accepted{.instance = std::move(decision.instance), .operation = std::move(operation)};
   }
   return Conflict("image, snapshot, pool or key set changed again and again while instance \"" +
-                  instance.metadata().name() + "\" was created")
+                  name + "\" was created")
       .WithFix("try again");
 }
 
-Result<std::optional<InstanceService::Accepted>> InstanceService::TryCreate(
-    v1::Instance instance, const Principal& principal, const Preflight& preflight) {
-  const store::Revision decided_from = view_.revision();
-  const std::string name = instance.metadata().name();
+Result<void> InstanceService::TellCrossing(const v1::Instance& instance,
+                                           const Principal& principal) {
+  RETURN_IF_ERROR(events_.Append(
+      {.kind = "instance.trust-overridden",
+       .severity = "warning",
+       .object = "instances/" + instance.metadata().name(),
+       .user = principal.name,
+       .message = "a trusted instance is asked for in pool " + instance.spec().pool() +
+                  ", whose hosts need not be attested: allow_untrusted was said",
+       .tenant = instance.metadata().tenant()}));
+  return Ok();
+}
+
+Result<InstanceService::Decision> InstanceService::Decide(v1::Instance instance,
+                                                          const Principal& principal,
+                                                          const Preflight& preflight) const {
+  const std::string& name = instance.metadata().name();
   RETURN_IF_ERROR(ValidateName("instance", name));
   v1::InstanceSpec& spec = *instance.mutable_spec();
   if (spec.snapshot().empty() && (spec.image().empty() || spec.flavor().empty())) {
@@ -298,6 +365,7 @@ Result<std::optional<InstanceService::Accepted>> InstanceService::TryCreate(
   RETURN_IF_ERROR(CheckLimits(spec, principal));
   RETURN_IF_ERROR(CheckNeighbours(name, spec));
   RETURN_IF_ERROR(CheckNear(view_, instance));
+  RETURN_IF_ERROR(CheckVisible(view_, principal, spec));
   RETURN_IF_ERROR(FillFromSnapshot(view_, spec));
   // What came out of the snapshot is somebody's wish as well: that of whoever imported it, or of an
   // operator who gave the instance that was more than its tenant may ask for.
@@ -315,18 +383,7 @@ Result<std::optional<InstanceService::Accepted>> InstanceService::TryCreate(
   // What is made of it later, a clone or an import, is of an instance that was promised attested
   // hosts, whether or not anybody said so.
   if (pool->spec().trusted_service()) spec.set_trusted_service(true);
-  const auto image = OriginOf(view_, spec);
-  if (image == nullptr || image->status().state() != v1::IMAGE_READY) {
-    return Conflict("image \"" + spec.image() + "\" is not ready")
-        .WithFix("`vallum image show " + spec.image() +
-                 "` says how far it is, or why it was refused");
-  }
-  if (!image->status().bootable()) {
-    return Conflict("nothing starts from image \"" + spec.image() + "\" (" +
-                    image->status().detected_format() + ", " + image->status().content_format() +
-                    ")")
-        .WithFix("use the image of a bootable disk");
-  }
+  RETURN_IF_ERROR(CheckOrigin(view_, spec));
   if (policy.machine != "q35") {
     return InvalidInput("hw_machine_type=" + policy.machine + " is not supported")
         .WithFix("use q35, which starts BIOS disks as well");
@@ -347,36 +404,7 @@ Result<std::optional<InstanceService::Accepted>> InstanceService::TryCreate(
     instance.mutable_status()->mutable_boot()->mutable_requested()->add_warnings(
         "its vTPM was imported: who else has its keys is not known, and none of them is certified");
   }
-  resources_.PrepareCreate(instance);
-  v1::Operation operation = operations_.Make("instance.create",
-                                             {.kind = Kind::kInstance,
-                                              .name = name,
-                                              .uid = instance.metadata().uid(),
-                                              .generation = 1,
-                                              .tenant = instance.metadata().tenant()},
-                                             principal.name);
-  // Before it is so: a controller that ends in between has told of it.
-  if (crossing == TrustCrossing::kAllowed) {
-    RETURN_IF_ERROR(
-        events_.Append({.kind = "instance.trust-overridden",
-                        .severity = "warning",
-                        .object = "instances/" + name,
-                        .user = principal.name,
-                        .message = "a trusted instance is asked for in pool " + spec.pool() +
-                                   ", whose hosts need not be attested: allow_untrusted was said",
-                        .tenant = instance.metadata().tenant()}));
-  }
-  ASSIGN_OR_RETURN(const bool committed, CommitNew(decided_from, instance, operation));
-  if (!committed) return std::optional<Accepted>();
-  RETURN_IF_ERROR(events_.Append({.kind = "instance.create",
-                                  .severity = "info",
-                                  .object = "instances/" + name,
-                                  .user = principal.name,
-                                  .message = "asked for, to boot with " + policy.requested.origin(),
-                                  .tenant = instance.metadata().tenant()}));
-  RETURN_IF_ERROR(view_.WaitFor(instance.metadata().revision()));
-  return std::optional<Accepted>(
-      Accepted{.instance = std::move(instance), .operation = std::move(operation)});
+  return Decision{.instance = std::move(instance), .crossing = crossing};
 }
 
 Result<bool> InstanceService::CommitNew(store::Revision decided_from, v1::Instance& instance,

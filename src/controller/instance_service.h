@@ -2,7 +2,6 @@
 #pragma once
 
 #include <functional>
-#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -11,6 +10,7 @@
 #include "controller/boot_policy.h"
 #include "controller/event_log.h"
 #include "controller/instance_keys.h"
+#include "controller/instance_origin.h"
 #include "controller/minute_pace.h"
 #include "controller/operations.h"
 #include "controller/principal.h"
@@ -46,10 +46,11 @@ class InstanceService {
   // Resolves image, flavor, pool and boot policy; copies the flavor's sizes into spec. In a pool
   // that is a trusted service the instance becomes a trusted one.
   //   instance: metadata.name, labels and tenant, and spec.
-  //   preflight: warns of an image that will not start.
+  //   preflight: warns of an image that will not start. Asked again, a few times at most, when what
+  //   the instance uses changes meanwhile.
   // Errors: kInvalidInput (with both settings for boot conflicts), kNotFound (image, snapshot,
   // flavor, pool, key set), kConflict (name taken; image or snapshot not ready; a trusted instance
-  // and a pool that is not).
+  // and a pool that is not; what it uses changed again and again).
   Result<Accepted> Create(const v1::Instance& instance, const Principal& principal,
                           const Preflight& preflight);
 
@@ -89,9 +90,14 @@ class InstanceService {
                           Unbootable unbootable, v1::Instance& next) const;
   Result<void> ChangeMode(const v1::Instance& current, v1::Instance& next) const;
   Result<store::Txn> MakeUpdate(const v1::Instance& current, const v1::Instance& next) const;
-  // Nothing when what the instance uses has changed since it was looked at.
-  Result<std::optional<Accepted>> TryCreate(v1::Instance instance, const Principal& principal,
-                                            const Preflight& preflight);
+  // What a request becomes by what there is now.
+  struct Decision {
+    v1::Instance instance;  // but for its metadata
+    TrustCrossing crossing = TrustCrossing::kNone;
+  };
+  Result<Decision> Decide(v1::Instance instance, const Principal& principal,
+                          const Preflight& preflight) const;
+  Result<void> TellCrossing(const v1::Instance& instance, const Principal& principal);
   // False when what it uses has changed since.
   //   decided_from: the view's revision before anything was looked at.
   Result<bool> CommitNew(store::Revision decided_from, v1::Instance& instance,

@@ -121,6 +121,24 @@ class SnapshotsTest : public testing::Test {
   v1::DesiredInstance desired_;
 };
 
+TEST_F(SnapshotsTest, SnapshotOfAnotherTenantMakesNoInstance) {
+  v1::Snapshot snapshot;
+  snapshot.mutable_metadata()->set_name("theirs");
+  snapshot.mutable_metadata()->set_tenant("other");
+  snapshot.mutable_status()->set_state(v1::SNAPSHOT_READY);
+  const auto stored = rig_.controller().resources().Create(std::move(snapshot));
+  ASSERT_TRUE(stored.has_value());
+  ASSERT_TRUE(rig_.controller().view().WaitFor(stored->metadata().revision()).has_value());
+  v1::Instance instance;
+  instance.mutable_metadata()->set_name("web9");
+  instance.mutable_metadata()->set_tenant("acme");
+  instance.mutable_spec()->set_snapshot("theirs");
+  const Principal acme{.name = "acme", .role = v1::ROLE_TENANT, .tenant = "acme"};
+  const auto made = rig_.controller().instances().Create(instance, acme, kStartsAll);
+  ASSERT_FALSE(made.has_value());
+  EXPECT_EQ(made.error().code(), ErrorCode::kNotFound);
+}
+
 TEST_F(SnapshotsTest, RunningInstanceIsRefusedWithTheFix) {
   const auto accepted = Take("snap");
   ASSERT_FALSE(accepted.has_value());
