@@ -64,7 +64,8 @@ class Reconciler final : public AgentListener {
   // Looks at the clock now instead of at the next tick.
   void Tick();
   // The instance's baseline changed: its verdict may be another one. Returns when it has been
-  // judged again and the view has seen it, or after two seconds, when that is still to come.
+  // judged again and the view has seen it; after two seconds, or when the store refused, that is
+  // still to come.
   void Rejudge(const std::string& instance);
 
   void OnHello(const std::string& host, v1::Hello hello) override;

@@ -280,9 +280,9 @@ void Reconciler::Impl::TellTransition(const v1::Instance& before, const v1::Inst
         status.phase() == v1::INSTANCE_CRASHED || status.phase() == v1::INSTANCE_FAILED;
     std::string word = v1::InstancePhase_Name(status.phase());
     word = ToLower(word.substr(word.find('_') + 1));
+    const bool why = !status.reason().empty() && (bad || status.phase() == v1::INSTANCE_STOPPED);
     Tell("instance." + word, bad ? "error" : "info", object,
-         status.reason().empty() ? "is " + word + " on host " + status.host() : status.reason(),
-         tenant);
+         why ? status.reason() : "is " + word + " on host " + status.host(), tenant);
   }
   TellVerdict(before, after);
 }

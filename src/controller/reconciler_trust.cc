@@ -123,10 +123,13 @@ Result<void> Reconciler::Impl::SettleTrust(const Hosts& hosts) {
 }
 
 void Reconciler::Impl::KeepTrustReason(const v1::Instance& before, v1::Instance& after) {
-  // Also when its agent said that it runs just before it heard: STOPPING and STOPPED follow.
-  const bool has_its_own = after.status().phase() == v1::INSTANCE_CRASHED ||
-                           after.status().phase() == v1::INSTANCE_FAILED;
-  if (has_its_own || after.spec().power() != v1::POWER_STOPPED ||
+  const v1::InstancePhase phase = after.status().phase();
+  const bool ended = phase == v1::INSTANCE_STOPPED || phase == v1::INSTANCE_STOPPING;
+  // Its agent said so before it heard: STOPPING and STOPPED follow, and the reason is theirs.
+  const bool late = (phase == v1::INSTANCE_STARTING || phase == v1::INSTANCE_RUNNING ||
+                     phase == v1::INSTANCE_PAUSED) &&
+                    after.status().reason().empty();
+  if ((!ended && !late) || after.spec().power() != v1::POWER_STOPPED ||
       !before.status().reason().starts_with(kStopped)) {
     return;
   }
