@@ -34,6 +34,14 @@ attest::SharedPolicy ObservingPolicy(HashAlgorithm bank) {
   return attest::PreparePolicy(std::move(policy), nullptr);
 }
 
+std::map<HashAlgorithm, attest::SharedPolicy> ObservingPolicies() {
+  std::map<HashAlgorithm, attest::SharedPolicy> policies;
+  for (const HashAlgorithm bank : {HashAlgorithm::kSha256, HashAlgorithm::kSha384}) {
+    policies.emplace(bank, ObservingPolicy(bank));
+  }
+  return policies;
+}
+
 // What the store remembers of the TPM's time, so that it never goes back over a restart either.
 attest::HostState StateOf(const v1::HostTrust& trust) {
   attest::HostState state;
@@ -51,11 +59,7 @@ attest::HostState StateOf(const v1::HostTrust& trust) {
 }  // namespace
 
 Attestor::Impl::Impl(const Options& options, const Parts& parts)
-    : options_(options), parts_(parts) {
-  for (const HashAlgorithm bank : {HashAlgorithm::kSha256, HashAlgorithm::kSha384}) {
-    observing_.emplace(bank, ObservingPolicy(bank));
-  }
-}
+    : options_(options), parts_(parts), observing_(ObservingPolicies()) {}
 
 Result<void> Attestor::Impl::Start(Gateway& gateway) {
   gateway_ = &gateway;
@@ -105,7 +109,7 @@ void Attestor::Impl::OnConnected(const std::string& host, const std::string& boo
     Record& record = records_[host];
     // What was asked over another connection is answered by nobody; that it ended may not have been
     // heard of.
-    if (record.pending.has_value()) ++record.silences;
+    if (record.pending.has_value() && !record.pending->request_id.empty()) ++record.silences;
     GiveUp(record);
     record.connected = true;
     record.boot_id = boot_id;
@@ -387,6 +391,7 @@ Result<v1::RequestEvidence> Attestor::Impl::Prepare(const v1::Host& host, const 
   if (!record.tpm.has_value() || record.ak_name != status.identity().ak_name()) {
     ASSIGN_OR_RETURN(record.tpm, TpmOf(host));
     record.ak_name = status.identity().ak_name();
+    record.observed_bank = HashAlgorithm::kSha256;
     record.state = StateOf(status.trust());
   }
   Pending& pending = *record.pending;

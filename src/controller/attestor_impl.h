@@ -157,7 +157,7 @@ class Attestor::Impl {
 
   const Options options_;
   const Parts parts_;
-  std::map<HashAlgorithm, attest::SharedPolicy> observing_;  // constant once it is made
+  const std::map<HashAlgorithm, attest::SharedPolicy> observing_;
   Gateway* gateway_ = nullptr;
   View::SubscriptionId subscription_ = 0;
 

@@ -166,10 +166,8 @@ void Attestor::Impl::Judge(Job job) {
   const auto host = parts_.view.Get<v1::Host>(job.host);
   const auto pool = host == nullptr ? nullptr : parts_.view.Get<v1::Pool>(host->spec().pool());
   if (pool == nullptr || !pool->spec().trusted_service()) return;
-  if (!job.evidence.problem.code().empty()) {
-    return Refused(job);
-  }
   if (!IsAskedByPolicyOf(*pool, job)) return Want(job.host, Urgency::kNew);
+  if (!job.evidence.problem.code().empty()) return Refused(job);
   if (!IsOfThisBoot(job)) {
     return Unanswered(job.host, "its evidence is of another boot than its agent's");
   }
@@ -252,18 +250,23 @@ void Attestor::Impl::RetryLater(const std::string& host, const Error& problem) {
 
 void Attestor::Impl::Refused(const Job& job) {
   const v1::Problem& problem = job.evidence.problem;
+  std::string words = "its agent has no evidence: " + Printable(problem.detail(), 500);
   // Without a policy nobody has said which bank its TPM keeps.
   if (!job.pending.unjudged.empty() && FromProblem(problem).code() == ErrorCode::kInvalidInput) {
     std::unique_lock lock(mutex_);
     const auto found = records_.find(job.host);
     if (found == records_.end()) return;
-    HashAlgorithm& bank = found->second.observed_bank;
-    const bool other_is_left = bank == HashAlgorithm::kSha256;
-    bank = other_is_left ? HashAlgorithm::kSha384 : HashAlgorithm::kSha256;
-    lock.unlock();
-    if (other_is_left) return Want(job.host, Urgency::kNew);
+    Record& record = found->second;
+    if (record.observed_bank == HashAlgorithm::kSha256) {
+      record.observed_bank = HashAlgorithm::kSha384;
+      record.problem = words;
+      lock.unlock();
+      return Want(job.host, job.pending.urgency);
+    }
+    record.observed_bank = HashAlgorithm::kSha256;
+    if (!record.problem.empty()) words = record.problem + "; " + Printable(problem.detail(), 500);
   }
-  Unanswered(job.host, "its agent has no evidence: " + Printable(problem.detail(), 1000));
+  Unanswered(job.host, words);
 }
 
 void Attestor::Impl::Unanswered(const std::string& host, const std::string& problem) {

@@ -96,6 +96,22 @@ TEST_F(AttestorTest, ConnectingAnewIsNoAnswer) {
   EXPECT_EQ(Requests(), kHosts + 2);
 }
 
+// The end of a session is not always heard of before the next one begins.
+TEST_F(AttestorTest, ConnectingAnewUnheardIsNoAnswer) {
+  ActivatePolicy(host_.PolicyDocument());
+  constexpr size_t kHosts = 4;
+  const std::vector<SoftwareHost> hosts(kHosts);
+  const auto agents = JoinAll(hosts);
+  for (const auto& agent : agents) static_cast<void>(NextRequest(*agent));
+  for (size_t i = 0; i < kHosts; ++i) {
+    rig_.controller().attestor().OnConnected("node" + std::to_string(i), hosts[i].boot_id());
+  }
+  // Of the ten places of the first stage silent hosts have two.
+  ASSERT_TRUE(AwaitRequests(kHosts + 2));
+  LetPlannerRun();
+  EXPECT_EQ(Requests(), kHosts + 2);
+}
+
 class RateTest : public AttestorTest {
  protected:
   explicit RateTest(double requests_per_second = 0.01) {

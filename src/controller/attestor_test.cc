@@ -170,7 +170,7 @@ TEST_F(AttestorTest, WithoutAPolicyATpmOfNeitherBankIsSilentAndSaysWhy) {
   Answer(*agent, host);
   Answer(*agent, host);
   ASSERT_TRUE(AwaitHost("node1", v1::TRUST_UNKNOWN, v1::HOST_NON_OPERATIONAL));
-  EXPECT_THAT(Trust("node1").detail(), HasSubstr("no bank sha384"));
+  EXPECT_THAT(Trust("node1").detail(), HasSubstr("no bank sha256; no bank sha384"));
   EXPECT_TRUE(Trust("node1").evidence_sha256().empty());
 }
 
