@@ -88,6 +88,7 @@ Result<vtpm::VtpmIdentity> VtpmKeeper::AwaitIdentity(const std::stop_token& stop
   for (;;) {
     auto client = vtpm::ControlClient::Connect(options_.control_socket, kIdentityTimeout);
     if (client.has_value()) {
+      const std::stop_callback interrupt(stop, [&client] { client->Interrupt(); });
       return client->Identity();
     }
     if (stop.stop_requested()) {

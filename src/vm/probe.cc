@@ -93,7 +93,8 @@ class ScratchDir {
 struct GuestRun {
   std::string end;    // exit status in words
   std::string words;  // QEMU's last line
-  bool timed_out = false;
+  // It came to its own end: not too slow for the limit, not ended for want of memory.
+  bool conclusive = false;
 };
 
 Result<GuestRun> RunGuest(const ProbeOptions& options, const ScratchDir& dir, Accelerator accel,
@@ -115,9 +116,9 @@ Result<GuestRun> RunGuest(const ProbeOptions& options, const ScratchDir& dir, Ac
   GuestRun run;
   if (auto end = process->Wait(options.guest_limit); end.has_value()) {
     run.end = *end;
+    run.conclusive = !end->starts_with("signal 9 ");
   } else {
     EndProcess(*process, std::chrono::milliseconds(0), std::chrono::milliseconds(500));
-    run.timed_out = true;
     run.end = "no end after " + std::to_string(options.guest_limit.count()) + " ms";
   }
   const auto lines = ReadLastLines(dir.File("log"), 1);
@@ -125,18 +126,18 @@ Result<GuestRun> RunGuest(const ProbeOptions& options, const ScratchDir& dir, Ac
   return run;
 }
 
-// False when a guest came to no end in time, which may be otherwise when the host is less busy.
+// False when a guest came to no end of its own, which may be otherwise when the host is less busy.
 bool ProbeAccelerator(const ProbeOptions& options, const ScratchDir& dir, Accelerator accel,
                       std::vector<Probe>& probes) {
-  bool in_time = true;
+  bool lasting = true;
   const bool kvm = accel == Accelerator::kKvm;
   const auto add = [&](std::string_view name, VariableProtection protection) {
     auto run = RunGuest(options, dir, accel, protection);
+    lasting = lasting && run.has_value() && run->conclusive;
     if (!run.has_value()) {
       probes.push_back({std::string(name), false, run.error().Describe()});
       return false;
     }
-    in_time = in_time && !run->timed_out;
     const bool need_smi = protection == VariableProtection::kSmm;
     const bool ok = run->end == kExitSmi || (!need_smi && run->end == kExitNoSmi);
     std::string detail =
@@ -154,10 +155,10 @@ bool ProbeAccelerator(const ProbeOptions& options, const ScratchDir& dir, Accele
   }
   if (!add(kvm ? kProbeKvm : kProbeTcg, VariableProtection::kNone)) {
     probes.push_back({std::string(smm_name), false, "the accelerator itself does not work"});
-    return in_time;
+    return lasting;
   }
   add(smm_name, VariableProtection::kSmm);
-  return in_time;
+  return lasting;
 }
 
 void AddNames(const Json& list, std::string_view prefix, std::vector<Probe>& probes) {
@@ -317,11 +318,13 @@ Result<HostProbes> ProbeHost(const ProbeOptions& options) {
     ASSIGN_OR_RETURN(const auto dir, ScratchDir::Create());
     RETURN_IF_ERROR(WriteFileAtomically(dir->File("guest.rom"), AsText(MakeGuestRom())));
     RETURN_IF_ERROR(AskQemu(options, *dir, *result));
-    const bool kvm_in_time = ProbeAccelerator(options, *dir, Accelerator::kKvm, result->probes);
-    const bool tcg_in_time = ProbeAccelerator(options, *dir, Accelerator::kTcg, result->probes);
+    const bool kvm_lasts = ProbeAccelerator(options, *dir, Accelerator::kKvm, result->probes);
+    const bool tcg_lasts = ProbeAccelerator(options, *dir, Accelerator::kTcg, result->probes);
     result->probes.push_back(ProbeSwtpm(options, *dir));
     // Only what is so whatever else the host does: the next start asks again.
-    const bool lasting = kvm_in_time && tcg_in_time && result->Has(kProbeSwtpm);
+    const bool swtpm_lasts =
+        result->Has(kProbeSwtpm) || access(options.swtpm_program.c_str(), X_OK) != 0;
+    const bool lasting = kvm_lasts && tcg_lasts && swtpm_lasts;
     auto written = options.cache_path.empty() || !lasting
                        ? Ok()
                        : WriteCache(options.cache_path, key, *result);

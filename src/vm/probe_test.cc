@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <filesystem>
 #include <fstream>
 
 #include "vm/process.h"
@@ -48,6 +49,28 @@ TEST(ProbeTest, HostIsProbedWithRealGuestsAndCached) {
   const auto third = ProbeHost(options);
   ASSERT_TRUE(third.has_value());
   EXPECT_TRUE(third->Has(kProbeTcg));
+}
+
+TEST(ProbeTest, GuestThatRanOutOfTimeIsNotRemembered) {
+  const TestDir dir;
+  ProbeOptions options;
+  options.cache_path = dir.path() + "/probes.json";
+  options.guest_limit = std::chrono::milliseconds(0);
+  const auto probes = ProbeHost(options);
+  ASSERT_TRUE(probes.has_value()) << probes.error().Describe();
+  EXPECT_FALSE(probes->Has(kProbeTcg));
+  EXPECT_FALSE(std::filesystem::exists(options.cache_path));
+}
+
+TEST(ProbeTest, MissingSwtpmIsRememberedWithTheRest) {
+  const TestDir dir;
+  ProbeOptions options;
+  options.cache_path = dir.path() + "/probes.json";
+  options.swtpm_program = "/no/such/swtpm";
+  const auto probes = ProbeHost(options);
+  ASSERT_TRUE(probes.has_value()) << probes.error().Describe();
+  EXPECT_FALSE(probes->Has(kProbeSwtpm));
+  EXPECT_TRUE(std::filesystem::exists(options.cache_path));
 }
 
 TEST(ProbeTest, MissingQemuIsNotFoundWithTheFix) {

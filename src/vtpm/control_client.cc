@@ -179,6 +179,8 @@ Result<std::map<PcrIndex, Bytes>> ControlClient::ReadPcrs(HashAlgorithm bank,
   return ParsePcrsReply(line);
 }
 
+void ControlClient::Interrupt() { static_cast<void>(shutdown(fd_, SHUT_RDWR)); }
+
 Result<VtpmIdentity> ControlClient::Identity() {
   ASSIGN_OR_RETURN(const std::string line, Call(FormatRequest(IdentityRequest{}), timeout_));
   return ParseIdentityReply(line);

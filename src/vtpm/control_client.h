@@ -65,6 +65,10 @@ class ControlClient {
   ControlClient(const ControlClient&) = delete;
   ControlClient& operator=(const ControlClient&) = delete;
 
+  // Ends the call that another thread is in, and every later one, with kUnavailable. The one method
+  // that may be called meanwhile.
+  void Interrupt();
+
   // Errors of all calls: kUnavailable (too slow, or vallum-vtpm ended), kCorrupt (an answer that
   // is no answer of vallum-vtpm).
   Result<VtpmStatus> Status();
