@@ -218,7 +218,7 @@ void AddPoolCommands(CLI::App* group, Tool* tool) {
                         "move (they start again on a trusted one) or report");
     command->add_option("--lease-seconds", options->lease_seconds,
                         "Seconds that a verdict lets a host start instances (600); more than "
-                        "--attest-interval, better twice");
+                        "--attest-interval, better by 100");
     command->add_option("--attest-interval", options->attest_interval,
                         "Seconds between two attestations of a host (240)");
     command->add_option("--stale-grace", options->stale_grace,
