@@ -400,7 +400,9 @@ std::string Attestor::Impl::Keep(const v1::Host& host, const Job& job,
                                  const attest::HostState& before, const attest::Verdict& verdict) {
   const v1::EvidenceHeader& header = job.evidence.header;
   const std::string& uid = host.metadata().uid();
-  const bool whole = !job.evidence.event_log.empty() || header.event_log_size() != 0;
+  // With its log, or the word that it has none.
+  const bool whole = !job.evidence.event_log.empty() || header.event_log_size() != 0 ||
+                     !header.event_log_detail().empty();
   if (!whole && job.evidence.ima_list.empty() &&
       verdict.kind == attest::HostVerdictKind::kTrusted &&
       !host.status().trust().evidence_sha256().empty()) {

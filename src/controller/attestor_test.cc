@@ -11,6 +11,7 @@
 
 #include "base/bytes.h"
 #include "controller/attestor_rig.h"
+#include "controller/evidence_book.h"
 #include "tls/certificate.h"
 
 namespace vallum::controller {
@@ -148,6 +149,15 @@ TEST_F(AttestorTest, WithoutAPolicyEvidenceIsKeptAndNobodyIsTrusted) {
   ASSERT_TRUE(AwaitHost("node1", v1::TRUST_UNKNOWN, v1::HOST_NON_OPERATIONAL));
   EXPECT_THAT(Trust("node1").detail(), HasSubstr("attestation policy gold"));
   EXPECT_FALSE(Trust("node1").evidence_sha256().empty());
+}
+
+TEST_F(AttestorTest, EvidenceOfAHostWithoutAnEventLogIsKeptAsItsWhole) {
+  const auto agent = Join("node1", host_);
+  Answer(*agent, host_);
+  ASSERT_TRUE(AwaitHost("node1", v1::TRUST_UNKNOWN, v1::HOST_NON_OPERATIONAL));
+  const auto host = rig_.controller().view().Get<v1::Host>("node1");
+  EXPECT_TRUE(
+      rig_.controller().evidence().Get(host->metadata().uid(), EvidenceKind::kWhole).has_value());
 }
 
 TEST_F(AttestorTest, WithoutAPolicyATpmThatKeepsOnlySha384IsAskedForThat) {

@@ -86,7 +86,13 @@ Result<std::string> EvidenceBook::Put(const std::string& host_uid, EvidenceKind 
 
 Result<Bytes> EvidenceBook::Get(const std::string& host_uid, EvidenceKind kind) {
   const std::lock_guard lock(mutex_);
-  const std::vector<std::filesystem::path> kept = List(host_uid, FileName(kind, ""));
+  std::vector<std::filesystem::path> kept = List(host_uid, FileName(kind, ""));
+  if (kind == EvidenceKind::kLast) {
+    kept = List(host_uid, "");
+    std::erase_if(kept, [](const std::filesystem::path& path) {
+      return path.filename().string().starts_with(FileName(EvidenceKind::kUntrusted, ""));
+    });
+  }
   if (!kept.empty()) return Read(kept.front());
   return NotFound("no evidence of the host is kept")
       .WithFix("`vallum host attest` has it sent; it takes a host of a trusted pool");

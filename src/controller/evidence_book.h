@@ -16,8 +16,9 @@ namespace vallum::controller {
 
 // Which evidence of a host is kept.
 enum class EvidenceKind {
-  kWhole,      // the last with the event log and all that IMA measured by then
-  kLast,       // the last that was judged; often without what was known already
+  kWhole,  // the last with the event log, if its host has one, and all that IMA measured by then
+  // The last that was judged: often without what was known already; a whole one if that is newer.
+  kLast,
   kUntrusted,  // the last that made the host UNTRUSTED, and some before it
 };
 

@@ -49,6 +49,13 @@ TEST_F(EvidenceBookTest, NewestOfItsKindIsGiven) {
   EXPECT_EQ(book_->Get(host_, EvidenceKind::kUntrusted).error().code(), ErrorCode::kNotFound);
 }
 
+TEST_F(EvidenceBookTest, LastIsAWholeOneThatIsNewer) {
+  Put(EvidenceKind::kLast, "one");
+  Put(EvidenceKind::kWhole, "two");
+  Put(EvidenceKind::kUntrusted, "three");
+  EXPECT_EQ(Get(EvidenceKind::kLast), "two");
+}
+
 TEST_F(EvidenceBookTest, EarlierEvidenceIsFoundByItsDigestUntilItMakesRoom) {
   const std::string first = Put(EvidenceKind::kUntrusted, "0");
   for (int i = 1; i < 8; ++i) Put(EvidenceKind::kUntrusted, std::to_string(i));

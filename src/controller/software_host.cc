@@ -112,7 +112,11 @@ std::vector<v1::EvidenceChunk> SoftwareHost::Answer(const v1::RequestEvidence& r
   }
   header.set_boot_id(boot_id_);
   const bool known = request.known_reset_count() == clock_.reset_count && !request.event_log();
-  if (event_log_.empty() || known) return {chunk};
+  if (known) return {chunk};
+  if (event_log_.empty()) {
+    header.set_event_log_detail("this host has no event log");
+    return {chunk};
+  }
   header.set_event_log_size(static_cast<int64_t>(event_log_.size()));
   v1::EvidenceChunk log;
   log.set_event_log(ToText(event_log_));

@@ -44,10 +44,14 @@ def seconds_left(timestamp):
 class HostTpm:
     """swtpm on a unix socket, as a host's TPM."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, banks=None):
+        """banks: those that it keeps, such as "sha384"; else swtpm's own choice."""
         self.path = pathlib.Path(folder) / "host-tpm.sock"
         state = pathlib.Path(folder) / "host-tpm"
         state.mkdir()
+        if banks is not None:
+            subprocess.run(["swtpm_setup", "--tpm2", "--tpmstate", state, "--pcr-banks", banks], check=True,
+                           stdout=subprocess.DEVNULL)
         self.process = subprocess.Popen(
             ["swtpm", "socket", "--tpm2", "--tpmstate", f"dir={state}", "--server", f"type=unixio,path={self.path}",
              "--ctrl", f"type=unixio,path={self.path}.ctrl", "--flags", "not-need-init,startup-clear"],
@@ -168,6 +172,34 @@ class TrustedPoolTest(harness.EndToEndTest):
         self.assertEqual(code, 10, said)
         self.assertIn("quote-signature", said)
         self.assertIn("verdict: untrusted", said)
+
+
+class Sha384HostTest(harness.EndToEndTest):
+    """A host whose TPM keeps SHA-384 alone, and that has no event log."""
+
+    @classmethod
+    def set_up_deployment(cls, d):
+        tpm = HostTpm(d.dir, "sha384")
+        cls.addClassCleanup(tpm.process.wait)
+        cls.addClassCleanup(tpm.process.kill)
+        d.until(tpm.path.exists, "swtpm listens")
+        d.vallum("pool", "create", "gold", "--trusted")
+        d.add_agent(options=("--tpm", f"swtpm:path={tpm.path}"), wait=False, pool="gold")
+
+    def host(self):
+        return self.deployment.get("host", "host1")["status"]
+
+    def test_policy_is_learned_from_it_and_it_is_trusted_by_that(self):
+        d = self.deployment
+        d.until(lambda: "pendingIdentity" in self.host(), "its TPM waits", 60)
+        d.vallum("host", "approve", "host1", "--ek", self.host()["pendingIdentity"]["ekSha256"])
+        d.until(lambda: self.host()["trust"].get("evidenceSha256"), "its evidence is kept")
+        d.vallum("policy", "learn", "--from", "host1", "--create", "gold")
+        self.assertIn('banks = ["sha384"]', d.vallum("policy", "show", "gold", "--document"))
+        d.vallum("policy", "activate", "gold")
+        d.vallum("pool", "update", "gold", "--attestation-policy", "gold")
+        d.until(lambda: (self.host()["trust"]["level"], self.host()["state"]) == ("TRUST_TRUSTED", "HOST_UP"),
+                "host1 is trusted")
 
 
 if __name__ == "__main__":
