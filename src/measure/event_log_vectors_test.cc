@@ -133,7 +133,7 @@ TEST_F(EventLogVectors, ReplayGivesTheRegistersOfTheManifest) {
         const std::string name = std::to_string(i);
         EXPECT_EQ(replay->extends[i] > 0, expected.contains(name)) << bank.Name() << " " << i;
         if (!expected.contains(name)) continue;
-        EXPECT_EQ(ToHex(replay->values[i]), expected[name]) << bank.Name() << " " << i;
+        EXPECT_EQ(Json(ToHex(replay->values[i])), expected[name]) << bank.Name() << " " << i;
         ++compared;
       }
     }
