@@ -253,7 +253,7 @@ TEST_F(QuotedEventLog, DamageIsNoticedWhereTheManifestSays) {
     if (mutation["file"] != "uefi_log") continue;
     Bytes damaged = bytes_;
     damaged[mutation["offset"].get<size_t>()] ^= static_cast<std::byte>(mutation["xor"].get<int>());
-    EXPECT_EQ(Verdict(damaged, known_), mutation["rejected_by"]) << mutation;
+    EXPECT_EQ(Json(Verdict(damaged, known_)), mutation["rejected_by"]) << mutation;
     ++tried;
   }
   EXPECT_GE(tried, 12U);
