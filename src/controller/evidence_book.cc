@@ -86,9 +86,9 @@ Result<std::string> EvidenceBook::Put(const std::string& host_uid, EvidenceKind 
 
 Result<Bytes> EvidenceBook::Get(const std::string& host_uid, EvidenceKind kind) {
   const std::lock_guard lock(mutex_);
-  std::vector<std::filesystem::path> kept = List(host_uid, FileName(kind, ""));
-  if (kind == EvidenceKind::kLast) {
-    kept = List(host_uid, "");
+  const bool last = kind == EvidenceKind::kLast;
+  std::vector<std::filesystem::path> kept = List(host_uid, last ? "" : FileName(kind, ""));
+  if (last) {
     std::erase_if(kept, [](const std::filesystem::path& path) {
       return path.filename().string().starts_with(FileName(EvidenceKind::kUntrusted, ""));
     });

@@ -373,13 +373,16 @@ class ChangeTest : public KeySetTest {
     EXPECT_EQ(Post(Keys("prod", 1)).status, 201);
     EXPECT_EQ(Put(Keys("prod", 2)).status, 200);
   }
-  void Make(const json& spec) {
+  static v1::Instance Web1(const json& spec) {
     v1::Instance instance;
     json body = {{"metadata", {{"name", "web1"}}},
                  {"spec", {{"image", "debian12"}, {"flavor", "small"}}}};
     body["spec"].update(spec);
-    ASSERT_TRUE(FromJson(body.dump(), instance).has_value());
-    const auto made = rig_.controller().instances().Create(instance, kTester, RefusesWith(2));
+    EXPECT_TRUE(FromJson(body.dump(), instance).has_value());
+    return instance;
+  }
+  void Make(const json& spec) {
+    const auto made = rig_.controller().instances().Create(Web1(spec), kTester, RefusesWith(2));
     ASSERT_TRUE(made.has_value()) << made.error().Describe();
   }
   // Asks for web1 while the image is changed, by another, each time that it has been looked at.
@@ -396,17 +399,7 @@ class ChangeTest : public KeySetTest {
       }
       return Result<PreflightVerdict>(PreflightVerdict{});
     };
-    v1::Instance instance;
-    EXPECT_TRUE(FromJson(json{{"metadata", {{"name", "web1"}}},
-                              {"spec",
-                               {{"image", "debian12"},
-                                {"flavor", "small"},
-                                {"keySet", "prod"},
-                                {"boot", {{"mode", "BOOT_MODE_SECURE"}}}}}}
-                             .dump(),
-                         instance)
-                    .has_value());
-    return rig_.controller().instances().Create(instance, kTester, changing);
+    return rig_.controller().instances().Create(Web1(Secure("prod")), kTester, changing);
   }
   Result<v1::Instance> Change(const std::function<void(v1::InstanceSpec&)>& change,
                               Unbootable unbootable = Unbootable::kRefuse) {

@@ -136,14 +136,12 @@ void CountChange(const v1::TestPolicyReply::Host& host, v1::TestPolicyReply& rep
   if (!before && after) reply.set_would_come_in(reply.would_come_in() + 1);
 }
 
-void Compare(const attest::Verdict& verdict, v1::TestPolicyReply::Host& out,
-             v1::TestPolicyReply& reply) {
+void SayVerdict(const attest::Verdict& verdict, v1::TestPolicyReply::Host& out) {
   out.set_then(LevelOf(verdict.kind));
   for (const attest::Reason& reason : verdict.reasons) {
     if (out.reasons_size() == kMaxTriedReasons) break;
     *out.add_reasons() = ToMessage(reason);
   }
-  CountChange(out, reply);
 }
 
 Result<Response> Test(RestContext& context, const Request& request, const Principal& principal) {
@@ -173,13 +171,13 @@ Result<Response> Test(RestContext& context, const Request& request, const Princi
     out.set_now(host->status().trust().level());
     const auto verdict = Try(context.controller.evidence(), *host, *policy);
     if (verdict.has_value()) {
-      Compare(*verdict, out, reply);
+      SayVerdict(*verdict, out);
     } else {
       out.set_then(v1::TRUST_UNKNOWN);
       out.set_detail(verdict.error().Describe());
-      // Nothing says that it would stay.
-      CountChange(out, reply);
     }
+    // Also one of which nothing says that it would stay.
+    CountChange(out, reply);
   }
   ASSIGN_OR_RETURN(std::string body, ToJson(reply));
   return Response::Json(200, std::move(body));
