@@ -48,6 +48,16 @@ def is_qemu(pid):
     return False
 
 
+def processes_naming(folder):
+    """The pid of every other process that has this folder on its command line."""
+    found = []
+    for path in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):  # one that has ended meanwhile
+            if str(folder).encode() in path.read_bytes() and int(path.parent.name) != os.getpid():
+                found.append(int(path.parent.name))
+    return found
+
+
 def guest_with_changed_byte(path, esp_file, marker):
     """Copies the guest disk and flips one bit in one file of its ESP, at the marker."""
     shutil.copyfile(GUEST, path)
@@ -239,15 +249,6 @@ class Deployment:
                     return int(path.parent.name)
         return None
 
-    def processes(self):
-        """Every process that has this deployment's folder on its command line."""
-        found = []
-        for path in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
-            with contextlib.suppress(OSError):
-                if str(self.dir).encode() in path.read_bytes() and int(path.parent.name) != os.getpid():
-                    found.append(int(path.parent.name))
-        return found
-
     def print_logs(self):
         for log in sorted(self.dir.glob("*.log")):
             print(f"---- {log.name}\n" + "\n".join(log.read_text(errors="replace").splitlines()[-40:]), flush=True)
@@ -256,7 +257,7 @@ class Deployment:
         for daemon in [*self.agents.values(), self.controller]:
             if daemon and daemon.process.poll() is None:
                 daemon.kill()
-        for pid in self.processes():
+        for pid in processes_naming(self.dir):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         shutil.rmtree(self.dir, ignore_errors=True)

@@ -2,24 +2,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """The README's first command, as a newcomer runs it."""
 
-import contextlib
 import os
-import pathlib
 import subprocess
 import tempfile
 import unittest
 
 import harness
-
-
-def processes_naming(folder):
-    """Other processes with the folder in their command line."""
-    found = []
-    for path in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
-        with contextlib.suppress(OSError):  # one that has ended meanwhile
-            if folder.encode() in path.read_bytes() and int(path.parent.name) != os.getpid():
-                found.append(path)
-    return found
 
 
 class QuickstartTest(unittest.TestCase):
@@ -38,7 +26,7 @@ class QuickstartTest(unittest.TestCase):
             )
             self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
             self.assertRegex(done.stdout, "(?i)verified")
-            self.assertEqual(processes_naming(folder), [])
+            self.assertEqual(harness.processes_naming(folder), [])
 
 
 if __name__ == "__main__":
