@@ -23,7 +23,7 @@ using formats::testing::WriteFile;
 using testing::Entry;
 using testing::TestKeys;
 
-constexpr std::chrono::minutes kPatience{4};
+constexpr std::chrono::seconds kPatience{100};  // less than ctest's
 constexpr VariableTime kTime = {
     .year = 2026, .month = 1, .day = 2, .hour = 3, .minute = 4, .second = 5};
 
@@ -39,30 +39,52 @@ std::map<std::u16string, Variable> ByName(const VariableStore& store) {
   return variables;
 }
 
-// Starts OVMF without a disk and ends it once it has written its boot order, which it does after
-// everything else.
-void BootUntilSettled(const TempDir& dir, const std::string& code, const std::string& variables) {
-  const std::string pid_file = dir.File("pid");
-  MustRun(
-      "qemu-system-x86_64 -daemonize -pidfile " + pid_file +
-      " -machine q35,smm=on -accel tcg -cpu max -m 256 -display none -nodefaults -no-user-config"
-      // The 2M build hangs when it could be suspended to memory.
-      " -global ICH9-LPC.disable_s3=1"
-      " -global driver=cfi.pflash01,property=secure,value=on"
-      " -drive if=pflash,unit=0,format=raw,readonly=on,file=" +
-      code + " -drive if=pflash,unit=1,format=raw,file=" + variables);
-  const auto deadline = std::chrono::steady_clock::now() + kPatience;
-  bool settled = false;
-  while (!settled && std::chrono::steady_clock::now() < deadline) {
-    std::this_thread::sleep_for(std::chrono::milliseconds(200));
-    // While the firmware writes, the store may be between two states.
-    const auto store = VariableStore::Parse(ReadFile(variables));
-    settled = store.has_value() && store->Find("BootOrder", kGlobalVariableGuid) != nullptr;
+// QEMU in the background, ended at the end of the scope with SIGKILL: asked with SIGTERM while the
+// firmware writes a variable, QEMU 7.2 hangs for ever (it holds back the write that it waits for;
+// mended in 8.1 by draining after the stop of the vCPUs). What the firmware wrote is in the file
+// already.
+class Firmware {
+ public:
+  Firmware(const TempDir& dir, const std::string& code, const std::string& variables)
+      : pid_file_(dir.File("pid")) {
+    MustRun(
+        "qemu-system-x86_64 -daemonize -pidfile " + pid_file_ +
+        " -machine q35,smm=on -accel tcg -cpu max -m 256 -display none -nodefaults -no-user-config"
+        // The 2M build hangs when it could be suspended to memory.
+        " -global ICH9-LPC.disable_s3=1"
+        " -global driver=cfi.pflash01,property=secure,value=on"
+        " -drive if=pflash,unit=0,format=raw,readonly=on,file=" +
+        code + " -drive if=pflash,unit=1,format=raw,file=" + variables);
   }
-  std::this_thread::sleep_for(std::chrono::seconds(1));
-  MustRun("kill $(cat " + pid_file + "); while kill -0 $(cat " + pid_file +
-          ") 2>/dev/null; do sleep 0.1; done");
-  ASSERT_TRUE(settled) << "OVMF did not come to its boot options";
+  ~Firmware() {
+    MustRun("kill -9 $(cat " + pid_file_ + "); while kill -0 $(cat " + pid_file_ +
+            ") 2>/dev/null; do sleep 0.1; done");
+  }
+  Firmware(const Firmware&) = delete;
+  Firmware& operator=(const Firmware&) = delete;
+
+ private:
+  std::string pid_file_;
+};
+
+// Starts OVMF without a disk and ends it once it has written its boot order and then nothing more
+// for a second.
+void BootUntilSettled(const TempDir& dir, const std::string& code, const std::string& variables) {
+  const Firmware firmware(dir, code, variables);
+  const auto deadline = std::chrono::steady_clock::now() + kPatience;
+  Bytes before;
+  while (std::chrono::steady_clock::now() < deadline) {
+    std::this_thread::sleep_for(std::chrono::seconds(1));
+    const Bytes now = ReadFile(variables);
+    // While the firmware writes, the store may be between two states.
+    const auto store = VariableStore::Parse(now);
+    if (now == before && store.has_value() &&
+        store->Find("BootOrder", kGlobalVariableGuid) != nullptr) {
+      return;
+    }
+    before = now;
+  }
+  FAIL() << "OVMF did not come to its boot options";
 }
 
 class OvmfBootTest : public ::testing::TestWithParam<Build> {};

@@ -83,7 +83,8 @@ Result<ExitReport> InstanceMonitor::ForceStop() {
     asked_ = Asked::kForce;
   }
   // SIGTERM before SIGKILL: QEMU then closes the disk images as it should. Not over the monitor,
-  // which may hang.
+  // which may hang. QEMU before 8.1 hangs at SIGTERM for ever when firmware writes a variable just
+  // then: its end holds back the write that the vCPU waits for, and waits for the vCPU.
   RETURN_IF_ERROR(launched_.qemu->Signal(SIGTERM));
   if (auto report = WaitForExit(kTermLimit)) {
     return *std::move(report);

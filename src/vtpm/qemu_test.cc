@@ -83,8 +83,9 @@ TEST(VtpmWithQemu, WhatFirmwareMeasuredIsRecordedAndIsWhatTheTpmHolds) {
     }
     break;
   }
-  kill(qemu.pid(), SIGTERM);
-  EXPECT_EQ(qemu.Wait(), "exit status 0");
+  // Not SIGTERM: QEMU 7.2 hangs at it when the firmware writes a variable just then.
+  kill(qemu.pid(), SIGKILL);
+  EXPECT_EQ(qemu.Wait(), "signal 9 (Killed)");
   EXPECT_EQ(vtpm.process().Wait(), "exit status 0") << vtpm.output();
 }
 
