@@ -46,7 +46,8 @@ std::string OriginWords(const v1::InstanceSpec& spec) {
   return spec.snapshot().empty() ? "image " + spec.image() : "snapshot " + spec.snapshot();
 }
 
-Result<void> FillFromSnapshot(const View& view, v1::InstanceSpec& spec) {
+Result<void> FillFromSnapshot(const View& view, const Principal& principal,
+                              v1::InstanceSpec& spec) {
   const bool copies = spec.tpm_origin() == v1::TPM_ORIGIN_COPY;
   if (spec.snapshot().empty()) {
     if (!copies) return Ok();
@@ -60,7 +61,7 @@ Result<void> FillFromSnapshot(const View& view, v1::InstanceSpec& spec) {
         .WithFix("leave one of them out");
   }
   const auto snapshot = view.Get<v1::Snapshot>(name);
-  if (snapshot == nullptr) {
+  if (snapshot == nullptr || !Visible(principal, Kind::kSnapshot, snapshot->metadata().tenant())) {
     return NotFound("snapshot \"" + Printable(name, 63) + "\" does not exist")
         .WithFix("`vallum snapshot list` shows what there is");
   }

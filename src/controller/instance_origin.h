@@ -5,6 +5,7 @@
 #include <string>
 
 #include "base/result.h"
+#include "controller/principal.h"
 #include "controller/view.h"
 #include "vallum/v1/agent.pb.h"
 
@@ -19,9 +20,10 @@ std::string OriginWords(const v1::InstanceSpec& spec);
 
 // Fills what a spec with `snapshot` leaves open from the instance that was snapshotted: sizes,
 // boot, vTPM model, key set, pool, networks (each with a new MAC), seed (without its hostname),
-// trusted_service. Errors: kNotFound (no such snapshot), kConflict (not READY), kInvalidInput (also
-// an image; TPM_ORIGIN_COPY without a vTPM in the snapshot, or without a snapshot).
-Result<void> FillFromSnapshot(const View& view, v1::InstanceSpec& spec);
+// trusted_service. Errors: kNotFound (no snapshot of that name that the principal may see),
+// kConflict (not READY), kInvalidInput (also an image; TPM_ORIGIN_COPY without a vTPM in the
+// snapshot, or without a snapshot).
+Result<void> FillFromSnapshot(const View& view, const Principal& principal, v1::InstanceSpec& spec);
 
 // A trusted instance belongs into a pool of attested hosts.
 enum class TrustCrossing { kNone, kAllowed };

@@ -146,16 +146,6 @@ std::string OtherSigner(const v1::Instance& instance) {
   return signer == instance.spec().key_set() ? std::string() : signer;
 }
 
-// That whoever asks may see the snapshot that is to be copied.
-Result<void> CheckVisible(const View& view, const Principal& principal,
-                          const v1::InstanceSpec& spec) {
-  if (spec.snapshot().empty()) return Ok();
-  const auto snapshot = view.Get<v1::Snapshot>(spec.snapshot());
-  const bool visible =
-      snapshot != nullptr && Visible(principal, Kind::kSnapshot, snapshot->metadata().tenant());
-  return visible ? Ok() : Result<void>(NoSuch(Kind::kSnapshot, spec.snapshot()));
-}
-
 // That something can start from what it is made of.
 Result<void> CheckOrigin(const View& view, const v1::InstanceSpec& spec) {
   const auto image = OriginOf(view, spec);
@@ -365,8 +355,7 @@ Result<InstanceService::Decision> InstanceService::Decide(v1::Instance instance,
   RETURN_IF_ERROR(CheckLimits(spec, principal));
   RETURN_IF_ERROR(CheckNeighbours(name, spec));
   RETURN_IF_ERROR(CheckNear(view_, instance));
-  RETURN_IF_ERROR(CheckVisible(view_, principal, spec));
-  RETURN_IF_ERROR(FillFromSnapshot(view_, spec));
+  RETURN_IF_ERROR(FillFromSnapshot(view_, principal, spec));
   // What came out of the snapshot is somebody's wish as well: that of whoever imported it, or of an
   // operator who gave the instance that was more than its tenant may ask for.
   if (principal.role == v1::ROLE_TENANT && !spec.snapshot().empty()) {
@@ -637,8 +626,9 @@ Result<void> InstanceService::ChangeBoot(const v1::Instance& current, const Pref
   return Ok();
 }
 
-Result<store::Txn> InstanceService::MakeUpdate(const v1::Instance& current,
-                                               const v1::Instance& next) const {
+Result<std::optional<store::Txn>> InstanceService::MakeUpdate(store::Revision decided_from,
+                                                              const v1::Instance& current,
+                                                              const v1::Instance& next) const {
   const std::string key = KeyOf(Kind::kInstance, next.metadata().name());
   store::Txn txn;
   txn.compares = {{.key = key, .mod_revision = current.metadata().revision()}};
@@ -651,8 +641,9 @@ Result<store::Txn> InstanceService::MakeUpdate(const v1::Instance& current,
     if (name.empty()) continue;
     const AnyResource used = view_.Find(Kind::kKeySet, name);
     if (used == nullptr) return NoSuch(Kind::kKeySet, name);
-    txn.compares.push_back(
-        {.key = KeyOf(Kind::kKeySet, name), .mod_revision = MetadataOf(*used).revision()});
+    const store::Revision revision = MetadataOf(*used).revision();
+    if (revision > decided_from) return std::nullopt;
+    txn.compares.push_back({.key = KeyOf(Kind::kKeySet, name), .mod_revision = revision});
     txn.writes.push_back(store::Write::Put(UseKey(Kind::kKeySet, name), next.metadata().uid()));
   }
   return txn;
@@ -662,6 +653,7 @@ Result<v1::Instance> InstanceService::Update(const v1::Instance& wanted, store::
                                              const Preflight& preflight, Unbootable unbootable) {
   const std::string name = wanted.metadata().name();
   for (int attempt = 0; attempt < kAttempts; ++attempt) {
+    const store::Revision decided_from = view_.revision();
     ASSIGN_OR_RETURN(const v1::Instance current, resources_.Get<v1::Instance>(name));
     if (if_match != 0 && if_match != current.metadata().revision()) {
       return Conflict("instance \"" + name + "\" was changed by someone else meanwhile")
@@ -677,8 +669,9 @@ Result<v1::Instance> InstanceService::Update(const v1::Instance& wanted, store::
     }
     RETURN_IF_ERROR(ChangeBoot(current, preflight, unbootable, next));
     ResourceStore::PrepareUpdate(current, next);
-    ASSIGN_OR_RETURN(const store::Txn txn, MakeUpdate(current, next));
-    ASSIGN_OR_RETURN(const store::TxnResult done, resources_.raw().Commit(txn));
+    ASSIGN_OR_RETURN(const std::optional<store::Txn> txn, MakeUpdate(decided_from, current, next));
+    if (!txn.has_value()) continue;
+    ASSIGN_OR_RETURN(const store::TxnResult done, resources_.raw().Commit(*txn));
     RETURN_IF_ERROR(view_.WaitFor(done.revision));
     if (!done.succeeded) continue;
     next.mutable_metadata()->set_revision(done.revision);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <functional>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -89,7 +90,10 @@ class InstanceService {
   Result<void> ChangeBoot(const v1::Instance& current, const Preflight& preflight,
                           Unbootable unbootable, v1::Instance& next) const;
   Result<void> ChangeMode(const v1::Instance& current, v1::Instance& next) const;
-  Result<store::Txn> MakeUpdate(const v1::Instance& current, const v1::Instance& next) const;
+  // nullopt: a key set changed since, and it is to be decided again.
+  Result<std::optional<store::Txn>> MakeUpdate(store::Revision decided_from,
+                                               const v1::Instance& current,
+                                               const v1::Instance& next) const;
   // What a request becomes by what there is now.
   struct Decision {
     v1::Instance instance;  // but for its metadata

@@ -449,6 +449,24 @@ TEST_F(ChangeTest, InstanceWhoseImageNeverStaysTheSameIsRefusedInTheEnd) {
   EXPECT_EQ(Instance("web1"), nullptr);
 }
 
+TEST_F(ChangeTest, ChangeWhoseKeySetChangesMeanwhileIsDecidedAnew) {
+  Make(Secure("prod", 1));
+  v1::Instance wanted = *Instance("web1");
+  wanted.mutable_spec()->set_key_set_version(2);
+  int looked = 0;
+  const Preflight changing = [&](const v1::Image&, const firmware::KeySet&) {
+    if (looked++ == 0) {
+      EXPECT_EQ(Put(Keys("prod", 3)).status, 200);
+    }
+    return Result<PreflightVerdict>(PreflightVerdict{});
+  };
+  const auto changed =
+      rig_.controller().instances().Update(wanted, 0, changing, Unbootable::kRefuse);
+  ASSERT_TRUE(changed.has_value()) << changed.error().Describe();
+  EXPECT_EQ(looked, 2);
+  EXPECT_EQ(changed->spec().key_set_version(), 2);
+}
+
 TEST_F(ChangeTest, WarningAtCreationIsOfTheInstancesOwnKeys) {
   Make(Secure("prod", 2));
   const auto& warnings = Instance("web1")->status().boot().requested().warnings();

@@ -37,9 +37,6 @@ Result<Response> Create(RestContext& context, const Request& request, const Prin
       Authorize(principal, Verb::kCreate, Kind::kInstance, instance.metadata().tenant()));
   RETURN_IF_ERROR(ValidateResource(Kind::kInstance, instance));
   instance.clear_status();
-  if (!instance.spec().snapshot().empty()) {
-    RETURN_IF_ERROR(FindVisible(context, principal, Kind::kSnapshot, instance.spec().snapshot()));
-  }
   ASSIGN_OR_RETURN(
       const InstanceService::Accepted accepted,
       context.controller.instances().Create(instance, principal, PreflightOf(context)));
