@@ -4,23 +4,14 @@
 #include <gtest/gtest.h>
 #include <sys/stat.h>
 
-#include <algorithm>
-#include <condition_variable>
+#include <chrono>
 #include <filesystem>
 #include <fstream>
-#include <future>
 #include <memory>
-#include <mutex>
 #include <string>
 #include <thread>
-#include <vector>
 
-#include "base/bytes.h"
-#include "base/check.h"
-#include "base/ids.h"
 #include "controller/test_rig.h"
-#include "store/memory_store.h"
-#include "tls/certificate.h"
 
 namespace vallum::controller {
 namespace {
@@ -29,16 +20,6 @@ using ::testing::HasSubstr;
 
 class ControllerTest : public testing::Test {
  protected:
-  // Placed, sent to the agent, and reported as running.
-  v1::DesiredInstance RunningInstance(FakeAgent& agent, const std::string& name) {
-    const InstanceService::Accepted accepted = rig_.Create(name);
-    const std::optional<v1::DesiredInstance> desired = agent.NextInstance();
-    CHECK(desired.has_value());
-    EXPECT_EQ(desired->name(), name);
-    agent.Report(FakeAgent::MakeReport(*desired, v1::INSTANCE_RUNNING));
-    EXPECT_TRUE(rig_.AwaitOperation(accepted.operation.metadata().name(), v1::OPERATION_DONE));
-    return *desired;
-  }
   std::shared_ptr<const v1::Instance> Show(const std::string& name) {
     return rig_.controller().view().Get<v1::Instance>(name);
   }
@@ -164,7 +145,7 @@ TEST_F(ControllerTest, CertificateIsRenewedForTheSameHostAndKeyOnly) {
 TEST_F(ControllerTest, InstanceGoesFromRequestToRunning) {
   rig_.MakeReadyImage("debian12", "required");
   const auto agent = rig_.ConnectedAgent("node1");
-  const v1::DesiredInstance desired = RunningInstance(*agent, "web1");
+  const v1::DesiredInstance desired = rig_.RunningInstance(*agent, "web1");
   EXPECT_EQ(desired.boot().mode(), v1::BOOT_MODE_SECURE);
   EXPECT_EQ(desired.image_sha256(), "abcd");
   EXPECT_EQ(desired.image_format(), "gpt");
@@ -180,7 +161,7 @@ TEST_F(ControllerTest, InstanceGoesFromRequestToRunning) {
 TEST_F(ControllerTest, EachRequestBringsAnOperationThatEndsWithTheAgentsReport) {
   rig_.MakeReadyImage("debian12");
   const auto agent = rig_.ConnectedAgent("node1");
-  RunningInstance(*agent, "web1");
+  rig_.RunningInstance(*agent, "web1");
   struct Step {
     Result<InstanceService::Accepted> (*ask)(InstanceService&);
     v1::InstancePhase phase;
@@ -223,7 +204,7 @@ TEST_F(ControllerTest, FailureToStartFailsTheOperationWithTheReason) {
 TEST_F(ControllerTest, StartOfACrashedInstanceIsANewRequest) {
   rig_.MakeReadyImage("debian12");
   const auto agent = rig_.ConnectedAgent("node1");
-  v1::DesiredInstance desired = RunningInstance(*agent, "web1");
+  v1::DesiredInstance desired = rig_.RunningInstance(*agent, "web1");
   agent->Report(FakeAgent::MakeReport(desired, v1::INSTANCE_CRASHED));
   ASSERT_TRUE(rig_.AwaitPhase("web1", v1::INSTANCE_CRASHED));
   const auto accepted = instances().Start("web1", kTester);
@@ -237,7 +218,7 @@ TEST_F(ControllerTest, StartOfACrashedInstanceIsANewRequest) {
 TEST_F(ControllerTest, LaterRequestEndsTheEarlierOne) {
   rig_.MakeReadyImage("debian12");
   const auto agent = rig_.ConnectedAgent("node1");
-  RunningInstance(*agent, "web1");
+  rig_.RunningInstance(*agent, "web1");
   const auto paused = instances().Pause("web1", kTester);
   const auto resumed = instances().Resume("web1", kTester);
   std::optional<v1::DesiredInstance> desired = agent->NextInstance();
@@ -336,7 +317,7 @@ TEST_F(ControllerTest, OnlyPowerMayBeUpdated) {
 TEST_F(ControllerTest, DeletionIsOverOnlyWhenTheAgentSaysSo) {
   rig_.MakeReadyImage("debian12");
   const auto agent = rig_.ConnectedAgent("node1");
-  const v1::DesiredInstance desired = RunningInstance(*agent, "web1");
+  const v1::DesiredInstance desired = rig_.RunningInstance(*agent, "web1");
   const auto accepted = instances().Delete("web1", kTester);
   ASSERT_TRUE(accepted.has_value());
   const auto remove = agent->NextInstance();
@@ -368,7 +349,7 @@ TEST_F(ControllerTest, InstanceThatIsOnNoHostIsDeletedAtOnce) {
 TEST_F(ControllerTest, SilentHostIsDownAndItsInstancesUnknownUntilItComesBack) {
   rig_.MakeReadyImage("debian12");
   const auto agent = rig_.ConnectedAgent("node1");
-  const v1::DesiredInstance desired = RunningInstance(*agent, "web1");
+  const v1::DesiredInstance desired = rig_.RunningInstance(*agent, "web1");
   rig_.clock().Advance(std::chrono::seconds(31));
   rig_.controller().reconciler().Tick();
   ASSERT_TRUE(rig_.AwaitPhase("web1", v1::INSTANCE_UNKNOWN));
@@ -398,7 +379,7 @@ TEST_F(ControllerTest, HeartbeatKeepsAHostUp) {
 TEST_F(ControllerTest, InstanceThatItsHostHasLostIsNotMadeAnewSilently) {
   rig_.MakeReadyImage("debian12");
   const auto agent = rig_.ConnectedAgent("node1");
-  RunningInstance(*agent, "web1");
+  rig_.RunningInstance(*agent, "web1");
   const auto desired = agent->Connect(FakeAgent::MakeHello());  // speaks of no instance
   ASSERT_TRUE(desired.has_value());
   EXPECT_EQ(desired->instances_size(), 0);
@@ -412,7 +393,7 @@ TEST_F(ControllerTest, InstanceThatItsHostHasLostIsNotMadeAnewSilently) {
 TEST_F(ControllerTest, ReportThatIsLongerThanTheStoreTakesIsKeptCutAndSaid) {
   rig_.MakeReadyImage("debian12");
   const auto agent = rig_.ConnectedAgent("node1");
-  const v1::DesiredInstance web1 = RunningInstance(*agent, "web1");
+  const v1::DesiredInstance web1 = rig_.RunningInstance(*agent, "web1");
   v1::InstanceReport report = FakeAgent::MakeReport(web1, v1::INSTANCE_CRASHED);
   v1::BootMeasured& measured = *report.mutable_status()->mutable_boot()->mutable_measured();
   measured.set_verdict(v1::BOOT_DIVERGED);
@@ -434,8 +415,8 @@ TEST_F(ControllerTest, ReportThatIsLongerThanTheStoreTakesIsKeptCutAndSaid) {
 TEST_F(ControllerTest, ReportThatCannotBeAppliedKeepsItsHostFromNothingElse) {
   rig_.MakeReadyImage("debian12");
   const auto agent = rig_.ConnectedAgent("node1");
-  const v1::DesiredInstance web1 = RunningInstance(*agent, "web1");
-  const v1::DesiredInstance web2 = RunningInstance(*agent, "web2");
+  const v1::DesiredInstance web1 = rig_.RunningInstance(*agent, "web1");
+  const v1::DesiredInstance web2 = rig_.RunningInstance(*agent, "web2");
   // Nothing can be kept of the boots of web1.
   const auto record = rig_.dir() / "boots" / (web1.uid() + ".boot");
   std::filesystem::remove(record);
@@ -460,7 +441,7 @@ TEST_F(ControllerTest, ReportThatCannotBeAppliedKeepsItsHostFromNothingElse) {
 TEST_F(ControllerTest, RestartLosesNothingAndGoesOnWhereItWas) {
   rig_.MakeReadyImage("debian12");
   auto agent = rig_.ConnectedAgent("node1");
-  const v1::DesiredInstance web1 = RunningInstance(*agent, "web1");
+  const v1::DesiredInstance web1 = rig_.RunningInstance(*agent, "web1");
   const auto web2 = rig_.Create("web2");
   ASSERT_TRUE(agent->NextInstance().has_value());
   const auto deleted = instances().Delete("web1", kTester);
@@ -505,7 +486,7 @@ TEST_F(ControllerTest, MaintenanceKeepsNewInstancesAway) {
 TEST_F(ControllerTest, ReportAboutAnotherHostsInstanceIsIgnored) {
   rig_.MakeReadyImage("debian12");
   const auto one = rig_.ConnectedAgent("node1");
-  const v1::DesiredInstance desired = RunningInstance(*one, "web1");
+  const v1::DesiredInstance desired = rig_.RunningInstance(*one, "web1");
   const auto two = rig_.ConnectedAgent("node2", 1);
   const bool on_one = Show("web1")->status().host() == "node1";
   ASSERT_TRUE(on_one);
@@ -517,381 +498,6 @@ TEST_F(ControllerTest, ReportAboutAnotherHostsInstanceIsIgnored) {
   two->Report(FakeAgent::MakeReport(desired, v1::INSTANCE_CRASHED));
   one->Report(FakeAgent::MakeReport(desired, v1::INSTANCE_PAUSED));
   EXPECT_TRUE(rig_.AwaitPhase("web1", v1::INSTANCE_PAUSED));
-}
-
-// ---- content and consoles ----
-
-TEST_F(ControllerTest, BlobIsSentFromAnOffset) {
-  const auto agent = rig_.ConnectedAgent("node1");
-  const std::string content(3 * 1024 * 1024 + 17, 'x');
-  auto upload = rig_.blobs().BeginUpload("image1");
-  ASSERT_TRUE((*upload)->Append(ByteCount::Bytes(0), AsBytes(content)).has_value());
-  const auto blob = (*upload)->Commit();
-  std::string early;
-  EXPECT_EQ(agent->FetchBlob(blob->digest, 0, early).error_code(),
-            grpc::StatusCode::PERMISSION_DENIED);
-  // From now on an instance of the host starts from that content.
-  rig_.MakeReadyImage("debian12");
-  ASSERT_TRUE(rig_.controller()
-                  .resources()
-                  .Modify<v1::Image>("debian12",
-                                     [&](v1::Image& image) -> Result<ResourceStore::Change> {
-                                       image.mutable_status()->set_sha256(blob->digest);
-                                       return ResourceStore::Change::kWrite;
-                                     })
-                  .has_value());
-  rig_.Create("web1");
-  ASSERT_TRUE(rig_.Await([&](const View& view) {
-    const auto instance = view.Get<v1::Instance>("web1");
-    const auto image = view.Get<v1::Image>("debian12");
-    return instance->status().host() == "node1" && image->status().sha256() == blob->digest;
-  }));
-  std::string whole;
-  EXPECT_TRUE(agent->FetchBlob(blob->digest, 0, whole).ok());
-  EXPECT_EQ(whole, content);
-  std::string rest;
-  EXPECT_TRUE(agent->FetchBlob(blob->digest, 1024 * 1024 + 5, rest).ok());
-  EXPECT_EQ(rest.size(), content.size() - 1024 * 1024 - 5);
-  std::string none;
-  EXPECT_EQ(agent->FetchBlob(blob->digest, -1, none).error_code(),
-            grpc::StatusCode::INVALID_ARGUMENT);
-  EXPECT_EQ(agent->FetchBlob(std::string(64, '0'), 0, none).error_code(),
-            grpc::StatusCode::PERMISSION_DENIED);
-  EXPECT_EQ(agent->FetchBlob("../../etc/passwd", 0, none).error_code(),
-            grpc::StatusCode::PERMISSION_DENIED);
-  EXPECT_EQ(rig_.NewAgent("thief")->FetchBlob(blob->digest, 0, none).error_code(),
-            grpc::StatusCode::UNAUTHENTICATED);
-}
-
-// Reads the pipe until it has `count` bytes or ends; waits on the handler.
-std::string ReadPipe(ConsolePipe& pipe, size_t count, std::string* why = nullptr) {
-  std::string out;
-  while (out.size() < count) {
-    std::mutex mutex;
-    std::condition_variable ready;
-    std::optional<Result<Bytes>> got;
-    pipe.Read([&](Result<Bytes> result) {
-      const std::lock_guard lock(mutex);
-      got = std::move(result);
-      ready.notify_one();
-    });
-    std::unique_lock lock(mutex);
-    ready.wait(lock, [&] { return got.has_value(); });
-    if (!got->has_value()) {
-      if (why != nullptr) {
-        *why = got->error().message();
-      }
-      break;
-    }
-    out += AsText(**got);
-  }
-  return out;
-}
-
-class ConsoleTest : public ControllerTest {
- protected:
-  void SetUp() override {
-    rig_.MakeReadyImage("debian12");
-    agent_ = rig_.ConnectedAgent("node1");
-    RunningInstance(*agent_, "web1");
-    auto pipe = rig_.controller().gateway().OpenConsole("web1");
-    ASSERT_TRUE(pipe.has_value());
-    pipe_ = *std::move(pipe);
-    std::optional<v1::ControllerMessage> message = agent_->Next();
-    while (message && !message->has_open_console()) {
-      message = agent_->Next();
-    }
-    ASSERT_TRUE(message.has_value());
-    session_ = message->open_console().session_id();
-  }
-  void TearDown() override {
-    if (call_ != nullptr) {
-      call_->context.TryCancel();
-      static_cast<void>(call_->stream->Finish());
-    }
-  }
-  void Say(const std::string& data, const std::string& error = "") {
-    v1::ConsoleFrame frame;
-    frame.set_data(data);
-    frame.set_error(error);
-    call_->stream->Write(frame);
-  }
-  std::unique_ptr<FakeAgent> agent_;
-  std::shared_ptr<ConsolePipe> pipe_;
-  std::string session_;
-  std::unique_ptr<FakeAgent::ConsoleCall> call_;
-};
-
-TEST_F(ConsoleTest, BytesGoBothWays) {
-  ASSERT_TRUE(pipe_->Write(AsBytes("root\n")).has_value());  // before the agent has come
-  call_ = agent_->OpenConsole(session_);
-  v1::ConsoleFrame frame;
-  ASSERT_TRUE(call_->stream->Read(&frame));
-  EXPECT_EQ(frame.data(), "root\n");
-  Say("Password: ");
-  EXPECT_EQ(ReadPipe(*pipe_, 10), "Password: ");
-}
-
-TEST_F(ConsoleTest, MuchMoreThanTheBufferArrivesWhole) {
-  call_ = agent_->OpenConsole(session_);
-  constexpr size_t kSize = 3 * kConsoleBufferLimit;
-  std::thread guest([&] {
-    for (size_t sent = 0; sent < kSize; sent += 4096) {
-      Say(std::string(4096, static_cast<char>('a' + (sent / 4096) % 26)));
-    }
-  });
-  const std::string got = ReadPipe(*pipe_, kSize);
-  guest.join();
-  ASSERT_EQ(got.size(), kSize);
-  for (size_t at = 0; at < kSize; at += 4096) {
-    ASSERT_EQ(got[at], static_cast<char>('a' + (at / 4096) % 26));
-  }
-}
-
-TEST_F(ConsoleTest, WriterIsToldWhenTheGuestDoesNotRead) {
-  const std::string piece(64 * 1024, 'x');
-  Result<void> written;
-  for (int i = 0; i < 100 && written.has_value(); ++i) {
-    written = pipe_->Write(AsBytes(piece));
-  }
-  ASSERT_FALSE(written.has_value());
-  EXPECT_EQ(written.error().code(), ErrorCode::kExhausted);
-}
-
-TEST_F(ConsoleTest, EitherEndMayEndIt) {
-  call_ = agent_->OpenConsole(session_);
-  Say("bye", "the guest has stopped");
-  EXPECT_EQ(ReadPipe(*pipe_, 3), "bye");
-  std::string why;
-  ReadPipe(*pipe_, 1, &why);
-  EXPECT_THAT(why, HasSubstr("the guest has stopped"));
-  v1::ConsoleFrame frame;
-  EXPECT_FALSE(call_->stream->Read(&frame));
-  EXPECT_FALSE(pipe_->Write(AsBytes("x")).has_value());
-}
-
-TEST_F(ConsoleTest, ClosingThePipeEndsTheAgentsStream) {
-  call_ = agent_->OpenConsole(session_);
-  Say("x");
-  EXPECT_EQ(ReadPipe(*pipe_, 1), "x");
-  pipe_->Close();
-  v1::ConsoleFrame frame;
-  EXPECT_FALSE(call_->stream->Read(&frame));
-}
-
-TEST_F(ConsoleTest, ConsoleThatTheAgentDoesNotOpenEnds) {
-  std::string why;
-  ReadPipe(*pipe_, 1, &why);
-  EXPECT_THAT(why, HasSubstr("did not open it in time"));
-}
-
-TEST_F(ConsoleTest, AnotherHostCannotTakeTheConsole) {
-  const auto other = rig_.ConnectedAgent("node2");
-  const auto stolen = other->OpenConsole(session_);
-  v1::ConsoleFrame frame;
-  EXPECT_FALSE(stolen->stream->Read(&frame));
-  EXPECT_EQ(stolen->stream->Finish().error_code(), grpc::StatusCode::NOT_FOUND);
-  call_ = agent_->OpenConsole(session_);
-  Say("mine");
-  EXPECT_EQ(ReadPipe(*pipe_, 4), "mine");
-}
-
-TEST_F(ControllerTest, ConsoleNeedsAnInstanceAndItsAgent) {
-  EXPECT_EQ(rig_.controller().gateway().OpenConsole("nobody").error().code(), ErrorCode::kNotFound);
-  rig_.MakeReadyImage("debian12");
-  rig_.Create("web1");
-  EXPECT_EQ(rig_.controller().gateway().OpenConsole("web1").error().code(), ErrorCode::kConflict);
-}
-
-// ---- vTPMs ----
-
-TEST_F(ControllerTest, VtpmIsCertifiedForTheHostThatRunsItAndNoOther) {
-  rig_.MakeReadyImage("debian12");
-  const auto agent = rig_.ConnectedAgent("node1");
-  const v1::DesiredInstance desired = RunningInstance(*agent, "web1");
-  const auto other = rig_.ConnectedAgent("node2");
-  const std::string key = FakeAgent::MakeEndorsementKey();
-  std::string pem;
-  EXPECT_EQ(other->IssueVtpm(desired.uid(), key, pem).error_code(),
-            grpc::StatusCode::UNAUTHENTICATED);
-  EXPECT_EQ(agent->IssueVtpm(NewUid(), key, pem).error_code(), grpc::StatusCode::UNAUTHENTICATED);
-  EXPECT_EQ(agent->IssueVtpm(desired.uid(), "no key", pem).error_code(),
-            grpc::StatusCode::INVALID_ARGUMENT);
-  EXPECT_EQ(rig_.NewAgent("thief")->IssueVtpm(desired.uid(), key, pem).error_code(),
-            grpc::StatusCode::UNAUTHENTICATED);
-  const grpc::Status issued = agent->IssueVtpm(desired.uid(), key, pem);
-  ASSERT_TRUE(issued.ok()) << issued.error_message();
-  EXPECT_EQ(tls::InspectPem(pem)->common_name, "web1");
-  EXPECT_TRUE(rig_.Await([](const View& view) {
-    return std::ranges::any_of(view.All<v1::Event>(), [](const auto& event) {
-      return event->kind() == "instance.vtpm-certified" && event->object() == "instances/web1";
-    });
-  }));
-}
-
-class QuoteTest : public ControllerTest {
- protected:
-  void SetUp() override {
-    rig_.MakeReadyImage("debian12");
-    agent_ = rig_.ConnectedAgent("node1");
-    desired_ = RunningInstance(*agent_, "web1");
-  }
-  // Asks in a thread of its own; the agent's side is the test's.
-  std::future<Result<v1::InstanceQuote>> Ask(const std::string& name = "web1") {
-    return std::async(std::launch::async, [this, name] {
-      return rig_.controller().gateway().Quote(name, AsBytes("nonce"), "sha256:0,7");
-    });
-  }
-  std::unique_ptr<FakeAgent> agent_;
-  v1::DesiredInstance desired_;
-};
-
-TEST_F(QuoteTest, OneOfAnInstanceAndTwoInAllAreMadeAtOnce) {
-  RunningInstance(*agent_, "web2");
-  RunningInstance(*agent_, "web3");
-  auto first = Ask("web1");
-  ASSERT_TRUE(agent_->NextQuote().has_value());
-  const auto again = Ask("web1").get();
-  EXPECT_EQ(again.error().code(), ErrorCode::kExhausted);
-  EXPECT_THAT(again.error().message(), HasSubstr("web1"));
-  auto second = Ask("web2");
-  ASSERT_TRUE(agent_->NextQuote().has_value());
-  EXPECT_EQ(Ask("web3").get().error().code(), ErrorCode::kExhausted);
-  agent_->Disconnect();
-  EXPECT_EQ(first.get().error().code(), ErrorCode::kUnavailable);
-  EXPECT_EQ(second.get().error().code(), ErrorCode::kUnavailable);
-}
-
-TEST_F(QuoteTest, GoesToTheAgentAndItsAnswerBack) {
-  auto asked = Ask();
-  const auto wanted = agent_->NextQuote();
-  ASSERT_TRUE(wanted.has_value());
-  EXPECT_EQ(wanted->instance_uid(), desired_.uid());
-  EXPECT_EQ(wanted->nonce(), "nonce");
-  EXPECT_EQ(wanted->pcrs(), "sha256:0,7");
-  v1::QuoteAnswer answer;
-  answer.set_request_id(wanted->request_id());
-  answer.mutable_quote()->set_quoted("signed");
-  answer.mutable_quote()->set_instance("what the agent says");
-  EXPECT_TRUE(agent_->AnswerQuote(answer).ok());
-  const auto quote = asked.get();
-  ASSERT_TRUE(quote.has_value()) << quote.error().Describe();
-  EXPECT_EQ(quote->quoted(), "signed");
-  EXPECT_EQ(quote->instance(), "web1");
-  EXPECT_EQ(quote->nonce(), "6e6f6e6365");
-  EXPECT_EQ(agent_->AnswerQuote(answer).error_code(), grpc::StatusCode::NOT_FOUND);
-}
-
-TEST_F(QuoteTest, RefusalOfTheAgentComesBackInItsWords) {
-  auto asked = Ask();
-  const auto wanted = agent_->NextQuote();
-  ASSERT_TRUE(wanted.has_value());
-  v1::QuoteAnswer answer;
-  answer.set_request_id(wanted->request_id());
-  answer.mutable_problem()->set_code("denied");
-  answer.mutable_problem()->set_detail("the guest has set a password");
-  answer.mutable_problem()->set_fix("clear it");
-  EXPECT_TRUE(agent_->AnswerQuote(answer).ok());
-  const auto quote = asked.get();
-  ASSERT_FALSE(quote.has_value());
-  EXPECT_EQ(quote.error().code(), ErrorCode::kDenied);
-  EXPECT_EQ(quote.error().message(), "the guest has set a password");
-  EXPECT_EQ(quote.error().fix(), "clear it");
-}
-
-TEST_F(QuoteTest, AnotherHostCannotAnswer) {
-  const auto other = rig_.ConnectedAgent("node2");
-  auto asked = Ask();
-  const auto wanted = agent_->NextQuote();
-  ASSERT_TRUE(wanted.has_value());
-  v1::QuoteAnswer answer;
-  answer.set_request_id(wanted->request_id());
-  answer.mutable_quote()->set_quoted("forged");
-  EXPECT_EQ(other->AnswerQuote(answer).error_code(), grpc::StatusCode::NOT_FOUND);
-  answer.mutable_quote()->set_quoted("true");
-  EXPECT_TRUE(agent_->AnswerQuote(answer).ok());
-  EXPECT_EQ(asked.get()->quoted(), "true");
-}
-
-TEST_F(QuoteTest, AgentThatGoesAwayEndsTheWait) {
-  auto asked = Ask();
-  ASSERT_TRUE(agent_->NextQuote().has_value());
-  agent_->Disconnect();
-  const auto quote = asked.get();
-  ASSERT_FALSE(quote.has_value());
-  EXPECT_EQ(quote.error().code(), ErrorCode::kUnavailable);
-}
-
-TEST_F(ControllerTest, QuoteNeedsAnInstanceOnAConnectedHost) {
-  Gateway& gateway = rig_.controller().gateway();
-  EXPECT_EQ(gateway.Quote("nobody", {}, "sha256:0").error().code(), ErrorCode::kNotFound);
-  rig_.MakeReadyImage("debian12");
-  rig_.Create("web1");
-  EXPECT_EQ(gateway.Quote("web1", {}, "sha256:0").error().code(), ErrorCode::kConflict);
-}
-
-// ---- two controllers on one store ----
-
-TEST(SchedulerTest, TwoSchedulersThatRaceDoNotOvercommit) {
-  const SystemClock clock;
-  store::MemoryStore store(clock);
-  ResourceStore resources(store, clock);
-  v1::Pool pool;
-  pool.mutable_metadata()->set_name("default");
-  ASSERT_TRUE(resources.Create(pool).has_value());
-  constexpr int64_t kFits = 8;
-  v1::Host host;
-  host.mutable_metadata()->set_name("node1");
-  host.mutable_spec()->set_pool("default");
-  host.mutable_status()->set_state(v1::HOST_UP);
-  *host.mutable_status()->mutable_capabilities() = FakeAgent::MakeHello(kFits).capabilities();
-  ASSERT_TRUE(resources.Create(host).has_value());
-  constexpr int kAsked = 24;
-  for (int i = 0; i < kAsked; ++i) {
-    v1::Instance instance;
-    instance.mutable_metadata()->set_name("web" + std::to_string(i));
-    instance.mutable_spec()->set_pool("default");
-    instance.mutable_spec()->set_vcpus(1);
-    instance.mutable_spec()->set_memory_bytes(int64_t{1} << 30);
-    instance.mutable_status()->mutable_boot()->mutable_requested()->set_type(v1::BOOT_TYPE_UEFI);
-    instance.mutable_status()->mutable_boot()->mutable_requested()->set_mode(v1::BOOT_MODE_SECURE);
-    ASSERT_TRUE(resources.Create(instance).has_value());
-  }
-  const auto one = View::Create(store);
-  const auto two = View::Create(store);
-  Metrics metrics;
-  Scheduler first(resources, **one, metrics);
-  Scheduler second(resources, **two, metrics);
-  std::atomic<int> placed{0};
-  const auto work = [&](Scheduler& scheduler, int from) {
-    for (int i = from; i < kAsked; i += 2) {
-      if (scheduler.Place("web" + std::to_string(i)).has_value()) {
-        ++placed;
-      }
-    }
-  };
-  std::thread other([&] { work(second, 1); });
-  work(first, 0);
-  other.join();
-  int64_t memory = 0;
-  int on_host = 0;
-  for (const auto& instance : (*one)->All<v1::Instance>()) {
-    const auto stored = resources.Get<v1::Instance>(instance->metadata().name());
-    if (!stored->status().host().empty()) {
-      memory += stored->spec().memory_bytes();
-      ++on_host;
-    }
-  }
-  const auto stored = resources.Get<v1::Host>("node1");
-  EXPECT_EQ(on_host, placed.load());
-  EXPECT_EQ(stored->status().instances(), on_host);
-  EXPECT_EQ(stored->status().allocated_memory_bytes(), memory);
-  EXPECT_LE(memory, stored->status().capabilities().memory_bytes());
-  const auto reserve = placement::HostMemoryReserve(
-      ByteCount::Bytes(static_cast<uint64_t>(stored->status().capabilities().memory_bytes())));
-  EXPECT_EQ(on_host, (stored->status().capabilities().memory_bytes() -
-                      static_cast<int64_t>(reserve.bytes())) >>
-                         30);
 }
 
 }  // namespace

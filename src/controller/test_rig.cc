@@ -127,6 +127,16 @@ InstanceService::Accepted Rig::Create(const std::string& name, const std::string
   return *std::move(accepted);
 }
 
+v1::DesiredInstance Rig::RunningInstance(FakeAgent& agent, const std::string& name) {
+  const InstanceService::Accepted accepted = Create(name);
+  const std::optional<v1::DesiredInstance> desired = agent.NextInstance();
+  CHECK(desired.has_value());
+  EXPECT_EQ(desired->name(), name);
+  agent.Report(FakeAgent::MakeReport(*desired, v1::INSTANCE_RUNNING));
+  EXPECT_TRUE(AwaitOperation(accepted.operation.metadata().name(), v1::OPERATION_DONE));
+  return *desired;
+}
+
 bool Rig::Await(const std::function<bool(const View&)>& condition) {
   const auto deadline = std::chrono::steady_clock::now() + kPatience;
   const View& view = controller_->view();

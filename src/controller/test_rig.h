@@ -69,6 +69,8 @@ class Rig {
   std::unique_ptr<FakeAgent> ConnectedAgent(const std::string& host, int64_t gib = 64);
   void MakeReadyImage(const std::string& name, const std::string& secure_boot = "");
   InstanceService::Accepted Create(const std::string& name, const std::string& flavor = "small");
+  // Created, sent to the agent, and reported by it as running.
+  v1::DesiredInstance RunningInstance(FakeAgent& agent, const std::string& name);
 
   // Waits until the condition on the view holds; false after half a minute.
   bool Await(const std::function<bool(const View&)>& condition);
