@@ -186,11 +186,14 @@ class Deployment:
     def until(self, condition, what, seconds=90):
         """Waits for a condition; a command that fails meanwhile counts as "not yet"."""
         deadline = time.monotonic() + seconds
+        pause = 0.1
         while time.monotonic() < deadline:
             with contextlib.suppress(CommandFailed, KeyError):
                 if condition():
                     return
-            time.sleep(0.1)
+            time.sleep(pause)
+            # A guest that boots needs the processor that a question costs.
+            pause = min(pause * 1.2, 0.5)
         self.print_logs()
         raise AssertionError(f"not within {seconds} s: {what}")
 
