@@ -106,8 +106,8 @@ class ImaAllowListBuilder {
 // Source: Keylime docs/user_guide/runtime_ima.rst; keylime/ima/ima.py. Pure; thread-safe.
 Result<SharedImaAllowList> ImportKeylimePolicy(std::string_view json);
 
-// Reads what sha1sum, sha256sum and their like print: digest, two spaces (or space and '*'), path;
-// with their escaping of newlines and backslashes. Lines that begin with '#' are remarks.
+// Reads what sha1sum and its like print: digest, space, space or '*', path (escaped as there), and
+// Keylime's flat lists: digest, space, path or %keyring:NAME. '#' begins a remark; ' ' becomes '_'.
 Result<SharedImaAllowList> ImportDigestList(std::string_view text);
 
 }  // namespace vallum::measure

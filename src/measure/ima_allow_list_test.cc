@@ -171,7 +171,7 @@ TEST(ImaAllowList, StarIgnoresEachKeyring) {
 }
 
 TEST(ImaAllowList, OlderAllowListIsRead) {
-  const Json old = {{"meta", {{"version", 5}}},
+  const Json old = {{"meta", {{"version", 6}}},
                     {"release", 0},
                     {"hashes", {{"/bin/sh", {ToHex(kA)}}}},
                     {"exclude", {"/tmp/.*"}},
@@ -249,13 +249,34 @@ TEST(ImaAllowList, DigestListIsRead) {
   EXPECT_EQ((*list)->files().Find("/bin/sh", kA), ImaListed::kListed);
   EXPECT_EQ((*list)->files().Find("/bin/sh", kB), ImaListed::kListed);
   EXPECT_EQ((*list)->files().Find("/a\nb\\c", kShort), ImaListed::kListed);
-  EXPECT_EQ((*list)->files().Find("/last line", kA), ImaListed::kListed);
+  EXPECT_EQ((*list)->files().Find("/last_line", kA), ImaListed::kListed);
+}
+
+TEST(ImaAllowList, FlatListOfKeylimeIsRead) {
+  const auto list = ImportDigestList("sha256:" + ToHex(kA) + " boot_aggregate\n" + ToHex(kB) +
+                                     " /bin/sh\n" + ToHex(kA) + " %keyring:.ima\n");
+  ASSERT_TRUE(list.has_value()) << Message(list);
+  EXPECT_EQ((*list)->files().Find("boot_aggregate", kA), ImaListed::kListed);
+  EXPECT_EQ((*list)->files().Find("/bin/sh", kB), ImaListed::kListed);
+  EXPECT_EQ((*list)->keyrings().Find(".ima", kA), ImaListed::kListed);
+  EXPECT_EQ((*list)->files().names(), 2U);
+}
+
+TEST(ImaAllowList, DigestMayNameItsAlgorithmAndIsThenOfItsSize) {
+  Json policy = MakeValidPolicy();
+  policy["digests"]["boot_aggregate"] = {"sha256:" + ToHex(kA)};
+  const auto list = Import(policy);
+  ASSERT_TRUE(list.has_value()) << Message(list);
+  EXPECT_EQ((*list)->files().Find("boot_aggregate", kA), ImaListed::kListed);
+  for (const char* name : {"sha1:", "sha384:", "unknown:"}) {
+    policy["digests"]["boot_aggregate"] = {name + ToHex(kA)};
+    EXPECT_FALSE(Import(policy).has_value()) << name;
+  }
 }
 
 TEST(ImaAllowList, LineThatIsNoDigestAndPathIsRefusedByNumber) {
-  for (const std::string& line :
-       std::vector<std::string>{"x", "zz  /x", ToHex(kA), ToHex(kA) + " /x", ToHex(kA) + "  ",
-                                "00  /x", "\\" + ToHex(kA) + "  /a\\q"}) {
+  for (const std::string& line : std::vector<std::string>{
+           "x", "zz  /x", ToHex(kA), ToHex(kA) + "  ", "00  /x", "\\" + ToHex(kA) + "  /a\\q"}) {
     const auto list = ImportDigestList(ToHex(kA) + "  /good\n" + line + "\n");
     EXPECT_NE(Message(list).find("reading line 2"), std::string::npos) << line;
   }

@@ -85,6 +85,10 @@ std::optional<ImaHash> ImaHashFromName(std::string_view name) {
   if (name == kUsual) {
     return ImaHash::kSha256;
   }
+  // What older kernels wrote, and TCG's and Keylime's name.
+  if (name == "sm3-256" || name == "sm3_256") {
+    return ImaHash::kSm3;
+  }
   const auto* const row = std::ranges::find(kHashes, name, &HashRow::name);
   return row == kHashes.end() ? std::nullopt
                               : ImaHashFromNumber(static_cast<uint8_t>(row - kHashes.begin()));

@@ -2,13 +2,17 @@
 #include "measure/ima_log.h"
 
 #include <fmt/format.h>
+#include <openssl/evp.h>
 
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <cstring>
 #include <optional>
+#include <span>
 #include <utility>
 
+#include "base/check.h"
 #include "base/text.h"
 #include "measure/bank_hasher.h"
 #include "measure/ima_log_ascii.h"
@@ -19,7 +23,11 @@ namespace {
 constexpr size_t kSha1Size = 20;
 constexpr size_t kLengthSize = 4;
 constexpr size_t kLegacyNameSize = 256;
+constexpr size_t kMd5Size = 16;
 constexpr uint32_t kPcrCount = 24;
+// The kernel keeps a bit of a long for each PCR that a rule may name (ima_policy.c); what is
+// beyond the TPM's is extended nowhere.
+constexpr uint32_t kPcrLimit = 64;
 constexpr size_t kUsualEntrySize = 80;
 constexpr std::array<size_t, 4> kHashSizes = {20, 32, 48, 64};
 
@@ -104,20 +112,23 @@ Result<void> CheckOther(ImaField field, ByteView data) {
   return Ok();
 }
 
-// "ima": the digest, and the name without a zero.
+// "ima": the digest, and the name without a zero. Only the text form says which digests are MD5.
 Result<void> ReadLegacyData(ImaEntry& entry) {
-  Reader reader(entry.template_data);
-  const auto digest = reader.Take(kSha1Size);
-  const auto name = reader.TakeField();
-  if (!digest.has_value() || !name.has_value() || !reader.rest().empty()) {
-    return Corrupt("its data are not a digest and a name");
+  for (const size_t digest_size : {kSha1Size, kMd5Size}) {
+    Reader reader(entry.template_data);
+    const auto digest = reader.Take(digest_size);
+    const auto name = reader.TakeField();
+    if (!digest.has_value() || !name.has_value() || !reader.rest().empty()) {
+      continue;
+    }
+    ASSIGN_OR_RETURN(entry.digest, ParseImaDigest(ImaField::kDigest, *digest));
+    entry.path = AsText(*name);
+    if (name->size() >= kLegacyNameSize || entry.path.find('\0') != std::string_view::npos) {
+      return Corrupt("a name of more than 255 bytes, or with a zero in it");
+    }
+    return Ok();
   }
-  ASSIGN_OR_RETURN(entry.digest, ParseImaDigest(ImaField::kDigest, *digest));
-  entry.path = AsText(*name);
-  if (name->size() >= kLegacyNameSize || entry.path.find('\0') != std::string_view::npos) {
-    return Corrupt("a name of more than 255 bytes, or with a zero in it");
-  }
-  return Ok();
+  return Corrupt("its data are not a digest and a name");
 }
 
 // Checks that template data is what its format says, and fills in digest and path.
@@ -268,7 +279,7 @@ class ImaLogParser {
     if (!pcr.has_value()) {
       return false;
     }
-    if (*pcr >= kPcrCount) {
+    if (*pcr >= kPcrLimit) {
       return Corrupt(fmt::format("PCR {}", *pcr));
     }
     entry.pcr = *pcr;
@@ -333,6 +344,10 @@ class ImaLogParser {
       const std::string_view rest = AsText(log_.subspan(out_.size_));
       const size_t newline = rest.find('\n');
       const bool last = newline == std::string_view::npos;
+      if (newline == 0) {  // whoever copied the list left it
+        ++out_.size_;
+        continue;
+      }
       const auto entry = ReadLine(encoder, rest.substr(0, newline), last);
       if (!entry.has_value()) {
         if (last && !out_.entries_.empty()) {
@@ -347,7 +362,7 @@ class ImaLogParser {
 
   Result<void> ReadLine(ImaTextEncoder& encoder, std::string_view line, bool last) {
     ASSIGN_OR_RETURN(const ImaTextLine text, SplitImaLine(line));
-    if (text.pcr >= kPcrCount) {
+    if (text.pcr >= kPcrLimit) {
       return Corrupt(fmt::format("PCR {}", text.pcr));
     }
     ImaEntry entry;
@@ -401,8 +416,21 @@ ImaHashedData::ImaHashedData(const ImaLog& log, const ImaEntry& entry)
   padded_.fill(std::byte{0});
   const auto name = std::ranges::copy(entry.digest.bytes, padded_.begin()).out;
   std::ranges::copy(AsBytes(entry.path), name);
-  view_ = padded_;
+  view_ = ByteView(padded_).first(entry.digest.bytes.size() + kLegacyNameSize);
 }
+
+namespace {
+
+// The kernel's other hash of 32 bytes.
+bool IsSm3Of(ByteView data, ByteView hash) {
+  if (hash.size() != ImaHashSize(ImaHash::kSm3)) return false;
+  std::array<unsigned char, EVP_MAX_MD_SIZE> out{};
+  unsigned size = 0;
+  CHECK(EVP_Digest(data.data(), data.size(), out.data(), &size, EVP_sm3(), nullptr) == 1);
+  return std::ranges::equal(std::as_bytes(std::span(out).first(size)), hash);
+}
+
+}  // namespace
 
 ImaTemplateHashReport CheckTemplateHashes(const ImaLog& log) {
   constexpr std::array<HashAlgorithm, 4> kBanks = {HashAlgorithm::kSha1, HashAlgorithm::kSha256,
@@ -417,8 +445,11 @@ ImaTemplateHashReport CheckTemplateHashes(const ImaLog& log) {
     const ImaEntry& entry = log.entries()[i];
     if (entry.violation) {
       ++out.violations;
-    } else if (std::ranges::equal(hasher.Hash(ImaHashedData(log, entry).view()),
-                                  entry.template_hash)) {
+      continue;
+    }
+    const ImaHashedData data(log, entry);
+    if (std::ranges::equal(hasher.Hash(data.view()), entry.template_hash) ||
+        IsSm3Of(data.view(), entry.template_hash)) {
       ++out.agreeing;
     } else {
       out.mismatches.push_back(i);

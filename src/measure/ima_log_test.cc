@@ -2,8 +2,11 @@
 #include "measure/ima_log.h"
 
 #include <gtest/gtest.h>
+#include <openssl/evp.h>
 
 #include <algorithm>
+#include <array>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -167,8 +170,46 @@ TEST(ImaLog, LogWithoutAWholeEntryIsRefused) {
 TEST(ImaLog, RegisterThatDoesNotExistIsRefused) {
   auto built = MakeValidLog();
   const std::string offset = std::to_string(built.bytes().size());
-  built.Raw(*FromHex("18000000"));
-  EXPECT_EQ(Message(Parse(built.bytes())), "entry 2 at offset " + offset + ": PCR 24");
+  built.Raw(*FromHex("40000000"));
+  EXPECT_EQ(Message(Parse(built.bytes())), "entry 2 at offset " + offset + ": PCR 64");
+}
+
+TEST(ImaLog, RegisterThatOnlyTheKernelKnowsIsRead) {
+  const std::string line = GoodLine();
+  const auto text = ParseText(line + "24" + line.substr(2));
+  ASSERT_TRUE(text.has_value()) << text.error().Describe();
+  EXPECT_EQ(text->entries()[1].pcr, 24U);
+}
+
+TEST(ImaLog, Sm3IsKnownByEachOfItsNamesAndAsATemplatesHash) {
+  for (const char* name : {"sm3", "sm3-256", "sm3_256"}) {
+    const Bytes data = Concatenate({ImaDigestField(name, kDigest), ImaNameField("/x")});
+    std::array<unsigned char, 32> hash{};
+    ASSERT_EQ(EVP_Digest(data.data(), data.size(), hash.data(), nullptr, EVP_sm3(), nullptr), 1);
+    const auto log = ParseText("10 " + ToHex(std::as_bytes(std::span(hash))) + " ima-ng " + name +
+                               ":" + ToHex(kDigest) + " /x\n");
+    ASSERT_TRUE(log.has_value()) << log.error().Describe();
+    EXPECT_EQ(log->entries()[0].digest.hash, ImaHash::kSm3);
+    EXPECT_EQ(CheckTemplateHashes(*log).agreeing, 1U) << name;
+  }
+}
+
+TEST(ImaLog, LegacyMd5IsReadFromTextAndHashedWithoutPadding) {
+  const Bytes md5(16, std::byte{3});
+  const Bytes padded = Concatenate({md5, ToBytes(AsBytes(std::string_view("/x"))), Bytes(254)});
+  const auto log = ParseText("10 " + ToHex(Digest(HashAlgorithm::kSha1, padded)) + " ima " +
+                             ToHex(md5) + " /x\n");
+  ASSERT_TRUE(log.has_value()) << log.error().Describe();
+  EXPECT_EQ(log->entries()[0].digest.hash, ImaHash::kMd5);
+  EXPECT_EQ(log->entries()[0].path, "/x");
+  EXPECT_EQ(CheckTemplateHashes(*log).agreeing, 1U);
+}
+
+TEST(ImaLog, EmptyLinesAreNoEntries) {
+  const auto log = ParseText(GoodLine() + "\n" + GoodLine() + "\n\n");
+  ASSERT_TRUE(log.has_value()) << log.error().Describe();
+  EXPECT_EQ(log->entries().size(), 2U);
+  EXPECT_EQ(log->tail_size(), 0U);
 }
 
 TEST(ImaLog, UnknownTemplateIsRefused) {

@@ -22,17 +22,24 @@ constexpr size_t kMaxDepth = 8;
 constexpr size_t kMaxKeyText = size_t{1} << 20U;
 // Of a runtime policy, and the last of the allow lists before it.
 constexpr uint64_t kPolicyVersion = 1;
-constexpr uint64_t kLastAllowListVersion = 5;
+constexpr uint64_t kLastAllowListVersion = 6;
 constexpr std::array<HashAlgorithm, 4> kLogHashes = {
     HashAlgorithm::kSha1, HashAlgorithm::kSha256, HashAlgorithm::kSha384, HashAlgorithm::kSha512};
 
-Result<void> AddHex(ImaDigestTableBuilder& table, std::string_view name, std::string_view hex) {
-  const auto digest = FromHex(hex);
-  if (!digest.has_value()) {
+constexpr std::string_view kKeyringPrefix = "%keyring:";
+
+//   digest: hexadecimal, with or without the name of its algorithm before it ("sha256:").
+Result<void> AddDigest(ImaDigestTableBuilder& table, std::string_view name,
+                       std::string_view digest) {
+  const size_t colon = digest.find(':');
+  std::optional<ImaHash> hash;
+  if (colon != std::string_view::npos) hash = ImaHashFromName(digest.substr(0, colon));
+  const auto bytes = FromHex(hash.has_value() ? digest.substr(colon + 1) : digest);
+  if (!bytes.has_value() || (hash.has_value() && bytes->size() != ImaHashSize(*hash))) {
     return InvalidInput(
-        fmt::format("'{}' is no digest of {}", Printable(hex, 80), Printable(name)));
+        fmt::format("'{}' is no digest of {}", Printable(digest, 80), Printable(name)));
   }
-  return table.Add(name, *digest);
+  return table.Add(name, *bytes);
 }
 
 // Keeps what a policy says while it is read: a document of 100,000 paths is never held as a tree.
@@ -169,7 +176,8 @@ class PolicyReader {
       case 2:
         return kind == Kind::kArray ? table.AddName(keys_[1]) : Result<void>(Unexpected());
       case 3:
-        return kind == Kind::kString ? AddHex(table, keys_[1], text) : Result<void>(Unexpected());
+        return kind == Kind::kString ? AddDigest(table, keys_[1], text)
+                                     : Result<void>(Unexpected());
       default:
         return Unexpected();
     }
@@ -294,20 +302,27 @@ Result<std::string> Unescape(std::string_view path) {
   return out;
 }
 
-Result<void> AddLine(ImaDigestTableBuilder& files, std::string_view line) {
+Result<void> AddLine(ImaAllowListBuilder& builder, std::string_view line) {
   const bool escaped = line.starts_with('\\');
   line.remove_prefix(escaped ? 1 : 0);
-  const size_t space = line.find(' ');
-  if (space == std::string_view::npos || space + 2 >= line.size() ||
-      (line[space + 1] != ' ' && line[space + 1] != '*')) {
-    return InvalidInput("no digest, two spaces and a path");
+  const size_t space = std::min(line.find(' '), line.size());
+  const std::string_view digest = line.substr(0, space);
+  std::string_view path = line.substr(std::min(space + 1, line.size()));
+  // sha256sum's second space, or '*'; Keylime's flat lists have neither.
+  path.remove_prefix(path.starts_with(' ') || path.starts_with('*') ? 1 : 0);
+  if (path.empty()) {
+    return InvalidInput("no digest, spaces and a path");
   }
-  const std::string_view path = line.substr(space + 2);
-  if (!escaped) {
-    return AddHex(files, path, line.substr(0, space));
+  if (path.starts_with(kKeyringPrefix)) {
+    return AddDigest(builder.keyrings(), path.substr(kKeyringPrefix.size()), digest);
   }
-  ASSIGN_OR_RETURN(const std::string name, Unescape(path));
-  return AddHex(files, name, line.substr(0, space));
+  std::string name(path);
+  if (escaped) {
+    ASSIGN_OR_RETURN(name, Unescape(path));
+  }
+  // As kernels write it to the log (ima_write_template_field_data).
+  std::ranges::replace(name, ' ', '_');
+  return AddDigest(builder.files(), name, digest);
 }
 
 }  // namespace
@@ -335,7 +350,7 @@ Result<SharedImaAllowList> ImportDigestList(std::string_view text) {
     if (line.empty() || line.starts_with('#')) {
       continue;
     }
-    RETURN_IF_ERROR(AddLine(builder.files(), line)).context(fmt::format("reading line {}", number));
+    RETURN_IF_ERROR(AddLine(builder, line)).context(fmt::format("reading line {}", number));
   }
   return std::move(builder).Build();
 }
