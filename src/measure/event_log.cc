@@ -151,6 +151,7 @@ class EventLogParser {
     if (spec_id && StartsWith(first.data, kCryptoAgileSignature)) {
       out_.format_ = EventLogFormat::kCryptoAgile;
       RETURN_IF_ERROR(ReadSpecId(first.data)).context("reading the Spec ID event");
+      RETURN_IF_ERROR(PassVendorInfo()).context("reading the Spec ID event");
       // It is not an event of any bank.
       first.digests = {};
     } else if (spec_id && !StartsWith(first.data, kEfiSignature) &&
@@ -176,6 +177,10 @@ class EventLogParser {
     ASSIGN_OR_RETURN(spec.version_major, cursor.ReadU8());
     ASSIGN_OR_RETURN(spec.errata, cursor.ReadU8());
     ASSIGN_OR_RETURN(spec.uintn_size, cursor.ReadU8());
+    if (spec.version_major != 2 || spec.version_minor != 0) {
+      return Corrupt(fmt::format("a log of version {}.{}; 2.0 is known", spec.version_major,
+                                 spec.version_minor));
+    }
     ASSIGN_OR_RETURN(const uint32_t count, cursor.ReadU32Le());
     if (count == 0 || count > kMaxEventLogBanks) {
       return Corrupt(fmt::format("{} banks; 1 to {} are accepted", count, kMaxEventLogBanks));
@@ -199,6 +204,25 @@ class EventLogParser {
     return Ok();
   }
 
+  // Firmware is known that leaves the vendor information out of the Spec ID event's size: it comes
+  // after the event then, unless an event does.
+  Result<void> PassVendorInfo() {
+    SpecIdEvent& spec = *out_.spec_id_;
+    const size_t missing = spec.vendor_info_size - spec.vendor_info.size();
+    if (cursor_.remaining() < missing) {
+      return Corrupt(fmt::format("{} of {} bytes of vendor information",
+                                 spec.vendor_info.size() + cursor_.remaining(),
+                                 spec.vendor_info_size));
+    }
+    if (missing == 0 || cursor_.remaining() == missing) {
+      return Ok();  // nothing, or AtTail
+    }
+    const ByteCursor before = cursor_;
+    const bool event_follows = ReadCryptoAgileEvent().has_value();
+    cursor_ = before;
+    return event_follows ? Ok() : cursor_.Skip(missing);
+  }
+
   // Adds an event and notes what it says of the start of PCR 0.
   Result<void> Keep(const LoggedEvent& event) {
     const size_t number = out_.events_.size();
@@ -210,9 +234,11 @@ class EventLogParser {
     if (event.type != EventType::kNoAction || !StartsWith(event.data, kStartupLocality)) {
       return Ok();
     }
-    const auto locality = event.data.size() == kSignatureSize + 1
-                              ? std::to_integer<uint8_t>(event.data.back())
-                              : uint8_t{0xff};
+    if (event.data.size() != kSignatureSize + 1) {
+      return Corrupt(fmt::format("event {}: StartupLocality with {} bytes; it has {}", number,
+                                 event.data.size(), kSignatureSize + 1));
+    }
+    const auto locality = std::to_integer<uint8_t>(event.data.back());
     if (locality != 0 && locality != 3 && locality != 4) {
       return Corrupt(
           fmt::format("event {} names no locality that a TPM starts from (0, 3 or 4)", number));
@@ -233,7 +259,6 @@ class EventLogParser {
       out_.tail_ = log_.back() == std::byte{0} ? LogTail::kZeros : LogTail::kOnes;
       return true;
     }
-    // Firmware is known that leaves the vendor information out of the Spec ID event's size.
     const auto& spec = out_.spec_id_;
     if (out_.events_.size() == 1 && spec.has_value() &&
         cursor_.remaining() == spec->vendor_info_size - spec->vendor_info.size()) {

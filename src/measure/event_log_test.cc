@@ -162,6 +162,35 @@ TEST(EventLog, VendorInformationBesideTheEventIsATail) {
   EXPECT_THAT(WhyNot(bytes), HasSubstr("event 1"));
 }
 
+TEST(EventLog, VendorInformationBesideTheEventIsPassedOverBeforeEvents) {
+  Bytes bytes = EventLogBuilder({kSha256}, Bytes(3, std::byte{5})).bytes();
+  bytes[28] = static_cast<std::byte>(std::to_integer<int>(bytes[28]) - 3);
+  EventLogBuilder plain({kSha256});
+  const size_t spec_size = plain.bytes().size();
+  plain.AddSeparator(0).AddSeparator(4);
+  bytes.insert(bytes.end(), plain.bytes().begin() + static_cast<std::ptrdiff_t>(spec_size),
+               plain.bytes().end());
+  const auto log = Parse(bytes);
+  ASSERT_TRUE(log.has_value()) << log.error().Describe();
+  EXPECT_EQ(log->events().size(), 3U);
+  EXPECT_EQ(log->tail(), LogTail::kNothing);
+}
+
+TEST(EventLog, VendorInformationThatIsCutOffIsRefused) {
+  const Bytes whole = EventLogBuilder({kSha256}, Bytes(3, std::byte{5})).bytes();
+  for (int missing = 1; missing <= 3; ++missing) {
+    Bytes bytes(whole.begin(), whole.end() - missing);
+    bytes[28] = static_cast<std::byte>(std::to_integer<int>(bytes[28]) - 3);
+    EXPECT_THAT(WhyNot(bytes), HasSubstr("of 3 bytes of vendor information")) << missing;
+  }
+}
+
+TEST(EventLog, OtherVersionIsRefused) {
+  Bytes bytes = EventLogBuilder({kSha256}).AddSeparator(0).bytes();
+  bytes[32 + 21] = std::byte{1};
+  EXPECT_THAT(WhyNot(bytes), HasSubstr("version 1.0; 2.0 is known"));
+}
+
 TEST(EventLog, UnknownSpecIdIsRefused) {
   Bytes bytes = EventLogBuilder({kSha256}).bytes();
   bytes[32 + 14] = std::byte{'9'};
@@ -255,7 +284,7 @@ TEST(EventLog, UnknownStartupLocalityIsRefused) {
 TEST(EventLog, StartupLocalityOfAnotherSizeIsRefused) {
   EventLogBuilder made({kSha256});
   made.Add(0, EventType::kNoAction, AsBytes(std::string_view("StartupLocality\0\0\3", 18)));
-  EXPECT_THAT(WhyNot(made.bytes()), HasSubstr("locality"));
+  EXPECT_THAT(WhyNot(made.bytes()), HasSubstr("StartupLocality with 18 bytes"));
 }
 
 TEST(EventLog, TwoStartupLocalitiesAreRefused) {
