@@ -57,10 +57,7 @@ Result<std::vector<QuotedBank>> ReadBanks(ByteCursor& cursor) {
   std::vector<QuotedBank> banks;
   for (uint32_t i = 0; i < count; ++i) {
     ASSIGN_OR_RETURN(QuotedBank bank, ReadBank(cursor));
-    if (std::ranges::find(banks, bank.algorithm, &QuotedBank::algorithm) != banks.end()) {
-      return InvalidInput(fmt::format("bank {:#06x} is selected twice", bank.algorithm));
-    }
-    banks.push_back(std::move(bank));
+    RETURN_IF_ERROR(AddSelection(std::move(bank), banks));
   }
   return banks;
 }
@@ -136,6 +133,20 @@ Result<Signature> ParseSignature(ByteView bytes) {
     return InvalidInput(fmt::format("{} bytes follow a TPMT_SIGNATURE", cursor.remaining()));
   }
   return out;
+}
+
+Result<void> AddSelection(QuotedBank selection, std::vector<QuotedBank>& to) {
+  for (const QuotedBank& before : to) {
+    if (before.algorithm != selection.algorithm) continue;
+    for (const PcrIndex pcr : selection.pcrs) {
+      if (std::ranges::find(before.pcrs, pcr) != before.pcrs.end()) {
+        return InvalidInput(
+            fmt::format("PCR {} of bank {:#06x} is selected twice", pcr.value(), before.algorithm));
+      }
+    }
+  }
+  to.push_back(std::move(selection));
+  return Ok();
 }
 
 Result<std::vector<PcrIndex>> PcrsOfBitmap(ByteView bitmap) {

@@ -79,4 +79,9 @@ Result<Signature> ParseSignature(ByteView bytes);
 // TPMS_PCR_SELECTION's bitmap: 1 to 4 bytes. Errors: kInvalidInput (a PCR above 23).
 Result<std::vector<PcrIndex>> PcrsOfBitmap(ByteView bitmap);
 
+// Appends to the selections of a quote, whose order is that of the values. A bank may come again
+// with other PCRs, as `tpm2_quote -l sha256:0+sha256:1` has it.
+// Errors: kInvalidInput (a PCR of a bank twice).
+Result<void> AddSelection(QuotedBank selection, std::vector<QuotedBank>& to);
+
 }  // namespace vallum::attest

@@ -52,7 +52,7 @@ class Verifier {
   void CheckPcrs();
   void CheckAsked(const measure::BankSelection& asked);
   bool CollectQuoted(const QuotedBank& quoted, Hasher& hasher);
-  const QuotedBank* FindQuoted(HashAlgorithm bank) const;
+  bool IsQuoted(HashAlgorithm bank, PcrIndex pcr) const;
   bool Asked(HashAlgorithm bank, PcrIndex pcr) const;
   void CheckTime();
   void CheckClock(const ClockState& previous, const ClockState& now);
@@ -158,10 +158,10 @@ void Verifier::CheckSigner() {
   }
 }
 
-const QuotedBank* Verifier::FindQuoted(HashAlgorithm bank) const {
-  const auto& banks = verdict_.signed_quote->banks;
-  const auto found = std::ranges::find(banks, std::optional(bank), &QuotedBank::bank);
-  return found == banks.end() ? nullptr : &*found;
+bool Verifier::IsQuoted(HashAlgorithm bank, PcrIndex pcr) const {
+  return std::ranges::any_of(verdict_.signed_quote->banks, [&](const QuotedBank& quoted) {
+    return quoted.bank == bank && std::ranges::find(quoted.pcrs, pcr) != quoted.pcrs.end();
+  });
 }
 
 bool Verifier::Asked(HashAlgorithm bank, PcrIndex pcr) const {
@@ -171,12 +171,9 @@ bool Verifier::Asked(HashAlgorithm bank, PcrIndex pcr) const {
 }
 
 void Verifier::CheckAsked(const measure::BankSelection& asked) {
-  const QuotedBank* quoted = FindQuoted(asked.bank);
   measure::BankSelection missing{asked.bank, {}};
   for (const PcrIndex pcr : asked.pcrs) {
-    if (quoted == nullptr || std::ranges::find(quoted->pcrs, pcr) == quoted->pcrs.end()) {
-      missing.pcrs.push_back(pcr);
-    }
+    if (!IsQuoted(asked.bank, pcr)) missing.pcrs.push_back(pcr);
   }
   if (!missing.pcrs.empty()) {
     Reject(QuoteReason::kPcrNotQuoted, "the selection of PCRs",

@@ -243,6 +243,30 @@ TEST(Quote, BanksAreHashedInTheOrderOfTheQuote) {
   EXPECT_TRUE(quote.Verify().Accepted());
 }
 
+TEST(Quote, BankMayBeSelectedAgainWithOtherPcrs) {
+  Case quote = MakeValidCase();
+  auto& banks = quote.attestation.banks;
+  banks.push_back(banks[0]);
+  banks.front().pcrs = {PcrIndex::Of<7>()};
+  banks.back().pcrs = {PcrIndex::Of<0>()};
+  Hasher hasher(kSha256);
+  for (const QuotedBank& each : banks) {
+    for (const PcrIndex pcr : each.pcrs) hasher.Update(quote.pcrs[*each.bank][pcr]);
+  }
+  quote.attestation.pcr_digest = hasher.Finish();
+  const QuoteVerdict verdict = quote.Verify();
+  EXPECT_THAT(Reasons(verdict), ElementsAre());
+  EXPECT_FALSE(verdict.Has(QuoteNote::kMorePcrsQuoted));
+}
+
+TEST(Quote, PcrThatIsSelectedTwiceIsRejected) {
+  Case quote = MakeValidCase();
+  quote.attestation.banks.push_back(quote.attestation.banks[0]);
+  const QuoteVerdict verdict = quote.Verify();
+  ASSERT_THAT(verdict.rejections, SizeIs(1));
+  EXPECT_THAT(verdict.rejections[0].actual, HasSubstr("is selected twice"));
+}
+
 TEST(Quote, WithoutAValueOfAQuotedPcrIsRejected) {
   Case quote = MakeValidCase();
   quote.pcrs[kSha256].erase(PcrIndex::Of<7>());

@@ -40,10 +40,7 @@ Result<std::vector<QuotedBank>> ReadSelections(ByteCursor& cursor) {
   std::vector<QuotedBank> banks;
   for (uint32_t i = 0; i < count; ++i) {
     ASSIGN_OR_RETURN(QuotedBank bank, ReadSelection(cursor));
-    if (std::ranges::find(banks, bank.algorithm, &QuotedBank::algorithm) != banks.end()) {
-      return InvalidInput(fmt::format("bank {:#06x} is selected twice", bank.algorithm));
-    }
-    banks.push_back(std::move(bank));
+    RETURN_IF_ERROR(AddSelection(std::move(bank), banks));
   }
   RETURN_IF_ERROR(cursor.Skip((kSelections - count) * 8));
   return banks;

@@ -107,6 +107,16 @@ TEST_F(SwtpmTest, QuotesOfEveryKindAreBelieved) {
   }
 }
 
+TEST_F(SwtpmTest, QuoteThatSelectsABankTwiceIsBelieved) {
+  TpmUnderTest tpm;
+  tpm.Run("tpm2_pcrextend 7:sha256=" + std::string(64, '7'));
+  MakeKeys(tpm, "rsa", "ecc256", "sha256", "ecdsa");
+  Quote(tpm, "sha256:7+sha256:0", "sha256", "ecdsa");
+  const QuoteVerdict verdict = Verify(tpm, Values(tpm), Expect("sha256:0,7"));
+  EXPECT_THAT(Reasons(verdict), ElementsAre());
+  EXPECT_EQ(verdict.pcrs, Values(tpm));
+}
+
 TEST_F(SwtpmTest, LiesAreRejectedWithTheirReason) {
   TpmUnderTest tpm;
   MakeKeys(tpm, "ecc", "ecc", "sha256", "ecdsa");

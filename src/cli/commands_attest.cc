@@ -71,12 +71,11 @@ Result<attest::PcrBanks> ReadPcrs(const std::string& path, ByteView quote) {
   ASSIGN_OR_RETURN(const Bytes file, ReadInputFile(path, attest::kMaxSerializedPcrs));
   auto pcrs = attest::ParseSerializedPcrs(file);
   if (pcrs.has_value()) return pcrs;
-  const auto quoted = attest::ParseAttestation(quote);
+  ASSIGN_OR_RETURN_CONTEXT(const attest::Attestation quoted, attest::ParseAttestation(quote),
+                           "telling which PCRs are in " + Printable(path));
   std::vector<measure::BankSelection> selections;
-  if (quoted.has_value()) {
-    for (const attest::QuotedBank& bank : quoted->banks) {
-      if (bank.bank.has_value()) selections.push_back({.bank = *bank.bank, .pcrs = bank.pcrs});
-    }
+  for (const attest::QuotedBank& bank : quoted.banks) {
+    if (bank.bank.has_value()) selections.push_back({.bank = *bank.bank, .pcrs = bank.pcrs});
   }
   auto values = attest::ParsePcrValues(file, selections);
   if (values.has_value()) return values;
