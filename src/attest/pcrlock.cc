@@ -131,12 +131,10 @@ Result<std::vector<ReferenceComponent>> ReadPcrlockFolder(std::span<const Pcrloc
       return InvalidInput(name + " is no file of pcrlock.d")
           .WithFix("they are named COMPONENT.pcrlock or COMPONENT.pcrlock.d/VARIANT.pcrlock");
     }
-    ReferenceComponent& component = components[split->first];
+    if (file.text.empty()) continue;  // masked
+    // Their order is that of the files' names: "650-kernel-cmdline.pcrlock", "650-kernel.pcrlock".
+    ReferenceComponent& component = components[split->first + std::string(kSuffix)];
     component.name = split->first;
-    const bool alone = split->second.empty();
-    if (!component.variants.empty() && (alone || component.variants.front().name.empty())) {
-      return InvalidInput(name + ": the component is given both as a file and as a folder");
-    }
     ASSIGN_OR_RETURN_CONTEXT(std::vector<ReferenceRecord> parsed, ParsePcrlock(file.text),
                              "reading " + name);
     records += parsed.size();

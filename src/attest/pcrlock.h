@@ -48,7 +48,7 @@ struct ReferenceVariant {
   bool operator==(const ReferenceVariant&) const = default;
 };
 
-// A step of the boot. A boot shows exactly one variant of each, in the order of the names.
+// A step of the boot. A boot shows exactly one variant of each, in the order of the files.
 struct ReferenceComponent {
   std::string name;
   std::vector<ReferenceVariant> variants;
@@ -62,9 +62,9 @@ struct PcrlockFile {
 };
 
 // Puts the files of a pcrlock.d folder together: X.pcrlock is a component of one variant,
-// X.pcrlock.d/Y.pcrlock is the variant Y of component X.
-// Errors: kInvalidInput (a path of another form, X in both forms; those of ParsePcrlock with the
-// path), kExhausted (a limit above).
+// X.pcrlock.d/Y.pcrlock is the variant Y of component X; an empty file is as good as none.
+// Errors: kInvalidInput (a path of another form; those of ParsePcrlock with the path), kExhausted
+// (a limit above).
 Result<std::vector<ReferenceComponent>> ReadPcrlockFolder(std::span<const PcrlockFile> files);
 
 // How far a PCR's measurements are explained.

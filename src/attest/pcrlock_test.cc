@@ -99,10 +99,33 @@ TEST(Pcrlock, PathOfAnotherFormIsRefused) {
   }
 }
 
-TEST(Pcrlock, ComponentAsFileAndFolderIsRefused) {
-  const std::vector<PcrlockFile> files = {{"a.pcrlock", MakeValidFile({{4, 'a'}})},
-                                          {"a.pcrlock.d/b.pcrlock", MakeValidFile({{4, 'a'}})}};
-  EXPECT_FALSE(ReadPcrlockFolder(files).has_value());
+TEST(Pcrlock, FileAndFolderOfAComponentAreItsVariants) {
+  const std::vector<PcrlockFile> files = {{"a.pcrlock.d/b.pcrlock", MakeValidFile({{4, 'b'}})},
+                                          {"a.pcrlock", MakeValidFile({{4, 'a'}})}};
+  const auto components = ReadPcrlockFolder(files);
+  ASSERT_TRUE(components.has_value()) << components.error().Describe();
+  ASSERT_EQ(components->size(), 1U);
+  ASSERT_EQ(components->front().variants.size(), 2U);
+  EXPECT_EQ(components->front().variants[0].name, "");
+  EXPECT_EQ(components->front().variants[1].name, "b");
+}
+
+TEST(Pcrlock, ComponentsAreInTheOrderOfTheirFilesNames) {
+  const std::string file = MakeValidFile({{4, 'a'}});
+  const std::vector<PcrlockFile> files = {{"650-kernel.pcrlock.d/6.1.pcrlock", file},
+                                          {"650-kernel-cmdline.pcrlock", file}};
+  const auto components = ReadPcrlockFolder(files);
+  ASSERT_TRUE(components.has_value()) << components.error().Describe();
+  EXPECT_EQ(components->front().name, "650-kernel-cmdline");
+}
+
+TEST(Pcrlock, EmptyFileIsMasked) {
+  const std::vector<PcrlockFile> files = {{"a.pcrlock", ""},
+                                          {"b.pcrlock", MakeValidFile({{4, 'a'}})}};
+  const auto components = ReadPcrlockFolder(files);
+  ASSERT_TRUE(components.has_value()) << components.error().Describe();
+  ASSERT_EQ(components->size(), 1U);
+  EXPECT_EQ(components->front().name, "b");
 }
 
 }  // namespace
