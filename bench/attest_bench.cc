@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Judging a host: all of its evidence for the first time, and a quote with nothing new, beside the
-// signature's check that neither can do without.
+// Judging a host: all of its evidence for the first time, and a quote with nothing new, beside
+// OpenSSL's check of a signature that neither can do without.
 //   attest_bench    evidence: $VALLUM_VECTORS/quotes/hpe, policy: learned from it
 
 #include <cstdio>
@@ -21,6 +21,7 @@
 #include "measure/ima_log.h"
 #include "measure/ima_replay.h"
 #include "median.h"
+#include "rsa_reference.h"
 
 namespace {
 
@@ -39,9 +40,13 @@ double MedianMs(Work work) {
   return vallum::bench::MedianMs(kRounds, work);
 }
 
-void Print(const char* what, double ms, double reference, double target) {
-  std::printf("%-30s%.4f ms  (%.1f x the quote's check; target %.3f ms: %s)\n", what, ms,
-              ms / reference, target, ms <= target ? "met" : "MISSED");
+// The target in milliseconds is that of the machine where it was set; here, as many times what
+// OpenSSL's RSA takes.
+void Print(const char* what, double ms, double rsa, double target) {
+  const double ratio = target / vallum::bench::kRsaVerifyWhereTargetsWereSet;
+  std::printf("%-30s%.4f ms  (target %.3f ms: %s), %.1f x OpenSSL's RSA (target %.1f x: %s)\n",
+              what, ms, target, ms <= target ? "met" : "MISSED", ms / rsa, ratio,
+              ms / rsa <= ratio ? "met" : "MISSED");
 }
 
 }  // namespace
@@ -87,6 +92,7 @@ int main() {
   attest::HostEvidence without_ima = whole;
   without_ima.ima_log = {};
 
+  const double rsa = vallum::bench::RsaVerifyMs();
   const double quote = MedianMs([&] {
     const auto verdict = attest::VerifyQuote(
         tpm.key, {.message = message, .signature = signature, .pcrs = *pcrs},
@@ -102,10 +108,11 @@ int main() {
 
   std::printf("%zu bytes of event log, %zu of IMA's list, median of %d\n", event_log.size(),
               ima_log.size(), kRounds);
-  std::printf("quote alone (reference)       %.4f ms\n", quote);
+  std::printf("OpenSSL, RSA-2048 verify alone (reference)  %.4f ms\n", rsa);
+  std::printf("quote alone                   %.4f ms\n", quote);
   std::printf("quote and event log           %.4f ms\n", boot);
   std::printf("parse IMA's list              %.4f ms\n", ima_parse);
-  Print("cold, all evidence", cold, quote, kColdTargetMs);
-  Print("nothing new", nothing_new, quote, kNothingNewTargetMs);
+  Print("cold, all evidence", cold, rsa, kColdTargetMs);
+  Print("nothing new", nothing_new, rsa, kNothingNewTargetMs);
   return 0;
 }

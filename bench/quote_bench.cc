@@ -1,11 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Verifying a quote with a key that was made ready before, beside OpenSSL's verification of an
 // RSA-2048 signature alone, which it cannot do without.
-#include <openssl/evp.h>
-#include <openssl/rsa.h>
-
 #include <cstdio>
-#include <memory>
 
 #include "attest/quote.h"
 #include "attest/quote_builder.h"
@@ -14,12 +10,12 @@
 #include "base/check.h"
 #include "base/digest.h"
 #include "median.h"
+#include "rsa_reference.h"
 
 namespace {
 
 namespace attest = vallum::attest;
 using vallum::Bytes;
-using vallum::ByteView;
 using vallum::HashAlgorithm;
 using vallum::PcrIndex;
 
@@ -27,31 +23,12 @@ constexpr int kRounds = 500;
 constexpr int kTimes = 10;  // in each round: one is too short for the clock, many are interrupted
 constexpr uint32_t kPcrs = 17;
 
-const unsigned char* Raw(ByteView bytes) {
-  return reinterpret_cast<const unsigned char*>(bytes.data());
-}
-
 template <typename Work>
 double EachMs(Work work) {
   const double all = vallum::bench::MedianMs(kRounds, [&] {
     for (int i = 0; i < kTimes; ++i) work();
   });
   return all / kTimes;
-}
-
-// RSASSA with SHA-256 over a digest that is there, in a context that is there.
-double OpenSslAlone(const attest::SoftwareKey& key, ByteView message) {
-  const Bytes signature = key.SignPlain(message);
-  const Bytes digest = vallum::Digest(HashAlgorithm::kSha256, message);
-  const std::unique_ptr<EVP_PKEY_CTX, decltype(&EVP_PKEY_CTX_free)> context(
-      EVP_PKEY_CTX_new(key.get(), nullptr), EVP_PKEY_CTX_free);
-  CHECK(EVP_PKEY_verify_init(context.get()) == 1);
-  CHECK(EVP_PKEY_CTX_set_rsa_padding(context.get(), RSA_PKCS1_PADDING) == 1);
-  CHECK(EVP_PKEY_CTX_set_signature_md(context.get(), EVP_sha256()) == 1);
-  return EachMs([&] {
-    CHECK(EVP_PKEY_verify(context.get(), Raw(signature), signature.size(), Raw(digest),
-                          digest.size()) == 1);
-  });
 }
 
 struct Quoted {
@@ -100,7 +77,7 @@ int main() {
   const Bytes serialized = attest::SerializePcrs(quoted.pcrs);
   const Bytes tpm_public = rsa.Public();
 
-  const double alone = OpenSslAlone(rsa, quoted.message);
+  const double alone = vallum::bench::RsaVerifyMs();
   const double warm = Warm(rsa, quoted);
   const double prepare = EachMs([&] {
     CHECK(attest::QuoteKey::Create(attest::ParseTpmtPublic(tpm_public).value()).has_value());
