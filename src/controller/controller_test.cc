@@ -260,7 +260,7 @@ TEST_F(ControllerTest, OperationFailsWhenNoHostFitsInTime) {
   ASSERT_TRUE(rig_.AwaitOperation(name, v1::OPERATION_FAILED));
   EXPECT_THAT(rig_.Operation(name).error().detail(),
               HasSubstr("node1: trait VALLUM_SMM: smm:tcg: the guest hung"));
-  const auto explained = instances().Explain(Show("web1")->spec(), "");
+  const auto explained = instances().Explain(Show("web1")->spec(), kTester);
   ASSERT_TRUE(explained.has_value());
   EXPECT_EQ(explained->chosen(), "");
   EXPECT_EQ(explained->hosts(0).requirement(), "trait VALLUM_SMM");

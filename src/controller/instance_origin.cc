@@ -46,6 +46,17 @@ std::string OriginWords(const v1::InstanceSpec& spec) {
   return spec.snapshot().empty() ? "image " + spec.image() : "snapshot " + spec.snapshot();
 }
 
+Result<std::shared_ptr<const v1::Snapshot>> FindSnapshot(const View& view,
+                                                         const Principal& principal,
+                                                         const std::string& name) {
+  auto snapshot = view.Get<v1::Snapshot>(name);
+  if (snapshot == nullptr || !Visible(principal, Kind::kSnapshot, snapshot->metadata().tenant())) {
+    return NotFound("snapshot \"" + Printable(name, 63) + "\" does not exist")
+        .WithFix("`vallum snapshot list` shows what there is");
+  }
+  return snapshot;
+}
+
 Result<void> FillFromSnapshot(const View& view, const Principal& principal,
                               v1::InstanceSpec& spec) {
   const bool copies = spec.tpm_origin() == v1::TPM_ORIGIN_COPY;
@@ -60,11 +71,8 @@ Result<void> FillFromSnapshot(const View& view, const Principal& principal,
                         Printable(name, 63) + ": an instance is made from one of them")
         .WithFix("leave one of them out");
   }
-  const auto snapshot = view.Get<v1::Snapshot>(name);
-  if (snapshot == nullptr || !Visible(principal, Kind::kSnapshot, snapshot->metadata().tenant())) {
-    return NotFound("snapshot \"" + Printable(name, 63) + "\" does not exist")
-        .WithFix("`vallum snapshot list` shows what there is");
-  }
+  ASSIGN_OR_RETURN(const std::shared_ptr<const v1::Snapshot> snapshot,
+                   FindSnapshot(view, principal, name));
   if (snapshot->status().state() != v1::SNAPSHOT_READY) {
     return Conflict("snapshot \"" + name + "\" is not ready" +
                     (snapshot->status().reason().empty() ? "" : ": " + snapshot->status().reason()))

@@ -18,6 +18,12 @@ std::shared_ptr<const v1::Image> OriginOf(const View& view, const v1::InstanceSp
 // "image debian12", "snapshot s1".
 std::string OriginWords(const v1::InstanceSpec& spec);
 
+// The snapshot that a spec names, which need not be READY.
+// Errors: kNotFound (none that the principal may see: whether there is one is not said).
+Result<std::shared_ptr<const v1::Snapshot>> FindSnapshot(const View& view,
+                                                         const Principal& principal,
+                                                         const std::string& name);
+
 // Fills what a spec with `snapshot` leaves open from the instance that was snapshotted: sizes,
 // boot, vTPM model, key set, pool, networks (each with a new MAC), seed (without its hostname),
 // trusted_service. Errors: kNotFound (no snapshot of that name that the principal may see),

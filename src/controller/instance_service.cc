@@ -681,10 +681,13 @@ Result<v1::Instance> InstanceService::Update(const v1::Instance& wanted, store::
 }
 
 Result<v1::ScheduleExplainReply> InstanceService::Explain(const v1::InstanceSpec& spec,
-                                                          const std::string& tenant) const {
+                                                          const Principal& principal) const {
   v1::Instance instance;
-  // Or it could be asked on which host an instance of somebody else is.
-  instance.mutable_metadata()->set_tenant(tenant);
+  // Or it could be asked on which host an instance of somebody else is, or what a snapshot is of.
+  instance.mutable_metadata()->set_tenant(principal.tenant);
+  if (!spec.snapshot().empty()) {
+    RETURN_IF_ERROR(FindSnapshot(view_, principal, spec.snapshot()));
+  }
   *instance.mutable_spec() = spec;
   ASSIGN_OR_RETURN(const BootPolicy policy, Resolve(*instance.mutable_spec()));
   RETURN_IF_ERROR(CheckNeighbours(instance.metadata().name(), instance.spec()));

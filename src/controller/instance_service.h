@@ -78,10 +78,10 @@ class InstanceService {
   Result<v1::Instance> Update(const v1::Instance& wanted, store::Revision if_match,
                               const Preflight& preflight, Unbootable unbootable);
 
-  // What would be chosen now for a tenant (empty: none), and why not each other host. Errors: as
-  // Create.
+  // What would be chosen now for an instance of the principal's tenant (empty: none), and why not
+  // each other host. Errors: as Create.
   Result<v1::ScheduleExplainReply> Explain(const v1::InstanceSpec& spec,
-                                           const std::string& tenant) const;
+                                           const Principal& principal) const;
 
  private:
   Result<BootPolicy> Resolve(v1::InstanceSpec& spec) const;

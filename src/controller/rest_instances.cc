@@ -219,7 +219,7 @@ Result<Response> Explain(RestContext& context, const Request& request, const Pri
   v1::ScheduleExplainRequest wanted;
   RETURN_IF_ERROR(FromJson(request.body, wanted));
   ASSIGN_OR_RETURN(v1::ScheduleExplainReply reply,
-                   context.controller.instances().Explain(wanted.spec(), principal.tenant));
+                   context.controller.instances().Explain(wanted.spec(), principal));
   if (principal.role == v1::ROLE_TENANT) {
     // Tenants do not read hosts: whether it fits is theirs, where and why not elsewhere is not.
     reply.clear_hosts();

@@ -329,14 +329,17 @@ TEST_P(SchedulerOnStoreTest, TwoControllersWithManyThreadsNeverPromiseMoreThanAH
   }
   for (std::thread& thread : threads) thread.join();
   std::map<std::string, int64_t> memory;
+  std::map<std::string, int> instances;
   for (int i = 0; i < kAsked; ++i) {
     const auto instance = one->resources.Get<v1::Instance>("web" + std::to_string(i));
     memory[instance->status().host()] += instance->spec().memory_bytes();
+    ++instances[instance->status().host()];
   }
   for (int i = 0; i < kHosts; ++i) {
     const auto host = one->resources.Get<v1::Host>("node" + std::to_string(i));
     const int64_t claimed = memory[host->metadata().name()];
     EXPECT_EQ(host->status().allocated_memory_bytes(), claimed);
+    EXPECT_EQ(host->status().instances(), instances[host->metadata().name()]);
     // 9 GiB less the sixteenth that stays with the host.
     EXPECT_EQ(claimed, 8 * kGiB);
   }

@@ -137,6 +137,14 @@ TEST_F(SnapshotsTest, SnapshotOfAnotherTenantMakesNoInstance) {
   const auto made = rig_.controller().instances().Create(instance, acme, kStartsAll);
   ASSERT_FALSE(made.has_value());
   EXPECT_EQ(made.error().code(), ErrorCode::kNotFound);
+  // Nor does it say what it is of, or that there is one.
+  v1::InstanceSpec spec = instance.spec();
+  spec.set_flavor("small");
+  spec.set_disk_bytes(1);
+  const auto explained = rig_.controller().instances().Explain(spec, acme);
+  ASSERT_FALSE(explained.has_value());
+  EXPECT_EQ(explained.error().code(), ErrorCode::kNotFound);
+  EXPECT_THAT(explained.error().message(), HasSubstr("\"theirs\" does not exist"));
 }
 
 TEST_F(SnapshotsTest, RunningInstanceIsRefusedWithTheFix) {
@@ -472,7 +480,7 @@ TEST_F(SnapshotsTest, TrustedPoolTakesNoHostUntilItIsAttested) {
   ASSERT_TRUE(view().WaitFor(host->metadata().revision()).has_value());
   v1::InstanceSpec spec = Trusted().spec();
   spec.set_pool("attested");
-  const auto explained = instances().Explain(spec, "");
+  const auto explained = instances().Explain(spec, kTester);
   ASSERT_TRUE(explained.has_value()) << explained.error().Describe();
   EXPECT_EQ(explained->chosen(), "");
   ASSERT_EQ(explained->hosts_size(), 1);
