@@ -52,7 +52,7 @@ struct Attestation {
 
 // Parses a quote: layout alone; it proves nothing before its signature is verified.
 //   message: a TPMS_ATTEST, exactly; untrusted.
-// Errors: kInvalidInput (not made by a TPM, no quote, bytes missing or left over, a bank twice);
+// Errors: kInvalidInput (not made by a TPM, no quote, bytes missing or left over, a PCR twice);
 // kExhausted (a limit above).
 // Source: TPM 2.0 Library part 2, section 10.12. Pure; thread-safe.
 Result<Attestation> ParseAttestation(ByteView message);

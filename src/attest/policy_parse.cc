@@ -306,8 +306,9 @@ Result<void> ParseComponents(const PolicyTable& root, AttestationPolicy& policy)
       records += component.variants.back().records.size();
     }
     if (component.variants.empty()) return table.Wrong("variant", "is missing");
-    if (!policy.components.empty() && policy.components.back().name >= component.name) {
-      return table.Wrong("name", "is out of order: components follow each other by name");
+    if (std::ranges::find(policy.components, component.name, &ReferenceComponent::name) !=
+        policy.components.end()) {
+      return table.Wrong("name", "is that of an earlier component");
     }
     if (component.variants.size() > kMaxReferenceVariants || records > kMaxReferenceRecords ||
         policy.components.size() >= kMaxReferenceComponents) {

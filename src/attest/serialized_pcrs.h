@@ -18,7 +18,7 @@ inline constexpr size_t kMaxSerializedPcrs = size_t{64} << 10U;
 // banks that Vallum does not compute are read over; what lies in unused places is not looked at.
 //   bytes: exactly that; untrusted.
 // Errors: kInvalidInput (counts that contradict each other, a digest that is not of its bank's
-// size, a bank twice, bytes missing or left over); kExhausted (above kMaxSerializedPcrs).
+// size, a PCR twice, bytes missing or left over); kExhausted (above kMaxSerializedPcrs).
 // Source: tpm2-tools 5, lib/pcr.c; docs/formats/tpm_quote.md. Pure; thread-safe.
 Result<PcrBanks> ParseSerializedPcrs(ByteView bytes);
 

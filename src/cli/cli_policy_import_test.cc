@@ -129,6 +129,15 @@ TEST_F(ImportPcrlock, EarlierFolderCountsAndALinkToDevNullTakesAComponentAway) {
   EXPECT_TRUE(Meets({"6.1"}));
 }
 
+TEST_F(ImportPcrlock, ComponentsAreInTheOrderOfTheirFilesNamesInTheDocumentToo) {
+  Write("pcrlock.d/650-kernel-cmdline.pcrlock", Component(Record(4, "cmdline")), 0644);
+  Write("pcrlock.d/999-emptied.pcrlock", "", 0644);
+  ASSERT_EQ(Import({"--pcr", "4"}), 0) << err_.str();
+  EXPECT_THAT(err_.str(), HasSubstr("999-emptied.pcrlock: it is empty"));
+  EXPECT_TRUE(Meets({"loader", "cmdline", "6.1"}));
+  EXPECT_FALSE(Meets({"loader", "6.1", "cmdline"}));
+}
+
 class ImportWhitelist : public CliTest {
  protected:
   static std::string Bean(const std::string& pcr, const std::string& digest) {

@@ -98,6 +98,10 @@ Result<std::vector<attest::PcrlockFile>> ReadFiles(Tool* tool, const PcrlockOpti
   for (const auto& [name, path] : files) {
     if (IsMask(path)) continue;
     ASSIGN_OR_RETURN(const Bytes content, ReadInputFile(path.string(), attest::kMaxPcrlockText));
+    if (content.empty()) {  // masked as well, but maybe by accident
+      tool->err() << "passed over " << Printable(path.string(), 400) << ": it is empty\n";
+      continue;
+    }
     total += content.size();
     if (total > kMaxTotal) {
       return InvalidInput("the .pcrlock files are larger than " + std::to_string(kMaxTotal) +

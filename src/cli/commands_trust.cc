@@ -349,7 +349,7 @@ void AddTpmAuthorityCommands(CLI::App* group, Tool* tool) {
 void AddAllowListCommands(CLI::App* group, Tool* tool) {
   auto options = std::make_shared<ListOptions>();
   CLI::App* import = group->add_subcommand(
-      "import", "Upload a runtime policy of Keylime, or what sha256sum prints");
+      "import", "Upload a runtime policy or flat list of Keylime, or what sha256sum prints");
   import->add_option("FILE", options->file, "The file")->required();
   import->add_option("--name", options->name, "Its name; another content replaces the one there is")
       ->required();
