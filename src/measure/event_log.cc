@@ -218,9 +218,10 @@ class EventLogParser {
       return Ok();  // nothing, or AtTail
     }
     const ByteCursor before = cursor_;
-    const bool event_follows = ReadCryptoAgileEvent().has_value();
+    const auto event = ReadCryptoAgileEvent();
     cursor_ = before;
-    return event_follows ? Ok() : cursor_.Skip(missing);
+    // Zeros read as an event without digests.
+    return event.has_value() && !event->digests.empty() ? Ok() : cursor_.Skip(missing);
   }
 
   // Adds an event and notes what it says of the start of PCR 0.

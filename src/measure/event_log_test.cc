@@ -163,17 +163,18 @@ TEST(EventLog, VendorInformationBesideTheEventIsATail) {
 }
 
 TEST(EventLog, VendorInformationBesideTheEventIsPassedOverBeforeEvents) {
-  Bytes bytes = EventLogBuilder({kSha256}, Bytes(3, std::byte{5})).bytes();
-  bytes[28] = static_cast<std::byte>(std::to_integer<int>(bytes[28]) - 3);
   EventLogBuilder plain({kSha256});
-  const size_t spec_size = plain.bytes().size();
+  const auto spec_size = static_cast<std::ptrdiff_t>(plain.bytes().size());
   plain.AddSeparator(0).AddSeparator(4);
-  bytes.insert(bytes.end(), plain.bytes().begin() + static_cast<std::ptrdiff_t>(spec_size),
-               plain.bytes().end());
-  const auto log = Parse(bytes);
-  ASSERT_TRUE(log.has_value()) << log.error().Describe();
-  EXPECT_EQ(log->events().size(), 3U);
-  EXPECT_EQ(log->tail(), LogTail::kNothing);
+  for (const Bytes& vendor_info : {Bytes(3, std::byte{5}), Bytes(16), Bytes(20)}) {
+    Bytes bytes = EventLogBuilder({kSha256}, vendor_info).bytes();
+    bytes[28] = static_cast<std::byte>(std::to_integer<size_t>(bytes[28]) - vendor_info.size());
+    bytes.insert(bytes.end(), plain.bytes().begin() + spec_size, plain.bytes().end());
+    const auto log = Parse(bytes);
+    ASSERT_TRUE(log.has_value()) << log.error().Describe();
+    EXPECT_EQ(log->events().size(), 3U);
+    EXPECT_EQ(log->tail(), LogTail::kNothing);
+  }
 }
 
 TEST(EventLog, VendorInformationThatIsCutOffIsRefused) {

@@ -64,8 +64,8 @@ class Assessor {
   void Judge(const ImaEntry& entry) {
     if (entry.pcr != kImaPcr) {
       Find(entry, ImaReason::kImaOtherPcr,
-           fmt::format("it extends PCR {}; let the host's IMA policy measure into PCR {}",
-                       entry.pcr, kImaPcr));
+           fmt::format("it is of PCR {}; let the host's IMA policy measure into PCR {}", entry.pcr,
+                       kImaPcr));
     } else if (entry.violation) {
       JudgeViolation(entry);
     } else if (entry.digest.bytes.empty() || entry.path.empty()) {

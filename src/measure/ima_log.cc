@@ -12,7 +12,6 @@
 #include <span>
 #include <utility>
 
-#include "base/check.h"
 #include "base/text.h"
 #include "measure/bank_hasher.h"
 #include "measure/ima_log_ascii.h"
@@ -24,7 +23,6 @@ constexpr size_t kSha1Size = 20;
 constexpr size_t kLengthSize = 4;
 constexpr size_t kLegacyNameSize = 256;
 constexpr size_t kMd5Size = 16;
-constexpr uint32_t kPcrCount = 24;
 // The kernel keeps a bit of a long for each PCR that a rule may name (ima_policy.c); what is
 // beyond the TPM's is extended nowhere.
 constexpr uint32_t kPcrLimit = 64;
@@ -175,10 +173,10 @@ class ImaLogParser {
     if (log_.empty()) {
       return std::move(out_);
     }
-    // A PCR's number in binary is below 24, in text a space or a digit.
-    out_.form_ = std::to_integer<int>(log_.front()) < static_cast<int>(kPcrCount)
-                     ? ImaLogForm::kBinary
-                     : ImaLogForm::kAscii;
+    // A PCR's number in four bytes has a zero among them, text has none.
+    const ByteView begin = log_.first(std::min(log_.size(), kLengthSize));
+    out_.form_ =
+        std::ranges::count(begin, std::byte{0}) > 0 ? ImaLogForm::kBinary : ImaLogForm::kAscii;
     RETURN_IF_ERROR(SetHashSize(template_hash));
     out_.entries_.reserve(std::min(log_.size() / kUsualEntrySize, kMaxImaEntries) + 1);
     RETURN_IF_ERROR(out_.form_ == ImaLogForm::kBinary ? ReadBinary() : ReadAscii());
@@ -426,8 +424,9 @@ bool IsSm3Of(ByteView data, ByteView hash) {
   if (hash.size() != ImaHashSize(ImaHash::kSm3)) return false;
   std::array<unsigned char, EVP_MAX_MD_SIZE> out{};
   unsigned size = 0;
-  CHECK(EVP_Digest(data.data(), data.size(), out.data(), &size, EVP_sm3(), nullptr) == 1);
-  return std::ranges::equal(std::as_bytes(std::span(out).first(size)), hash);
+  // An OpenSSL for FIPS has none.
+  return EVP_Digest(data.data(), data.size(), out.data(), &size, EVP_sm3(), nullptr) == 1 &&
+         std::ranges::equal(std::as_bytes(std::span(out).first(size)), hash);
 }
 
 }  // namespace

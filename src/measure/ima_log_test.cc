@@ -179,6 +179,11 @@ TEST(ImaLog, RegisterThatOnlyTheKernelKnowsIsRead) {
   const auto text = ParseText(line + "24" + line.substr(2));
   ASSERT_TRUE(text.has_value()) << text.error().Describe();
   EXPECT_EQ(text->entries()[1].pcr, 24U);
+  Bytes binary = MakeValidLog().bytes();
+  binary[0] = std::byte{40};
+  const auto first = Parse(binary);
+  ASSERT_TRUE(first.has_value()) << first.error().Describe();
+  EXPECT_EQ(first->entries()[0].pcr, 40U);
 }
 
 TEST(ImaLog, Sm3IsKnownByEachOfItsNamesAndAsATemplatesHash) {
@@ -206,7 +211,7 @@ TEST(ImaLog, LegacyMd5IsReadFromTextAndHashedWithoutPadding) {
 }
 
 TEST(ImaLog, EmptyLinesAreNoEntries) {
-  const auto log = ParseText(GoodLine() + "\n" + GoodLine() + "\n\n");
+  const auto log = ParseText("\n" + GoodLine() + "\n" + GoodLine() + "\n\n");
   ASSERT_TRUE(log.has_value()) << log.error().Describe();
   EXPECT_EQ(log->entries().size(), 2U);
   EXPECT_EQ(log->tail_size(), 0U);

@@ -308,13 +308,15 @@ Result<void> AddLine(ImaAllowListBuilder& builder, std::string_view line) {
   const size_t space = std::min(line.find(' '), line.size());
   const std::string_view digest = line.substr(0, space);
   std::string_view path = line.substr(std::min(space + 1, line.size()));
-  // sha256sum's second space, or '*'; Keylime's flat lists have neither.
+  // sha256sum's second space, or '*'; Keylime's flat lists have neither, and only there a keyring
+  // is no file of such a name.
+  const bool flat = !escaped && !path.starts_with(' ') && !path.starts_with('*');
+  if (flat && path.starts_with(kKeyringPrefix)) {
+    return AddDigest(builder.keyrings(), path.substr(kKeyringPrefix.size()), digest);
+  }
   path.remove_prefix(path.starts_with(' ') || path.starts_with('*') ? 1 : 0);
   if (path.empty()) {
     return InvalidInput("no digest, spaces and a path");
-  }
-  if (path.starts_with(kKeyringPrefix)) {
-    return AddDigest(builder.keyrings(), path.substr(kKeyringPrefix.size()), digest);
   }
   std::string name(path);
   if (escaped) {
