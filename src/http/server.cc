@@ -160,6 +160,10 @@ class Server::Impl {
     work_.reset();
     core_.io.stop();
     thread_.join();
+    // With nothing to wait for, the I/O thread may have ended before it came to close it: then
+    // clients would wait in the queue of a listener that nobody serves.
+    beast::error_code ignored;
+    acceptor_.close(ignored);
   }
 
   uint16_t port() const { return port_; }

@@ -214,6 +214,23 @@ TEST(Server, UsesReplacedCredentialsForNewConnections) {
   std::filesystem::remove_all(dir);
 }
 
+TEST(Server, StoppedServerListensNoMore) {
+  const SystemClock clock;
+  const auto dir = std::filesystem::temp_directory_path() / ("vallum-http-" + NewUid());
+  const auto ca = *tls::CertificateAuthority::Create(dir, clock);
+  const tls::Credentials credentials = *ca->IssueServer({{"localhost"}, {"127.0.0.1"}});
+  // Its I/O thread may be at any point when it is told to stop.
+  for (int i = 0; i < 30; ++i) {
+    const auto stopped = *Server::Start({}, EchoRouter(), credentials);
+    stopped->Stop(0ms);
+    ServerOptions same_port;
+    same_port.port = stopped->port();
+    const auto next = Server::Start(same_port, EchoRouter(), credentials);
+    ASSERT_TRUE(next.has_value()) << next.error().Describe();
+  }
+  std::filesystem::remove_all(dir);
+}
+
 // ---- uploads ----
 
 class Collect final : public UploadSink {
