@@ -10,6 +10,7 @@
 #include <algorithm>
 
 #include "base/check.h"
+#include "measure/sha_instructions.h"
 
 namespace vallum::measure {
 namespace {
@@ -30,7 +31,12 @@ struct BankHasher::State {
   SHA512_CTX sha512;  // SHA-384 too
 };
 
-BankHasher::BankHasher(HashAlgorithm bank) : bank_(bank), state_(std::make_unique<State>()) {}
+BankHasher::BankHasher(HashAlgorithm bank, HashBackend backend)
+    : bank_(bank), state_(std::make_unique<State>()) {
+  if (backend == HashBackend::kOpenSsl || !HasShaInstructions()) return;
+  if (bank == HashAlgorithm::kSha1) each_ = Sha1Each;
+  if (bank == HashAlgorithm::kSha256) each_ = Sha256Each;
+}
 
 BankHasher::~BankHasher() = default;
 
@@ -53,9 +59,26 @@ ByteView BankHasher::Hash(ByteView first, ByteView second) {
   return ByteView(digest_).first(DigestSize(bank_));
 }
 
+void BankHasher::HashEach(std::span<const ByteView> inputs, std::span<std::byte> out) {
+  const size_t size = DigestSize(bank_);
+  CHECK(out.size() == inputs.size() * size);
+  if (each_ != nullptr) {
+    each_(inputs, out.data());
+    return;
+  }
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    std::ranges::copy(Hash(inputs[i]), out.begin() + static_cast<std::ptrdiff_t>(i * size));
+  }
+}
+
 void BankHasher::Extend(std::span<std::byte> value, ByteView digest) {
-  CHECK(value.size() == DigestSize(bank_) && digest.size() == value.size());
-  std::ranges::copy(Hash(value, digest), value.begin());
+  const size_t size = DigestSize(bank_);
+  CHECK(value.size() == size && digest.size() == size);
+  std::array<std::byte, 2 * 64> both;
+  std::ranges::copy(value, both.begin());
+  std::ranges::copy(digest, both.begin() + static_cast<std::ptrdiff_t>(size));
+  const ByteView input = ByteView(both).first(2 * size);
+  HashEach({&input, 1}, value);
 }
 
 }  // namespace vallum::measure
