@@ -9,6 +9,7 @@
 #include "base/units.h"
 #include "measure/event_log.h"
 #include "measure/ima_log.h"
+#include "measure/ima_template_hash.h"
 
 namespace vallum::attest {
 namespace {

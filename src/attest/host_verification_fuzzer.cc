@@ -16,6 +16,7 @@
 #include "measure/event_log.h"
 #include "measure/event_log_replay.h"
 #include "measure/ima_log.h"
+#include "measure/ima_template_hash.h"
 
 using namespace vallum;  // NOLINT: a fuzzer
 

@@ -19,6 +19,8 @@ inline constexpr size_t kMaxImaFields = 15;
 inline constexpr size_t kMaxImaFormatName = 255;
 // PATH_MAX is 4096; the kernel adds a few words such as " (deleted)".
 inline constexpr size_t kMaxImaPath = 8192;
+// A name of template "ima" with the zeros that are hashed after it.
+inline constexpr size_t kImaLegacyNameSize = 256;
 inline constexpr size_t kMaxImaDigest = 64;
 
 // The kernel's enum hash_algo (include/uapi/linux/hash_info.h): file signatures carry the number,

@@ -2,7 +2,6 @@
 #include "measure/ima_log.h"
 
 #include <fmt/format.h>
-#include <openssl/evp.h>
 
 #include <algorithm>
 #include <array>
@@ -13,7 +12,6 @@
 #include <utility>
 
 #include "base/text.h"
-#include "measure/bank_hasher.h"
 #include "measure/ima_log_ascii.h"
 
 namespace vallum::measure {
@@ -21,7 +19,6 @@ namespace {
 
 constexpr size_t kSha1Size = 20;
 constexpr size_t kLengthSize = 4;
-constexpr size_t kLegacyNameSize = 256;
 constexpr size_t kMd5Size = 16;
 // The kernel keeps a bit of a long for each PCR that a rule may name (ima_policy.c); what is
 // beyond the TPM's is extended nowhere.
@@ -121,7 +118,7 @@ Result<void> ReadLegacyData(ImaEntry& entry) {
     }
     ASSIGN_OR_RETURN(entry.digest, ParseImaDigest(ImaField::kDigest, *digest));
     entry.path = AsText(*name);
-    if (name->size() >= kLegacyNameSize || entry.path.find('\0') != std::string_view::npos) {
+    if (name->size() >= kImaLegacyNameSize || entry.path.find('\0') != std::string_view::npos) {
       return Corrupt("a name of more than 255 bytes, or with a zero in it");
     }
     return Ok();
@@ -317,7 +314,7 @@ class ImaLogParser {
     Reader ahead = reader;
     const bool digest = ahead.Take(kSha1Size).has_value();
     const auto size = digest ? ahead.TakeU32() : std::nullopt;
-    if (size.has_value() && *size >= kLegacyNameSize) {
+    if (size.has_value() && *size >= kImaLegacyNameSize) {
       return Corrupt(fmt::format("a name of {} bytes", *size));
     }
     return size.has_value() ? reader.Take(kSha1Size + kLengthSize + *size) : std::nullopt;
@@ -404,57 +401,6 @@ ByteView ImaLog::FieldOf(const ImaEntry& entry, ImaField field) const {
     }
   }
   return {};
-}
-
-ImaHashedData::ImaHashedData(const ImaLog& log, const ImaEntry& entry)
-    : view_(entry.template_data) {
-  if (!log.FormatOf(entry).is_ima) {
-    return;
-  }
-  padded_.fill(std::byte{0});
-  const auto name = std::ranges::copy(entry.digest.bytes, padded_.begin()).out;
-  std::ranges::copy(AsBytes(entry.path), name);
-  view_ = ByteView(padded_).first(entry.digest.bytes.size() + kLegacyNameSize);
-}
-
-namespace {
-
-// The kernel's other hash of 32 bytes.
-bool IsSm3Of(ByteView data, ByteView hash) {
-  if (hash.size() != ImaHashSize(ImaHash::kSm3)) return false;
-  std::array<unsigned char, EVP_MAX_MD_SIZE> out{};
-  unsigned size = 0;
-  // An OpenSSL for FIPS has none.
-  return EVP_Digest(data.data(), data.size(), out.data(), &size, EVP_sm3(), nullptr) == 1 &&
-         std::ranges::equal(std::as_bytes(std::span(out).first(size)), hash);
-}
-
-}  // namespace
-
-ImaTemplateHashReport CheckTemplateHashes(const ImaLog& log) {
-  constexpr std::array<HashAlgorithm, 4> kBanks = {HashAlgorithm::kSha1, HashAlgorithm::kSha256,
-                                                   HashAlgorithm::kSha384, HashAlgorithm::kSha512};
-  ImaTemplateHashReport out;
-  if (log.entries().empty()) {
-    return out;
-  }
-  const auto* const bank = std::ranges::find(kBanks, log.template_hash_size(), DigestSize);
-  BankHasher hasher(*bank);
-  for (size_t i = 0; i < log.entries().size(); ++i) {
-    const ImaEntry& entry = log.entries()[i];
-    if (entry.violation) {
-      ++out.violations;
-      continue;
-    }
-    const ImaHashedData data(log, entry);
-    if (std::ranges::equal(hasher.Hash(data.view()), entry.template_hash) ||
-        IsSm3Of(data.view(), entry.template_hash)) {
-      ++out.agreeing;
-    } else {
-      out.mismatches.push_back(i);
-    }
-  }
-  return out;
 }
 
 }  // namespace vallum::measure

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -82,27 +81,5 @@ class ImaLog {
   size_t size_ = 0;
   size_t tail_size_ = 0;
 };
-
-// The bytes whose hash is an entry's template hash in each bank.
-class ImaHashedData {
- public:
-  ImaHashedData(const ImaLog& log, const ImaEntry& entry);
-  ByteView view() const { return view_; }
-
- private:
-  static constexpr size_t kImaSize = 20 + 256;
-  std::array<std::byte, kImaSize> padded_;
-  ByteView view_;
-};
-
-struct ImaTemplateHashReport {
-  size_t agreeing = 0;
-  size_t violations = 0;
-  std::vector<size_t> mismatches;  // numbers of entries
-};
-
-// Whether the logged template hashes are those of the logged data. A remark only: no replay looks
-// at them but for telling a violation. Pure; thread-safe.
-ImaTemplateHashReport CheckTemplateHashes(const ImaLog& log);
 
 }  // namespace vallum::measure

@@ -10,6 +10,7 @@
 #include "measure/ima_assessment.h"
 #include "measure/ima_log.h"
 #include "measure/ima_replay.h"
+#include "measure/ima_template_hash.h"
 
 using namespace vallum;  // NOLINT: a fuzzer
 

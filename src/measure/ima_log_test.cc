@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "measure/ima_log_builder.h"
+#include "measure/ima_template_hash.h"
 
 namespace vallum::measure {
 namespace {

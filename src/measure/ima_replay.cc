@@ -4,12 +4,12 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <array>
 #include <memory>
 #include <optional>
 #include <utility>
 
 #include "measure/bank_hasher.h"
+#include "measure/ima_template_hash.h"
 
 namespace vallum::measure {
 namespace {
@@ -17,59 +17,61 @@ namespace {
 // The values of PCR 10 in all banks, and what they shall become.
 class BankFollower {
  public:
-  BankFollower(std::span<const ImaPcrValue> from, std::span<const ImaPcrValue> quoted) {
+  BankFollower(const ImaLog& log, std::span<const ImaPcrValue> from,
+               std::span<const ImaPcrValue> quoted) {
     for (const ImaPcrValue& value : from) {
       const auto wanted = std::ranges::find(quoted, value.bank, &ImaPcrValue::bank);
-      banks_.push_back({std::make_unique<BankHasher>(value.bank), value.value, wanted->value});
+      banks_.push_back(std::make_unique<Bank>(log, value, wanted->value));
     }
   }
 
   bool Reached() const {
-    return std::ranges::all_of(banks_, [](const Bank& b) { return b.value == b.wanted; });
+    return std::ranges::all_of(banks_, [](const auto& b) { return b->value == b->wanted; });
   }
 
-  void Extend(const ImaLog& log, const ImaEntry& entry) {
-    const ImaHashedData data(log, entry);
-    for (Bank& bank : banks_) {
+  //   number: of the entry in the log.
+  void Extend(const ImaEntry& entry, size_t number) {
+    for (const auto& bank : banks_) {
       if (entry.violation) {
-        const Bytes ones(bank.value.size(), std::byte{0xff});
-        bank.hasher->Extend(bank.value, ones);
+        const Bytes ones(bank->value.size(), std::byte{0xff});
+        bank->pcr.Extend(bank->value, ones);
       } else {
-        std::array<std::byte, kMaxImaDigest> digest;
-        const ByteView hash = bank.hasher->Hash(data.view());
-        std::ranges::copy(hash, digest.begin());
-        bank.hasher->Extend(bank.value, ByteView(digest).first(hash.size()));
+        bank->pcr.Extend(bank->value, bank->templates.HashOf(number));
       }
     }
   }
 
   std::vector<ImaPcrValue> Values() const {
     std::vector<ImaPcrValue> out;
-    for (const Bank& bank : banks_) {
-      out.push_back({bank.hasher->bank(), bank.value});
+    for (const auto& bank : banks_) {
+      out.push_back({bank->pcr.bank(), bank->value});
     }
     return out;
   }
 
   // "PCR 10 of sha256 holds A, but ... replay to B", for the first bank that differs.
   std::string Describe(size_t entries) const {
-    const auto bank =
-        std::ranges::find_if(banks_, [](const Bank& b) { return b.value != b.wanted; });
-    if (bank == banks_.end()) {
+    const auto found =
+        std::ranges::find_if(banks_, [](const auto& b) { return b->value != b->wanted; });
+    if (found == banks_.end()) {
       return "";
     }
+    const Bank& bank = **found;
     return fmt::format(
         "PCR {} of {} holds {}, which the log's {} entries never reach; they end at {}", kImaPcr,
-        HashAlgorithmName(bank->hasher->bank()), ToHex(bank->wanted), entries, ToHex(bank->value));
+        HashAlgorithmName(bank.pcr.bank()), ToHex(bank.wanted), entries, ToHex(bank.value));
   }
 
  private:
   struct Bank {
-    std::unique_ptr<BankHasher> hasher;
+    Bank(const ImaLog& log, const ImaPcrValue& from, const Bytes& quoted)
+        : templates(log, from.bank), pcr(from.bank), value(from.value), wanted(quoted) {}
+    ImaTemplateHasher templates;
+    BankHasher pcr;
     Bytes value;
     Bytes wanted;
   };
-  std::vector<Bank> banks_;
+  std::vector<std::unique_ptr<Bank>> banks_;
 };
 
 // How many entries it takes to get there; nothing when they do not.
@@ -82,7 +84,7 @@ std::optional<size_t> Follow(const ImaLog& log, BankFollower& follower) {
     if (entry.pcr != kImaPcr) {
       continue;
     }
-    follower.Extend(log, entry);
+    follower.Extend(entry, i);
     if (follower.Reached()) {
       return i + 1;
     }
@@ -134,7 +136,7 @@ std::string FindCause(const ImaLog& log, const ImaReplayState& from,
   if (from.entries == 0) {
     return log.entries().empty() ? "; the log is empty" : "; entries are missing or were changed";
   }
-  BankFollower anew(StartOfImaReplay(BanksOf(from.pcrs)).pcrs, quoted);
+  BankFollower anew(log, StartOfImaReplay(BanksOf(from.pcrs)).pcrs, quoted);
   if (Follow(log, anew).has_value()) {
     return fmt::format(
         "; it is reached from a PCR of zeros: the host started anew since entry {} was proven",
@@ -159,7 +161,7 @@ ImaReplayState StartOfImaReplay(std::span<const HashAlgorithm> banks) {
 Result<ImaReplay> ReplayImaLog(const ImaLog& log, const ImaReplayState& from,
                                std::span<const ImaPcrValue> quoted) {
   RETURN_IF_ERROR(CheckBanks(from.pcrs, quoted));
-  BankFollower follower(from.pcrs, quoted);
+  BankFollower follower(log, from.pcrs, quoted);
   const auto proven = Follow(log, follower);
   ImaReplay out{.proven = proven.value_or(0), .unproven = 0, .state = from, .refusal = {}};
   out.unproven = log.entries().size() - out.proven;

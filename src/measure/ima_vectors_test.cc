@@ -18,6 +18,7 @@
 #include "measure/ima_log.h"
 #include "measure/ima_replay.h"
 #include "measure/ima_signature.h"
+#include "measure/ima_template_hash.h"
 
 namespace vallum::measure {
 namespace {
