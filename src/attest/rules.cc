@@ -367,24 +367,27 @@ bool JudgePhases(const std::vector<BankProof>& proofs, Reasons& reasons) {
 }
 
 bool SaysWhatWasHashed(const LoggedEvent& event) {
-  if (measure::DigestCoversData(event.type)) return true;
-  if (event.type != EventType::kIpl) return false;
-  const measure::IplKind kind = measure::ParseIplEvent(event.data).kind;
-  return kind == measure::IplKind::kGrubCommand || kind == measure::IplKind::kCommandLine;
+  return measure::DigestCoversData(event.type) ||
+         (event.type == EventType::kIpl && measure::GrubTextOf(event.data).has_value());
 }
 
 void CheckEventData(const AttestationPolicy& policy, const EventLog& log, uint32_t proven,
                     Reasons& reasons) {
-  const HashAlgorithm bank = policy.banks.front();
-  BankHasher hasher(bank);
+  std::vector<size_t> events;
   for (size_t i = 0; i < log.events().size(); ++i) {
     const LoggedEvent& event = log.events()[i];
-    if (!log.Extends(event) || (proven >> event.index & 1U) == 0 || !SaysWhatWasHashed(event) ||
-        measure::CheckContent(log, event, hasher) != ContentCheck::kDiffers) {
-      continue;
+    if (log.Extends(event) && (proven >> event.index & 1U) != 0 && SaysWhatWasHashed(event)) {
+      events.push_back(i);
     }
-    Reason reason{.id = ReasonId::kEventData, .pcr = event.index, .event = i};
-    reason.content = measure::DescribeMismatch(log, {.event = i, .bank = bank});
+  }
+  const HashAlgorithm bank = policy.banks.front();
+  BankHasher hasher(bank);
+  const std::vector<ContentCheck> checks = measure::CheckContent(log, events, hasher);
+  for (size_t i = 0; i < events.size(); ++i) {
+    if (checks[i] != ContentCheck::kDiffers) continue;
+    const size_t number = events[i];
+    Reason reason{.id = ReasonId::kEventData, .pcr = log.events()[number].index, .event = number};
+    reason.content = measure::DescribeMismatch(log, {.event = number, .bank = bank});
     reason.fix = "if the host's loader is known to log so: event-log.mismatched-data = \"noted\"";
     if (policy.mismatched_data == MismatchedData::kNoted) {
       reasons.Note(std::move(reason));

@@ -4,7 +4,9 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <optional>
 
+#include "base/check.h"
 #include "measure/event_data.h"
 #include "measure/event_digest.h"
 
@@ -13,26 +15,50 @@ namespace {
 
 bool Same(ByteView a, ByteView b) { return std::ranges::equal(a, b); }
 
-bool IsGrubText(const IplEvent& ipl) {
-  return ipl.kind == IplKind::kGrubCommand || ipl.kind == IplKind::kCommandLine;
+// What most writers hash of an event's data: GRUB its text, the others all of it.
+ByteView UsuallyHashed(const LoggedEvent& event) {
+  const auto text =
+      event.type == EventType::kIpl ? GrubTextOf(event.data) : std::optional<ByteView>();
+  return text.value_or(event.data);
 }
 
-// GRUB hashes its text; builds for RTMRs hash the closing zero too, and log a byte beyond it.
+// GRUB's builds for RTMRs hash the closing zero too, and log a byte beyond it.
 ContentCheck CheckIpl(ByteView data, ByteView digest, BankHasher& hasher) {
   constexpr std::byte kZero{0};
-  const IplEvent ipl = ParseIplEvent(data);
-  if (!IsGrubText(ipl)) {
+  const auto text = GrubTextOf(data);
+  if (!text.has_value()) {
     return ContentCheck::kNotCovered;
   }
-  const size_t begin = static_cast<size_t>(ipl.measured.data() - data.data());
-  const bool matches = Same(hasher.Hash(ipl.measured), digest) ||
-                       Same(hasher.Hash(ipl.measured, ByteView(&kZero, 1)), digest) ||
-                       Same(hasher.Hash(data.subspan(begin)), digest);
+  const auto begin = static_cast<size_t>(text->data() - data.data());
+  const bool matches = Same(hasher.Hash(*text, ByteView(&kZero, 1)), digest) ||
+                       Same(hasher.Hash(data.subspan(begin)), digest) ||
+                       Same(hasher.Hash(data), digest);
   return matches ? ContentCheck::kMatches : ContentCheck::kDiffers;
 }
 
 bool IsBootVariable(EventType type) {
   return type == EventType::kVariableBoot || type == EventType::kVariableBoot2;
+}
+
+// Judges an event that has a digest, which is not that of what is usually hashed.
+ContentCheck CheckUnusual(const LoggedEvent& event, ByteView digest, BankHasher& hasher) {
+  if (event.type == EventType::kIpl) {
+    return CheckIpl(event.data, digest, hasher);
+  }
+  if (!DigestCoversData(event.type)) {
+    return ContentCheck::kNotCovered;
+  }
+  if (IsBootVariable(event.type)) {
+    const auto variable = ParseVariableEvent(event.data);
+    if (variable.has_value() && Same(hasher.Hash(variable->data), digest)) {
+      return ContentCheck::kMatches;
+    }
+  }
+  // Section 10.4.1: firmware that could not measure hashes the value 1 and may log why.
+  if (event.type == EventType::kSeparator && Same(digest, ErrorSeparatorDigest(hasher.bank()))) {
+    return ContentCheck::kNotCovered;
+  }
+  return ContentCheck::kDiffers;
 }
 
 }  // namespace
@@ -54,26 +80,31 @@ ContentCheck CheckContent(const EventLog& log, const LoggedEvent& event, BankHas
   if (digest.empty() || event.type == EventType::kNoAction) {
     return ContentCheck::kNotCovered;
   }
-  if (Same(hasher.Hash(event.data), digest)) {
-    return ContentCheck::kMatches;
+  return Same(hasher.Hash(UsuallyHashed(event)), digest) ? ContentCheck::kMatches
+                                                         : CheckUnusual(event, digest, hasher);
+}
+
+std::vector<ContentCheck> CheckContent(const EventLog& log, std::span<const size_t> events,
+                                       BankHasher& hasher) {
+  std::vector<ByteView> contents;
+  contents.reserve(events.size());
+  for (const size_t number : events) {
+    CHECK(number < log.events().size());
+    contents.push_back(UsuallyHashed(log.events()[number]));
   }
-  if (event.type == EventType::kIpl) {
-    return CheckIpl(event.data, digest, hasher);
+  const size_t size = DigestSize(hasher.bank());
+  Bytes hashes(events.size() * size);
+  hasher.HashEach(contents, hashes);
+  std::vector<ContentCheck> out;
+  out.reserve(events.size());
+  for (size_t i = 0; i < events.size(); ++i) {
+    const LoggedEvent& event = log.events()[events[i]];
+    const ByteView digest = log.DigestOf(event, hasher.bank());
+    const bool usual = event.type != EventType::kNoAction &&
+                       Same(ByteView(hashes).subspan(i * size, size), digest);
+    out.push_back(usual ? ContentCheck::kMatches : CheckContent(log, event, hasher));
   }
-  if (!DigestCoversData(event.type)) {
-    return ContentCheck::kNotCovered;
-  }
-  if (IsBootVariable(event.type)) {
-    const auto variable = ParseVariableEvent(event.data);
-    if (variable.has_value() && Same(hasher.Hash(variable->data), digest)) {
-      return ContentCheck::kMatches;
-    }
-  }
-  // Section 10.4.1: firmware that could not measure hashes the value 1 and may log why.
-  if (event.type == EventType::kSeparator && Same(digest, ErrorSeparatorDigest(hasher.bank()))) {
-    return ContentCheck::kNotCovered;
-  }
-  return ContentCheck::kDiffers;
+  return out;
 }
 
 ContentReport CheckContents(const EventLog& log) {
@@ -82,16 +113,20 @@ ContentReport CheckContents(const EventLog& log) {
     if (!bank.hash.has_value()) {
       continue;
     }
-    BankHasher hasher(*bank.hash);
+    std::vector<size_t> events;
     for (size_t i = 0; i < log.events().size(); ++i) {
       const LoggedEvent& event = log.events()[i];
       const bool covered = DigestCoversData(event.type);
-      if ((!covered && event.type != EventType::kIpl) || log.DigestOf(event, *bank.hash).empty()) {
-        continue;
+      if ((covered || event.type == EventType::kIpl) && !log.DigestOf(event, *bank.hash).empty()) {
+        report.checked += covered ? 1 : 0;
+        events.push_back(i);
       }
-      report.checked += covered ? 1 : 0;
-      if (CheckContent(log, event, hasher) == ContentCheck::kDiffers) {
-        report.mismatches.push_back({.event = i, .bank = *bank.hash});
+    }
+    BankHasher hasher(*bank.hash);
+    const std::vector<ContentCheck> checks = CheckContent(log, events, hasher);
+    for (size_t i = 0; i < events.size(); ++i) {
+      if (checks[i] == ContentCheck::kDiffers) {
+        report.mismatches.push_back({.event = events[i], .bank = *bank.hash});
       }
     }
   }

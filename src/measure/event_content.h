@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -29,6 +30,12 @@ bool DigestCoversData(EventType type);
 // commands are covered without their prefix. Data of other types is kMatches if it happens to be
 // what was hashed.
 ContentCheck CheckContent(const EventLog& log, const LoggedEvent& event, BankHasher& hasher);
+
+// The same of many events, quicker than one by one.
+//   events: their numbers (checked).
+//   Result: a verdict for each, in their order.
+std::vector<ContentCheck> CheckContent(const EventLog& log, std::span<const size_t> events,
+                                       BankHasher& hasher);
 
 struct ContentMismatch {
   size_t event = 0;  // its number

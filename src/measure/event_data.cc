@@ -182,6 +182,17 @@ constexpr std::array kIplPrefixes = {
     IplPrefix{"grub_kernel_cmdline ", IplKind::kCommandLine},
 };
 
+const IplPrefix* FindIplPrefix(std::string_view text) {
+  const auto* const found = std::ranges::find_if(
+      kIplPrefixes, [&](const IplPrefix& prefix) { return text.starts_with(prefix.text); });
+  return found == kIplPrefixes.end() ? nullptr : found;
+}
+
+std::string_view TextBeforeZero(ByteView data) {
+  const std::string_view all = AsText(data);
+  return all.substr(0, all.find('\0'));
+}
+
 }  // namespace
 
 Result<VariableEvent> ParseVariableEvent(ByteView data) {
@@ -296,14 +307,18 @@ SeparatorKind ParseSeparator(ByteView data) {
   return AsText(data) == "WBCL" ? SeparatorKind::kWindows : SeparatorKind::kOther;
 }
 
+std::optional<ByteView> GrubTextOf(ByteView data) {
+  const std::string_view text = TextBeforeZero(data);
+  const IplPrefix* const prefix = FindIplPrefix(text);
+  if (prefix == nullptr) return std::nullopt;
+  return AsBytes(text.substr(prefix->text.size()));
+}
+
 IplEvent ParseIplEvent(ByteView data) {
-  const std::string_view all = AsText(data);
-  const std::string_view text = all.substr(0, all.find('\0'));
-  for (const IplPrefix& prefix : kIplPrefixes) {
-    if (text.starts_with(prefix.text)) {
-      const std::string_view rest = text.substr(prefix.text.size());
-      return {.kind = prefix.kind, .text = std::string(rest), .measured = AsBytes(rest)};
-    }
+  const std::string_view text = TextBeforeZero(data);
+  if (const IplPrefix* const prefix = FindIplPrefix(text); prefix != nullptr) {
+    const std::string_view rest = text.substr(prefix->text.size());
+    return {.kind = prefix->kind, .text = std::string(rest), .measured = AsBytes(rest)};
   }
   auto words = ParseEventText(data);
   if (!words.has_value()) {

@@ -110,6 +110,10 @@ struct IplEvent {
 };
 IplEvent ParseIplEvent(ByteView data);
 
+// IplEvent::measured alone, without making its text.
+//   Result: nothing for what is neither kGrubCommand nor kCommandLine.
+std::optional<ByteView> GrubTextOf(ByteView data);
+
 // The text of an event whose data is printable ASCII or UTF-16 with or without closing zeros.
 std::optional<std::string> ParseEventText(ByteView data);
 
