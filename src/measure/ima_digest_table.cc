@@ -55,8 +55,7 @@ ImaListed ImaDigestTable::Find(std::string_view name, ByteView digest) const {
   size_t at = entry->digest;
   for (uint16_t i = 0; i < entry->digest_count; ++i) {
     const auto size = std::to_integer<size_t>(digests_[at]);
-    if (size == digest.size() &&
-        std::equal(digest.begin(), digest.end(), digests_.data() + at + 1)) {
+    if (AsText(ByteView(digests_).subspan(at + 1, size)) == AsText(digest)) {
       return ImaListed::kListed;
     }
     at += 1 + size;
