@@ -66,8 +66,9 @@ Bytes TestKeys::AddTimestamp(const Bytes& program, const std::string& authority)
   const Bytes token = ReadFile(File("token"));
   ASN1_STRING* sequence = ASN1_STRING_type_new(V_ASN1_SEQUENCE);
   ASN1_STRING_set(sequence, token.data(), static_cast<int>(token.size()));
-  PKCS7_add_attribute(signer, OBJ_create("1.3.6.1.4.1.311.3.3.1", "timestamp", "timestamp"),
-                      V_ASN1_SEQUENCE, sequence);
+  // OpenSSL takes a new name only once.
+  static const int timestamp = OBJ_create("1.3.6.1.4.1.311.3.3.1", "timestamp", "timestamp");
+  PKCS7_add_attribute(signer, timestamp, V_ASN1_SEQUENCE, sequence);
   unsigned char* der = nullptr;
   const auto size = static_cast<size_t>(i2d_PKCS7(message.get(), &der));
   const size_t table = program.size() - image->certificate_table_size();
