@@ -4,8 +4,10 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <array>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "measure/device_path.h"
 #include "measure/event_content.h"
@@ -76,7 +78,11 @@ ContentCheck Check(EventType type, ByteView data, ByteView hashed) {
   made.Add(4, type, data, hashed);
   const auto log = EventLog::Parse(made.bytes(), EventLogKind::kTpm);
   BankHasher hasher(kBank);
-  return CheckContent(*log, log->events()[1], hasher);
+  const ContentCheck alone = CheckContent(*log, log->events()[1], hasher);
+  // One among others is judged no differently.
+  const std::vector<ContentCheck> all = CheckContent(*log, std::array<size_t, 3>{0, 1, 1}, hasher);
+  EXPECT_THAT(all, ElementsAre(ContentCheck::kNotCovered, alone, alone));
+  return alone;
 }
 
 TEST(EventData, VariableIsReadWithItsExactName) {
@@ -300,6 +306,14 @@ TEST(EventContent, GrubsCommandsAreHashedWithoutTheirPrefix) {
   const ByteView logged = AsBytes(std::string_view("grub_cmd: ls\0", 13));
   EXPECT_EQ(Check(EventType::kIpl, logged, AsBytes("ls")), ContentCheck::kMatches);
   EXPECT_EQ(Check(EventType::kIpl, logged, AsBytes("rm")), ContentCheck::kDiffers);
+}
+
+TEST(EventContent, GrubsClosingZeroPrefixAndLastByteMayBeHashed) {
+  const std::string_view all("grub_cmd ls\0x", 13);
+  for (const std::string_view hashed : {all, all.substr(9), all.substr(9, 3), all.substr(9, 2)}) {
+    EXPECT_EQ(Check(EventType::kIpl, AsBytes(all), AsBytes(hashed)), ContentCheck::kMatches);
+  }
+  EXPECT_EQ(Check(EventType::kIpl, AsBytes(all), AsBytes("l")), ContentCheck::kDiffers);
 }
 
 TEST(EventContent, ErrorSeparatorMayLogAReason) {

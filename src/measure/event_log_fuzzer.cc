@@ -2,7 +2,9 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
+#include <numeric>
 #include <span>
+#include <vector>
 
 #include "measure/device_path.h"
 #include "measure/event_content.h"
@@ -38,6 +40,17 @@ void Judge(const measure::EventLog& log, HashAlgorithm bank) {
   Expect(policy.problems.size() <= measure::kMaxPolicyProblems);
 }
 
+// Events together must be judged as each alone.
+void CheckTogether(const measure::EventLog& log, HashAlgorithm bank) {
+  measure::BankHasher hasher(bank);
+  std::vector<size_t> numbers(log.events().size());
+  std::iota(numbers.begin(), numbers.end(), size_t{0});
+  const auto checks = measure::CheckContent(log, numbers, hasher);
+  for (const size_t number : numbers) {
+    Expect(checks[number] == measure::CheckContent(log, log.events()[number], hasher));
+  }
+}
+
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
@@ -54,6 +67,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     for (const measure::LogBank& bank : log->banks()) {
       if (bank.hash.has_value()) {
         Judge(*log, *bank.hash);
+        CheckTogether(*log, *bank.hash);
       }
     }
     for (const auto& mismatch : measure::CheckContents(*log).mismatches) {
