@@ -8,6 +8,7 @@
 #include <boost/asio/executor_work_guard.hpp>
 #include <boost/asio/post.hpp>
 #include <boost/asio/steady_timer.hpp>
+#include <future>
 #include <thread>
 #include <utility>
 
@@ -146,13 +147,18 @@ class Server::Impl {
 
   void Stop(std::chrono::milliseconds grace) {
     if (!thread_.joinable()) return;
-    asio::post(core_.io, [this] {
+    // Only then is it known which connections there are: one that was accepted before has its
+    // ticket.
+    std::promise<void> draining;
+    asio::post(core_.io, [this, &draining] {
       core_.draining = true;
       beast::error_code ignored;
       acceptor_.close(ignored);
       retry_.cancel();
       core_.registry.DrainAll();
+      draining.set_value();
     });
+    draining.get_future().wait();
     core_.registry.WaitEmpty(grace);
     core_.pool.Stop();
     asio::post(core_.io, [this] { core_.registry.AbortAll(); });
@@ -160,10 +166,6 @@ class Server::Impl {
     work_.reset();
     core_.io.stop();
     thread_.join();
-    // With nothing to wait for, the I/O thread may have ended before it came to close it: then
-    // clients would wait in the queue of a listener that nobody serves.
-    beast::error_code ignored;
-    acceptor_.close(ignored);
   }
 
   uint16_t port() const { return port_; }

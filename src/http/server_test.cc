@@ -8,6 +8,7 @@
 
 #include <cstdio>
 #include <future>
+#include <memory>
 #include <string>
 #include <thread>
 #include <vector>
@@ -214,21 +215,39 @@ TEST(Server, UsesReplacedCredentialsForNewConnections) {
   std::filesystem::remove_all(dir);
 }
 
+// How many sockets of this process listen.
+int CountListeners() {
+  constexpr int kMaxDescriptor = 1024;
+  int count = 0;
+  for (int fd = 0; fd < kMaxDescriptor; ++fd) {
+    int listens = 0;
+    socklen_t size = sizeof listens;
+    if (::getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &size) == 0) count += listens;
+  }
+  return count;
+}
+
 TEST(Server, StoppedServerListensNoMore) {
-  const SystemClock clock;
-  const auto dir = std::filesystem::temp_directory_path() / ("vallum-http-" + NewUid());
-  const auto ca = *tls::CertificateAuthority::Create(dir, clock);
-  const tls::Credentials credentials = *ca->IssueServer({{"localhost"}, {"127.0.0.1"}});
   // Its I/O thread may be at any point when it is told to stop.
   for (int i = 0; i < 30; ++i) {
-    const auto stopped = *Server::Start({}, EchoRouter(), credentials);
-    stopped->Stop(0ms);
-    ServerOptions same_port;
-    same_port.port = stopped->port();
-    const auto next = Server::Start(same_port, EchoRouter(), credentials);
-    ASSERT_TRUE(next.has_value()) << next.error().Describe();
+    TestServer server(EchoRouter());
+    ASSERT_EQ(CountListeners(), 1);
+    server.server().Stop(0ms);
+    ASSERT_EQ(CountListeners(), 0);
   }
-  std::filesystem::remove_all(dir);
+}
+
+TEST(Server, StopLeavesNoConnectionOpen) {
+  for (int i = 0; i < 30; ++i) {
+    TestServer server(EchoRouter());
+    std::vector<std::unique_ptr<RawPeer>> peers;
+    for (int each = 0; each < 5; ++each) {
+      peers.push_back(std::make_unique<RawPeer>(server.server().port()));
+    }
+    server.server().Stop(0ms);
+    EXPECT_EQ(server.server().counters().connections, 0U);
+    for (const auto& peer : peers) EXPECT_TRUE(peer->WaitClosed());
+  }
 }
 
 // ---- uploads ----
