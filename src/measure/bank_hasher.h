@@ -26,6 +26,7 @@ class BankHasher {
   // The digest of both pieces, one after the other; valid until the next call.
   ByteView Hash(ByteView first, ByteView second = {});
   // The digest of each input; quicker than one after the other.
+  //   inputs: none of them within out, or what Hash returned.
   //   out: DigestSize(bank) bytes for each input, in their order (checked).
   void HashEach(std::span<const ByteView> inputs, std::span<std::byte> out);
   // TPM2_PCR_Extend: value = H(value || digest).

@@ -61,6 +61,14 @@ ContentCheck CheckUnusual(const LoggedEvent& event, ByteView digest, BankHasher&
   return ContentCheck::kDiffers;
 }
 
+//   usual: the hash of what is usually hashed.
+ContentCheck Judge(const LoggedEvent& event, ByteView digest, ByteView usual, BankHasher& hasher) {
+  if (digest.empty() || event.type == EventType::kNoAction) {
+    return ContentCheck::kNotCovered;
+  }
+  return Same(usual, digest) ? ContentCheck::kMatches : CheckUnusual(event, digest, hasher);
+}
+
 }  // namespace
 
 bool DigestCoversData(EventType type) {
@@ -77,11 +85,7 @@ bool DigestCoversData(EventType type) {
 
 ContentCheck CheckContent(const EventLog& log, const LoggedEvent& event, BankHasher& hasher) {
   const ByteView digest = log.DigestOf(event, hasher.bank());
-  if (digest.empty() || event.type == EventType::kNoAction) {
-    return ContentCheck::kNotCovered;
-  }
-  return Same(hasher.Hash(UsuallyHashed(event)), digest) ? ContentCheck::kMatches
-                                                         : CheckUnusual(event, digest, hasher);
+  return Judge(event, digest, hasher.Hash(UsuallyHashed(event)), hasher);
 }
 
 std::vector<ContentCheck> CheckContent(const EventLog& log, std::span<const size_t> events,
@@ -100,9 +104,7 @@ std::vector<ContentCheck> CheckContent(const EventLog& log, std::span<const size
   for (size_t i = 0; i < events.size(); ++i) {
     const LoggedEvent& event = log.events()[events[i]];
     const ByteView digest = log.DigestOf(event, hasher.bank());
-    const bool usual = event.type != EventType::kNoAction &&
-                       Same(ByteView(hashes).subspan(i * size, size), digest);
-    out.push_back(usual ? ContentCheck::kMatches : CheckContent(log, event, hasher));
+    out.push_back(Judge(event, digest, ByteView(hashes).subspan(i * size, size), hasher));
   }
   return out;
 }

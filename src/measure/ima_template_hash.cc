@@ -14,6 +14,8 @@ namespace {
 
 // Enough for the hasher to have two inputs under way nearly always.
 constexpr size_t kAhead = 32;
+// After which no further entry is hashed ahead: whoever asked may not ask for it.
+constexpr size_t kAheadBytes = size_t{64} << 10U;
 
 // The kernel's other hash of 32 bytes.
 bool IsSm3Of(ByteView data, ByteView hash) {
@@ -49,12 +51,14 @@ ByteView ImaTemplateHasher::HashOf(size_t entry) {
 
 void ImaTemplateHasher::HashFrom(size_t entry) {
   begin_ = entry;
-  end_ = std::min(entry + kAhead, log_.entries().size());
-  const size_t count = end_ - begin_;
+  end_ = entry;
   std::array<std::optional<ImaHashedData>, kAhead> data;
   std::array<ByteView, kAhead> views;
-  for (size_t i = 0; i < count; ++i) {
-    views[i] = data[i].emplace(log_, log_.entries()[begin_ + i]).view();
+  size_t count = 0;
+  for (size_t bytes = 0; count < kAhead && end_ < log_.entries().size() && bytes < kAheadBytes;
+       ++count, ++end_) {
+    views[count] = data[count].emplace(log_, log_.entries()[end_]).view();
+    bytes += views[count].size();
   }
   hashes_.resize(count * DigestSize(hasher_.bank()));
   hasher_.HashEach(std::span(views).first(count), hashes_);

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "measure/sha_instructions.h"
 
-#include "base/check.h"
-
 #ifdef __x86_64__
 
 #include <cpuid.h>
@@ -275,8 +273,8 @@ bool ReadCpuId() {
 }  // namespace
 
 bool HasShaInstructions() {
-  static const bool has = ReadCpuId();
-  return has;
+  static const bool kHas = ReadCpuId();
+  return kHas;
 }
 
 void Sha1Each(std::span<const ByteView> inputs, std::byte* out) {
@@ -290,6 +288,8 @@ void Sha256Each(std::span<const ByteView> inputs, std::byte* out) {
 }  // namespace vallum::measure
 
 #else
+
+#include "base/check.h"
 
 namespace vallum::measure {
 
