@@ -321,6 +321,7 @@ std::vector<std::string> Attestor::Impl::TakeDue(MonotonicTime now) {
                                .nonce = {},
                                .policy = {},
                                .unjudged = {},
+                               .whole = false,
                                .deadline = now + options_.answer_timeout,
                                .urgency = static_cast<Urgency>(i)};
       ++in_flight_;
@@ -399,6 +400,7 @@ Result<v1::RequestEvidence> Attestor::Impl::Prepare(const v1::Host& host, const 
   pending.nonce = RandomBytes(kNonceBytes);
   pending.policy = policy.has_value() ? *policy : observing_.at(record.observed_bank);
   pending.unjudged = policy.has_value() ? "" : policy.error().message();
+  pending.whole = record.whole_wanted;
   attest::WantedEvidence wanted = attest::WantedEvidence{.known_reset_count = {}, .ima_from = 0};
   if (policy.has_value()) {
     attest::HostState known = record.state;

@@ -62,6 +62,8 @@ class Attestor::Impl {
     // Why there is no policy: evidence is kept, so that one can be learned from it, and says
     // nothing. Empty: it is judged.
     std::string unjudged;
+    // All of its evidence was asked for, whatever is known of the host.
+    bool whole = false;
     MonotonicTime deadline;
     Urgency urgency = Urgency::kNew;
   };

@@ -400,13 +400,14 @@ std::string Attestor::Impl::Keep(const v1::Host& host, const Job& job,
                                  const attest::HostState& before, const attest::Verdict& verdict) {
   const v1::EvidenceHeader& header = job.evidence.header;
   const std::string& uid = host.metadata().uid();
-  // With its log, or the word that it has none.
-  const bool whole = !job.evidence.event_log.empty() || header.event_log_size() != 0 ||
-                     !header.event_log_detail().empty();
-  if (!whole && job.evidence.ima_list.empty() &&
-      verdict.kind == attest::HostVerdictKind::kTrusted &&
-      !host.status().trust().evidence_sha256().empty()) {
-    return host.status().trust().evidence_sha256();
+  const v1::HostTrust& last = host.status().trust();
+  // With its log, or the word that it has none; that is nothing new the second time.
+  const bool log = !job.evidence.event_log.empty() || header.event_log_size() != 0;
+  const bool whole = log || !header.event_log_detail().empty();
+  const bool first = whole && (job.pending.whole || last.boot_id() != header.boot_id());
+  if (!log && !first && job.evidence.ima_list.empty() &&
+      verdict.kind == attest::HostVerdictKind::kTrusted && !last.evidence_sha256().empty()) {
+    return last.evidence_sha256();
   }
   const attest::HostEvidence evidence = EvidenceOf(job.evidence);
   attest::EvidenceBundle bundle;

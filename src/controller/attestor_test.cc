@@ -17,6 +17,7 @@
 namespace vallum::controller {
 namespace {
 
+using std::chrono::seconds;
 using ::testing::HasSubstr;
 
 TEST_F(AttestorTest, HostWhoseEvidenceIsAcceptedIsUpAndHasALease) {
@@ -158,6 +159,28 @@ TEST_F(AttestorTest, EvidenceOfAHostWithoutAnEventLogIsKeptAsItsWhole) {
   const auto host = rig_.controller().view().Get<v1::Host>("node1");
   EXPECT_TRUE(
       rig_.controller().evidence().Get(host->metadata().uid(), EvidenceKind::kWhole).has_value());
+}
+
+TEST_F(AttestorTest, EvidenceOfAHostWithoutAnEventLogIsKeptOnceForABootUnlessAllIsAskedFor) {
+  ActivatePolicy(host_.PolicyDocument());
+  const auto agent = JoinTrusted("node1", host_);
+  const std::string kept = Trust("node1").evidence_sha256();
+  ASSERT_FALSE(kept.empty());
+  const auto answer_anew = [&] {
+    const auto before = FromTimestamp(Trust("node1").verify_time());
+    Answer(*agent, host_);
+    EXPECT_TRUE(rig_.Await([&](const View& view) {
+      return FromTimestamp(view.Get<v1::Host>("node1")->status().trust().verify_time()) > before;
+    }));
+  };
+  rig_.clock().Advance(seconds(6));
+  rig_.controller().attestor().OnLeaseWanted("node1");
+  answer_anew();
+  EXPECT_EQ(Trust("node1").evidence_sha256(), kept);
+  rig_.clock().Advance(seconds(6));
+  rig_.controller().attestor().AttestNow("node1");
+  answer_anew();
+  EXPECT_NE(Trust("node1").evidence_sha256(), kept);
 }
 
 TEST_F(AttestorTest, WithoutAPolicyATpmThatKeepsOnlySha384IsAskedForThat) {
