@@ -27,6 +27,12 @@ VALLUM_SHA __m128i LoadWords(const std::byte* at) {
   return _mm_shuffle_epi8(_mm_loadu_si128(reinterpret_cast<const __m128i*>(at)), order);
 }
 
+// The bytes of a register from the last to the first: four big-endian words of memory, the first of
+// them in the highest place, and back.
+VALLUM_SHA __m128i Reversed(__m128i bytes) {
+  return _mm_shuffle_epi8(bytes, _mm_set_epi64x(0x0001020304050607, 0x08090a0b0c0d0e0f));
+}
+
 struct Sha256 {
   static constexpr size_t kDigestSize = 32;
   static constexpr size_t kSteps = 16;  // of four rounds
@@ -90,9 +96,8 @@ struct Sha256 {
   VALLUM_SHA void Store(const State& state, std::byte* out) {
     const __m128i abcd = _mm_unpackhi_epi64(state.cdgh, state.abef);
     const __m128i efgh = _mm_unpacklo_epi64(state.cdgh, state.abef);
-    const __m128i order = _mm_set_epi64x(0x0001020304050607, 0x08090a0b0c0d0e0f);
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(out), _mm_shuffle_epi8(abcd, order));
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(out + 16), _mm_shuffle_epi8(efgh, order));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(out), Reversed(abcd));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(out + 16), Reversed(efgh));
   }
 };
 
@@ -117,11 +122,10 @@ struct Sha1 {
 
   // The words of SHA-1 stand in their registers with the first in the highest place.
   VALLUM_SHA void Begin(Work& work, const State& state, const std::byte* block) {
-    const __m128i order = _mm_set_epi64x(0x0001020304050607, 0x08090a0b0c0d0e0f);
     work.state = state;
     for (size_t i = 0; i < std::size(work.words); ++i) {
       const auto* const at = reinterpret_cast<const __m128i*>(block + 16 * i);
-      work.words[i] = _mm_shuffle_epi8(_mm_loadu_si128(at), order);
+      work.words[i] = Reversed(_mm_loadu_si128(at));
     }
   }
 
@@ -147,8 +151,7 @@ struct Sha1 {
   }
 
   VALLUM_SHA void Store(const State& state, std::byte* out) {
-    const __m128i order = _mm_set_epi64x(0x0001020304050607, 0x08090a0b0c0d0e0f);
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(out), _mm_shuffle_epi8(state.abcd, order));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(out), Reversed(state.abcd));
     const auto e = static_cast<uint32_t>(_mm_extract_epi32(state.e, 3));
     const uint32_t big = __builtin_bswap32(e);
     std::memcpy(out + 16, &big, sizeof big);
